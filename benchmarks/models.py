@@ -35,8 +35,9 @@ def bert_base(
     mask = net.input("attention_mask", [batch, tokens], TensorProto.INT64)
 
     words = net.op("Gather", net.constant(net.normal(vocabulary, width, std=0.05)), ids)
-    kinds = net.op("Gather", net.constant(net.normal(2, width, std=0.05)), net.constant(np.zeros((1, tokens), np.int64)))
-    places = net.op("Gather", net.constant(net.normal(512, width, std=0.05)), net.constant(np.arange(tokens)[None]))
+    kind, place = net.constant(np.zeros((1, tokens), np.int64)), net.constant(np.arange(tokens)[None])
+    kinds = net.op("Gather", net.constant(net.normal(2, width, std=0.05)), kind)
+    places = net.op("Gather", net.constant(net.normal(512, width, std=0.05)), place)
     x = net.layer_norm(net.op("Add", net.op("Add", words, kinds), places), width)
 
     wide = net.op("Unsqueeze", net.op("Unsqueeze", mask, net.constant(np.array([1]))), net.constant(np.array([2])))

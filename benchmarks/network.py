@@ -92,7 +92,7 @@ class Network:
     def constant(self, array: Any) -> str:
         """Add an initializer."""
         name = f"const_{len(self._initializers)}"
-        self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def op(self, kind: str, *inputs: str, **attrs: Any) -> str:
