@@ -1,0 +1,78 @@
+"""The way in: any model that sparsec reads becomes one Relax function."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparsec.errors import ModelError
+from sparsec.frontends.shapes import Shapes
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as a Relax module, with the words in which its user knows it.
+
+    Parameters
+    ----------
+    module : tvm.IRModule
+        Its ``main`` takes the true inputs and nothing else; weights are constants in it.
+    inputs, outputs : tuple of str
+        Names in the model, in the order of the parameters and results of ``main``.
+    symbols : dict
+        Symbolic dimension (the name of its variable in ``module``) to its inclusive ``(lower, upper)`` range.
+    layers : dict
+        Relax variable in ``main`` (its name hint) to the node of the model that it was made from.
+    """
+
+    module: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    symbols: dict[str, tuple[int, int]] = field(default_factory=dict)
+    layers: dict[str, str] = field(default_factory=dict)
+
+
+def load_model(
+    model: Any, example_inputs: Sequence[Any] | Mapping[str, Any] | None = None, shapes: Shapes | None = None
+) -> Imported:
+    """Read a model and turn it into Relax.
+
+    >>> load_model("bert.onnx", shapes={"batch": (1, 8), "sequence": 128})  # doctest: +SKIP
+    >>> load_model(torch_module, example_inputs=(torch.zeros(1, 3, 224, 224),))  # doctest: +SKIP
+
+    Parameters
+    ----------
+    model : path, onnx.ModelProto, torch.nn.Module or torch.export.ExportedProgram
+    example_inputs : tuple or dict of torch.Tensor, optional
+        What a ``torch.nn.Module`` is traced with: positional arguments, or keyword arguments.
+    shapes : mapping, optional
+        Input name to its shape, one entry per axis: an int closes the axis, ``(lower, upper)`` bounds it, a str makes
+        it the symbol of that name. The name of a symbolic dimension may stand in place of an input's and takes one
+        such entry, which holds wherever the name occurs.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be read, or an axis stays open.
+    UnsupportedError
+        It holds an operator, an attribute or a type that cannot be imported.
+    """
+    if isinstance(model, str | os.PathLike):
+        from sparsec.frontends.from_onnx import import_onnx
+        from sparsec.frontends.onnx_read import read_onnx
+
+        return import_onnx(read_onnx(os.fspath(model)), shapes)
+    library = type(model).__module__.partition(".")[0]
+    if library == "onnx":
+        from sparsec.frontends.from_onnx import import_onnx
+        from sparsec.frontends.onnx_read import check_onnx
+
+        return import_onnx(check_onnx(model), shapes)
+    if hasattr(model, "state_dict"):
+        from sparsec.frontends.from_torch import import_torch
+
+        return import_torch(model, example_inputs, shapes)
+    raise ModelError(
+        f"cannot read a model from {type(model).__name__}; give the path of an ONNX file, an onnx.ModelProto, "
+        "a torch.nn.Module with example inputs, or a torch.export.ExportedProgram"
+    )
