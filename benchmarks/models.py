@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from benchmarks.network import STRUCTURES, Network
+from benchmarks.network import GELU_MEAN, STRUCTURES, Network
 
 
 def bert_base(
@@ -36,8 +36,8 @@ def bert_base(
 
     words = net.op("Gather", net.constant(net.normal(vocabulary, width, std=0.05)), ids)
     kind, place = net.constant(np.zeros((1, tokens), np.int64)), net.constant(np.arange(tokens)[None])
-    kinds = net.op("Gather", net.constant(net.normal(2, width, std=0.05)), kind)
-    places = net.op("Gather", net.constant(net.normal(512, width, std=0.05)), place)
+    kinds = net.op("Gather", net.constant(net.normal(2, width, std=0.02)), kind)
+    places = net.op("Gather", net.constant(net.normal(512, width, std=0.02)), place)
     x = net.layer_norm(net.op("Add", net.op("Add", words, kinds), places), width)
 
     wide = net.op("Unsqueeze", net.op("Unsqueeze", mask, net.constant(np.array([1]))), net.constant(np.array([2])))
@@ -47,7 +47,7 @@ def bert_base(
         context = _bert_attention(net, x, penalty, (batch, tokens, width), heads)
         x = net.layer_norm(net.op("Add", net.linear(context, width, width), x), width)
         inner = net.gelu(net.linear(x, width, 4 * width))
-        x = net.layer_norm(net.op("Add", net.linear(inner, 4 * width, width), x), width)
+        x = net.layer_norm(net.op("Add", net.linear(inner, 4 * width, width, GELU_MEAN), x), width)
 
     first = net.op("Gather", x, net.constant(np.array(0)), axis=1)
     pooled = net.op("Tanh", net.gemm(first, width, width))
@@ -92,7 +92,7 @@ def vit_small(
         context = net.op("Reshape", context, net.constant(np.array([batch, tokens, width])))
         x = net.op("Add", x, net.linear(context, width, width))
         inner = net.gelu(net.linear(net.layer_norm(x, width, 1e-6), width, 4 * width))
-        x = net.op("Add", x, net.linear(inner, 4 * width, width))
+        x = net.op("Add", x, net.linear(inner, 4 * width, width, GELU_MEAN))
     first = net.op("Gather", net.layer_norm(x, width, 1e-6), net.constant(np.array(0)), axis=1)
     return net.finish(output=(net.gemm(first, width, 1000), [batch, 1000]))
 

@@ -17,6 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[np.float32]
 
+GELU_MEAN = 1 / (2 * math.sqrt(math.pi))
+"""Mean of GELU over a standard normal variable."""
+
 STRUCTURES = {"unstructured": 1, "block4x1": 4}
 """Pruning structures, by the number of consecutive output channels that are kept or dropped together."""
 
@@ -126,10 +129,14 @@ class Network:
 
     # ---- layers
 
-    def linear(self, x: str, inputs: int, outputs: int) -> str:
-        """``x @ W + b`` as a MatMul, whose weight is stored [inputs, outputs], and an Add."""
-        product = self.op("MatMul", x, self.constant(self.weight(outputs, inputs).T))
-        return self.op("Add", self.constant(self.normal(outputs, std=0.1)), product)
+    def linear(self, x: str, inputs: int, outputs: int, mean: float = 0.0) -> str:
+        """``x @ W + b`` as a MatMul, whose weight is stored [inputs, outputs], and an Add.
+
+        The bias cancels the ``mean`` of the inputs; left in, it would drown the signal after a few layers.
+        """
+        weight = self.weight(outputs, inputs)
+        bias = self.normal(outputs, std=0.1) - np.float32(mean) * weight.sum(axis=1)
+        return self.op("Add", self.constant(bias), self.op("MatMul", x, self.constant(weight.T)))
 
     def gemm(self, x: str, inputs: int, outputs: int) -> str:
         """A classifier: Gemm with a weight [outputs, inputs]."""
