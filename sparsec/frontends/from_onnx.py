@@ -1,10 +1,6 @@
 """From an ONNX model to Relax: close shapes, fold, rewrite, then TVM's importer with names kept."""
 
-import contextlib
-import io
 import re
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -16,6 +12,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from sparsec.errors import UnsupportedError
+from sparsec.frontends.layers import first_line, silence, trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_read import densify
 from sparsec.frontends.onnx_rewrites import rewrite
@@ -92,7 +89,7 @@ def _upgrade(model: onnx.ModelProto) -> onnx.ModelProto:
         if opset >= 11:
             return model
         raise UnsupportedError(
-            f"the model uses operator set {opset}, and onnx cannot convert it to {OLDEST_OPSET} ({_first_line(err)}); "
+            f"the model uses operator set {opset}, and onnx cannot convert it to {OLDEST_OPSET} ({first_line(err)}); "
             "export it with operator set 11 or newer"
         ) from err
 
@@ -100,7 +97,7 @@ def _upgrade(model: onnx.ModelProto) -> onnx.ModelProto:
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and shape arithmetic; a model that onnxsim cannot take goes on as it is."""
     try:
-        with _silence():
+        with silence():
             simplified, _ = onnxsim.simplify(model)
     except Exception:  # onnxsim raises whatever its C++ passes raise
         return model
@@ -152,7 +149,7 @@ class _Importer(onnx_frontend.ONNXGraphImporter):
             shapes = ", ".join(_describe(value) for value in inputs)
             raise UnsupportedError(
                 f"node {self.names[node]!r}: operator {op_name} of operator set {opset} on ({shapes}) "
-                f"is not supported: {_first_line(err)}"
+                f"is not supported: {first_line(err)}"
             ) from err
 
     def _bind(self, expr: Any, node: str) -> Any:
@@ -173,44 +170,18 @@ def _describe(value: Any) -> str:
     return re.sub(r"^R\.\w+", "", str(getattr(value, "ty", value))).replace("\n", " ")
 
 
-def _first_line(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return lines[-1] if lines else type(err).__name__
-
-
 def _import(
     model: onnx.ModelProto, dims: dict[str, list[int | str]], symbols: dict[str, Range], names: dict[str, str]
 ) -> Imported:
     variables = {name: tvm.tirx.Var(name, "int64") for name in symbols}
     shapes = {name: [variables.get(dim, dim) for dim in axes] for name, axes in dims.items()}
     importer = _Importer(shapes, names)
-    with _silence():
+    with silence():
         module = importer.from_onnx(model.graph, opset_of(model))
     return Imported(
         module=module,
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
         symbols=symbols,
-        layers=_trace_layers(module, {var: names[node] for var, node in importer.named.items()}),
+        layers=trace_layers(module, {var: names[node] for var, node in importer.named.items()}),
     )
-
-
-def _trace_layers(module: tvm.IRModule, named: dict[str, str]) -> dict[str, str]:
-    """Extend the named results to all bindings: those in between belong to the next named one."""
-    layers: dict[str, str] = {}
-    pending: list[str] = []
-    for block in module["main"].body.blocks:
-        for binding in block.bindings:
-            pending.append(binding.var.name)
-            if pending[-1] in named:
-                layers.update(dict.fromkeys(pending, named[pending[-1]]))
-                pending.clear()
-    return layers
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep what the libraries print and warn about from the user; what matters is raised."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -1,0 +1,217 @@
+"""From a PyTorch module or exported program to Relax, through torch.export and TVM's importer."""
+
+import contextlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import tvm
+from torch.utils import _pytree as pytree
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from sparsec.errors import ModelError, UnsupportedError
+from sparsec.frontends.layers import first_line, silence, trace_layers
+from sparsec.frontends.model import Imported
+from sparsec.frontends.shapes import Dim, Range, Shapes, StatedDim, bind_shapes
+
+
+def import_torch(
+    model: torch.nn.Module | torch.export.ExportedProgram,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None,
+    shapes: Shapes | None,
+) -> Imported:
+    """Turn a PyTorch model into Relax; see `load_model`."""
+    if isinstance(model, torch.export.ExportedProgram):
+        stated = _stated_dims(model)
+        dims, symbols = bind_shapes(stated, {**_finite_ranges(model, stated, shapes), **(shapes or {})})
+        return _import(model, dims, symbols)
+    examples = _name_examples(model, example_inputs)
+    dims, symbols = _bind_examples(examples, shapes)
+    return _import(_export(model, examples, dims, symbols), dims, symbols)
+
+
+def _name_examples(
+    model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any] | None
+) -> dict[str, torch.Tensor]:
+    """Example inputs by the name of the argument of ``forward`` that they are."""
+    if example_inputs is None:
+        raise ModelError(
+            f"the PyTorch module {type(model).__name__} needs example inputs, as in example_inputs=(torch.zeros(1, 3, 224, 224),)"
+        )
+    if isinstance(example_inputs, torch.Tensor):
+        example_inputs = (example_inputs,)
+    args, kwargs = ((), example_inputs) if isinstance(example_inputs, Mapping) else (example_inputs, {})
+    try:
+        arguments = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    except TypeError as err:
+        raise ModelError(f"the example inputs do not fit {type(model).__name__}.forward: {err}") from err
+    arguments |= arguments.pop("kwargs", {})
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise ModelError(
+                f"argument {name!r} of {type(model).__name__}.forward is {type(value).__name__}; only tensors are inputs "
+                "of a compiled model, so wrap the module in one that takes its tensors one by one"
+            )
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _bind_examples(
+    examples: dict[str, torch.Tensor], shapes: Shapes | None
+) -> tuple[dict[str, list[int | str]], dict[str, Range]]:
+    """The examples close every axis that ``shapes`` does not open."""
+    asked = shapes or {}
+    stated: dict[str, list[StatedDim]] = {
+        name: [None] * value.dim() if name in asked else list(value.shape) for name, value in examples.items()
+    }
+    dims, symbols = bind_shapes(stated, shapes)
+    for name, value in examples.items():
+        for axis, (dim, size) in enumerate(zip(dims[name], value.shape, strict=True)):
+            if isinstance(dim, int) and dim != size:
+                raise ModelError(f"the shape of {name!r} asks for {dim} at axis {axis}, but its example has {size}")
+    return dims, symbols
+
+
+def _export(
+    model: torch.nn.Module,
+    examples: dict[str, torch.Tensor],
+    dims: dict[str, list[int | str]],
+    symbols: dict[str, Range],
+) -> torch.export.ExportedProgram:
+    sizes = {name: torch.export.Dim(name, min=lower, max=upper) for name, (lower, upper) in symbols.items()}
+    dynamic = {name: {axis: sizes[d] for axis, d in enumerate(axes) if isinstance(d, str)} for name, axes in dims.items()}
+    # Tracing with size 1 would specialise to it, so symbolic axes are traced with at least 2.
+    traced = {symbol: max(2, lower) for symbol, (lower, _) in symbols.items()}
+    kwargs = {name: _resize(value, dims[name], traced) for name, value in examples.items()}
+    try:
+        with _inference_mode(model), silence():
+            return torch.export.export(model, (), kwargs, dynamic_shapes=dynamic, strict=False)
+    except Exception as err:  # torch.export raises errors of many kinds, those of the user's code among them
+        raise ModelError(f"torch.export cannot export {type(model).__name__}: {first_line(err)}") from err
+
+
+def _resize(example: torch.Tensor, axes: list[int | str], sizes: dict[str, int]) -> torch.Tensor:
+    """Repeat or cut an example along its symbolic axes."""
+    for axis, dim in enumerate(axes):
+        if isinstance(dim, str):
+            example = example.index_select(axis, torch.arange(sizes[dim]) % example.shape[axis])
+    return example
+
+
+@contextlib.contextmanager
+def _inference_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout off and batch norm frozen, and afterwards every submodule in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _stated_dims(program: torch.export.ExportedProgram) -> dict[str, list[StatedDim]]:
+    wanted = set(program.graph_signature.user_inputs)
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    for name in wanted:
+        if not isinstance(values.get(str(name)), torch.Tensor):
+            raise ModelError(f"input {name!r} of the exported program is not a tensor; export a module that takes only tensors")
+    return {
+        name: [size if isinstance(size, int) else str(size) for size in values[name].shape]
+        for name in map(str, program.graph_signature.user_inputs)
+    }
+
+
+def _finite_ranges(
+    program: torch.export.ExportedProgram, stated: dict[str, list[StatedDim]], shapes: Shapes | None
+) -> dict[str, Dim]:
+    """Ranges that were declared at export and that ``shapes`` says nothing about."""
+    free = {dim for name, axes in stated.items() if name not in (shapes or {}) for dim in axes}
+    ranges: dict[str, Dim] = {}
+    for symbol, bounds in program.range_constraints.items():
+        if str(symbol) in free and bounds.upper.is_finite and int(bounds.upper) < 2**31:
+            ranges[str(symbol)] = max(1, int(bounds.lower)), int(bounds.upper)
+    return ranges
+
+
+class _Importer(ExportedProgramImporter):
+    """TVM's importer, which remembers which node of the program every variable came from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.named: dict[str, str] = {}
+        self.convert_map = {op: self._traced(op, convert) for op, convert in self.convert_map.items()}
+
+    def _traced(self, op: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def convert_traced(node: Any) -> Any:
+            layer = _layer_of(node)
+            try:
+                result = convert(node)
+            except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
+                raise UnsupportedError(f"node {layer!r}: operator {op} is not supported: {first_line(err)}") from err
+            for value in pytree.tree_leaves(result):
+                if isinstance(value, relax.Var):
+                    self.named.setdefault(value.name, layer)
+            return result
+
+        return convert_traced
+
+    def _check_unsupported_func_type(self, nodes: Any) -> None:
+        for node in nodes:
+            if node.op == "call_function" and node.target.__name__ not in self.convert_map:
+                shapes = [tuple(arg.meta["val"].shape) for arg in node.all_input_nodes if hasattr(arg.meta.get("val"), "shape")]
+                raise UnsupportedError(
+                    f"node {_layer_of(node)!r}: operator {node.target} on {', '.join(map(str, shapes))} is not supported"
+                )
+
+
+def _layer_of(node: Any) -> str:
+    """The module that a node belongs to, in the words of ``named_modules``, and the node."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = re.sub(r"^L\['self'\]\.?", "", stack[-1][0]) if stack else ""
+    return f"{path}:{node.name}" if path else node.name
+
+
+def _import(
+    program: torch.export.ExportedProgram, dims: dict[str, list[int | str]], symbols: dict[str, Range]
+) -> Imported:
+    importer = _Importer()
+    with silence():
+        module = importer.from_exported_program(
+            program.run_decompositions(),
+            keep_params_as_input=False,
+            unwrap_unit_return_tuple=True,
+            no_bind_return_tuple=False,
+            custom_convert_map=None,
+        )
+    function = _name_symbols(module["main"], dims, symbols)
+    module = tvm.IRModule({"main": function})
+    return Imported(
+        module=module,
+        inputs=tuple(dims),
+        outputs=_output_names(program),
+        symbols=symbols,
+        layers=trace_layers(module, importer.named),
+    )
+
+
+def _name_symbols(function: Any, dims: dict[str, list[int | str]], symbols: dict[str, Range]) -> Any:
+    """Replace the symbols of the export by those of the shapes, or by sizes where the shapes close them."""
+    variables = {name: tvm.tirx.Var(name, "int64") for name in symbols}
+    binding = {}
+    for parameter, axes in zip(function.params, dims.values(), strict=True):
+        for size, dim in zip(parameter.ty.shape, axes, strict=True):
+            if isinstance(size, tvm.tirx.Var):
+                binding[size] = variables.get(dim, dim)
+    return function.without_attr("tir_var_lower_bound").without_attr("tir_var_upper_bound").bind_symbolic_vars(binding)
+
+
+def _output_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """The keys of a dict or dataclass that the module returns, or numbers."""
+    count = len(program.graph_signature.user_outputs)
+    if count == 1:
+        return ("output",)
+    return tuple(f"output_{i}" for i in range(count))
