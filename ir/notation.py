@@ -1,0 +1,142 @@
+"""The notation of layouts, after the map of MLIR's sparse_tensor encoding.
+
+    layout  := "(" dim {"," dim} ")" "->" "(" level {"," level} ")"
+    dim     := name [":" word]                        a word such as balance[8] permutes the dimension
+    level   := digit ":" word                         a word such as dense or compressed(nonunique)
+    digit   := name {("floordiv" | "mod") number}     read from left to right
+    word    := name ["[" number {"," number} "]"] ["(" flag {"," flag} ")"]
+
+`str(layout)` is the inverse of `parse_layout`, in normal form: `i mod 12 floordiv 4` prints as `i floordiv 4 mod 3`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TypeVar
+
+from sparsec.errors import LayoutError
+from sparsec.ir.layout import Digit, Layout
+from sparsec.ir.levels import LEVELS, ORDERS, Attribute, Balance, Level
+
+Item = TypeVar("Item")
+Word = TypeVar("Word", bound=Attribute)
+_TOKEN = re.compile(r"\s*(?:(->)|([A-Za-z_]\w*)|(\d+)|([()\[\],:])|(\S))")
+_KEYWORDS = ("floordiv", "mod")
+
+
+def parse_layout(text: str) -> Layout:
+    """Read a layout from its notation.
+
+    >>> str(parse_layout("(i, k)->(i floordiv 4:dense, k:compressed, i mod 4:dense)"))
+    '(i, k) -> (i floordiv 4 : dense, k : compressed, i mod 4 : dense)'
+
+    Raises
+    ------
+    LayoutError : with the column, if the text is not in the notation; or if the layout that it describes is not sound
+    """
+    return _Parser(text).layout()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens = [(match[match.lastindex or 0], match.start(match.lastindex or 0)) for match in _TOKEN.finditer(text)]
+        self.tokens.append(("", len(text)))
+        self.next = 0
+
+    def layout(self) -> Layout:
+        dims = self.listed("(", self.dim, ")")
+        self.expect("->")
+        levels = self.listed("(", self.level, ")")
+        if self.token:
+            raise self.error("the end of the layout")
+        orders = tuple((name, order) for name, order in dims if order is not None)
+        return Layout(tuple(name for name, _ in dims), tuple(levels), orders)
+
+    def dim(self) -> tuple[str, Balance | None]:
+        name = self.name("the name of a dimension")
+        return name, self.word("an order", ORDERS) if self.accept(":") else None
+
+    def level(self) -> tuple[Digit, Level]:
+        digit = self.digit()
+        self.expect(":")
+        return digit, self.word("a level", LEVELS)
+
+    def digit(self) -> Digit:
+        digit = Digit(self.name("the name of a dimension"))
+        while self.token in _KEYWORDS:
+            operator, column = self.take(), self.column
+            number = self.number("a divisor")
+            if number < 2:
+                raise self.error(f"a number above 1 after {operator}", f"{number}", column)
+            cut = digit.divided(number) if operator == "floordiv" else digit.modulo(number)
+            if cut is None:
+                raise self.error(f"a number that goes with {digit}, as 4 and 12 do", f"{operator} {number}", column)
+            digit = cut
+        return digit
+
+    def word(self, what: str, known: Mapping[str, type[Word]]) -> Word:
+        column = self.column
+        name = self.name(what)
+        if name not in known:
+            raise self.error(f"{what} ({', '.join(known)})", repr(name), column)
+        types = {field.name: field.type for field in fields(known[name])}  # type: ignore[arg-type]
+        wanted = [parameter for parameter, kind in types.items() if kind == "int"]
+        numbers = self.listed("[", lambda: self.number("a number"), "]") if self.token == "[" else []
+        if len(numbers) != len(wanted) or 0 in numbers:
+            raise self.error(f"{name} with {len(wanted)} positive numbers in brackets", f"{numbers}", column)
+        flags = self.listed("(", lambda: self.name("a flag"), ")") if self.token == "(" else []
+        for flag in flags:
+            if types.get(flag) != "bool":
+                raise self.error(f"a flag that {name} has", repr(flag), column)
+        return known[name](**dict(zip(wanted, numbers, strict=True)), **dict.fromkeys(flags, True))
+
+    # -- tokens --------------------------------------------------------------------------------------------------
+
+    @property
+    def token(self) -> str:
+        return self.tokens[self.next][0]
+
+    @property
+    def column(self) -> int:
+        return self.tokens[self.next][1] + 1
+
+    def take(self) -> str:
+        self.next += 1
+        return self.tokens[self.next - 1][0]
+
+    def accept(self, token: str) -> bool:
+        found = self.token == token
+        self.next += found
+        return found
+
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
+            raise self.error(repr(token))
+
+    def listed(self, opening: str, item: Callable[[], Item], closing: str) -> list[Item]:
+        self.expect(opening)
+        items = [item()]
+        while self.accept(","):
+            items.append(item())
+        if not self.accept(closing):
+            raise self.error(f"',' or {closing!r}")
+        return items
+
+    def name(self, what: str) -> str:
+        if not self.token.isidentifier() or self.token in _KEYWORDS:
+            raise self.error(what)
+        return self.take()
+
+    def number(self, what: str) -> int:
+        if not self.token.isdigit():
+            raise self.error(what)
+        return int(self.take())
+
+    def error(self, expected: str, found: str = "", column: int = 0) -> LayoutError:
+        found = found or (repr(self.token) if self.token else "the end")
+        return LayoutError(
+            f"Cannot read the layout {self.text!r} at column {column or self.column}: expected {expected}, found {found}."
+        )
