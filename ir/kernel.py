@@ -1,0 +1,254 @@
+"""Kernels: loops over dense and sparse axes, as data.
+
+A kernel is a function over buffers. Its loops range over integers or walk the levels of a packed operand; a tile is an
+accumulator that lives in registers; assignments hold all arithmetic. The nodes are immutable and compare by value.
+
+    kernel linear(W: float32[3072, 768] @ "(i, k) -> (i : dense, k : compressed)", X: float32[1, 98304],
+                  bias: float32[3072]) -> Y: float32[1, 393216]:
+        for b in range(0, 1), m in range(0, 128, 64) parallel:
+            for i in W[0]:
+                tile acc: float32[64]:
+                    for v in range(0, 64):
+                        acc[v] = 0.0
+                    for k in W[1]:
+                        for v in range(0, 64):
+                            acc[v] += W * X[b, W.k * 128 + m + v]
+                    for v in range(0, 64):
+                        Y[b, W.i * 128 + m + v] = max(acc[v] + bias[W.i], 0.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Union
+
+from sparsec.ir.layout import Layout
+
+# -- expressions ---------------------------------------------------------------------------------------------------
+
+Scalar = Union["Expr", int, float]
+
+ARITHMETIC = ("+", "-", "*", "/", "//", "%")
+COMPARISONS = ("<", "<=", "==")
+FUNCTIONS = {  # name -> number of arguments
+    "abs": 1,
+    "erf": 1,
+    "exp": 1,
+    "log": 1,
+    "max": 2,
+    "min": 2,
+    "pow": 2,
+    "rsqrt": 1,
+    "select": 3,
+    "sigmoid": 1,
+    "sqrt": 1,
+    "tanh": 1,
+}
+
+
+class Expr:
+    """Base of expressions; Python's operators build them, integers and floats become constants."""
+
+    def __add__(self, other: Scalar) -> Expr:
+        return Op("+", (self, expr(other)))
+
+    def __radd__(self, other: Scalar) -> Expr:
+        return Op("+", (expr(other), self))
+
+    def __sub__(self, other: Scalar) -> Expr:
+        return Op("-", (self, expr(other)))
+
+    def __rsub__(self, other: Scalar) -> Expr:
+        return Op("-", (expr(other), self))
+
+    def __mul__(self, other: Scalar) -> Expr:
+        return Op("*", (self, expr(other)))
+
+    def __rmul__(self, other: Scalar) -> Expr:
+        return Op("*", (expr(other), self))
+
+    def __truediv__(self, other: Scalar) -> Expr:
+        return Op("/", (self, expr(other)))
+
+    def __floordiv__(self, other: Scalar) -> Expr:
+        return Op("//", (self, expr(other)))
+
+    def __mod__(self, other: Scalar) -> Expr:
+        return Op("%", (self, expr(other)))
+
+
+@dataclass(frozen=True)
+class Const(Expr):
+    """An integer or floating-point constant; a float takes the type of what it meets."""
+
+    value: int | float
+
+
+@dataclass(frozen=True)
+class Var(Expr):
+    """A loop index, a coordinate, or a symbolic dimension of the kernel."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Load(Expr):
+    """An element of a dense buffer or a tile."""
+
+    buffer: str
+    indices: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Stored(Expr):
+    """The value of a packed operand at the position where the walk of its last level stands."""
+
+    buffer: str
+
+
+@dataclass(frozen=True)
+class Coordinate(Expr):
+    """The logical coordinate `buffer.dim` of a packed operand where its walks stand, all digits of `dim` walked."""
+
+    buffer: str
+    dim: str
+
+
+@dataclass(frozen=True)
+class Op(Expr):
+    """An arithmetic operator, a comparison or one of `FUNCTIONS`; `//` and `%` round toward minus infinity."""
+
+    name: str
+    args: tuple[Expr, ...]
+
+
+def expr(value: Scalar) -> Expr:
+    """Return `value` as an expression."""
+    return value if isinstance(value, Expr) else Const(value)
+
+
+def call(name: str, *args: Scalar) -> Op:
+    """Apply one of `FUNCTIONS` or `COMPARISONS`."""
+    return Op(name, tuple(expr(arg) for arg in args))
+
+
+def substitute(value: Expr, bindings: dict[str, Expr]) -> Expr:
+    """Replace variables by expressions; a coordinate goes by its printed name, as `W.k`."""
+    if isinstance(value, Var):
+        return bindings.get(value.name, value)
+    if isinstance(value, Coordinate):
+        return bindings.get(f"{value.buffer}.{value.dim}", value)
+    if isinstance(value, Load):
+        return Load(value.buffer, tuple(substitute(index, bindings) for index in value.indices))
+    if isinstance(value, Op):
+        return Op(value.name, tuple(substitute(arg, bindings) for arg in value.args))
+    return value
+
+
+# -- statements ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Range:
+    """`var in range(start, stop, step)`."""
+
+    var: str
+    start: Expr
+    stop: Expr
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Walk:
+    """`var in buffer[level]`: the coordinates that a level of a packed operand holds below the levels above it."""
+
+    var: str
+    buffer: str
+    level: int
+
+
+Axis = Union[Range, Walk]
+
+
+@dataclass(frozen=True)
+class For:
+    """A nest of loops; the iterations of a parallel nest are independent and may run on several threads.
+
+    A parallel nest has constant or symbolic ranges and dense levels only.
+    """
+
+    axes: tuple[Axis, ...]
+    body: tuple[Stmt, ...]
+    parallel: bool = False
+
+
+@dataclass(frozen=True)
+class If:
+    """Run the body where the condition holds."""
+
+    condition: Expr
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A local accumulator of constant shape; it holds nothing on entry."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Assign:
+    """`target = value`, or `target += value`."""
+
+    target: Load
+    value: Expr
+    accumulate: bool = False
+
+
+Stmt = Union[For, If, Tile, Assign]
+
+
+# -- kernels -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A parameter: dense and row-major, or packed in a layout. Dimensions are integers or symbolic names."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function over buffers; those in `outputs` are written, and may be read back."""
+
+    name: str
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    body: tuple[Stmt, ...]
+
+    @property
+    def buffers(self) -> dict[str, Buffer]:
+        """All parameters by name, in order."""
+        return {buffer.name: buffer for buffer in self.inputs + self.outputs}
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbolic dimensions, in order of appearance."""
+        return tuple(dict.fromkeys(dim for b in self.buffers.values() for dim in b.shape if isinstance(dim, str)))
+
+
+def walk_expressions(value: Expr) -> Iterator[Expr]:
+    """Yield an expression and everything inside it."""
+    yield value
+    inside = value.indices if isinstance(value, Load) else value.args if isinstance(value, Op) else ()
+    for part in inside:
+        yield from walk_expressions(part)
