@@ -1,0 +1,137 @@
+"""What sparsec knows about a processor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sparsec.errors import TargetError
+from sparsec.targets.features import probe
+
+_BITS = {"float64": 64, "int64": 64, "float32": 32, "int32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "uint8": 8}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor to compile for: its name for LLVM, and the facts that schedule rules reason with.
+
+    >>> Target.parse("znver4").lanes("float32")
+    16
+
+    Parameters
+    ----------
+    name : str
+        What `parse` reads, such as ``"znver5"`` or ``"x86-64-v3,+avxvnni"``.
+    triple, mcpu, features : str, str, tuple of str
+        LLVM's target triple, its processor, and changes to that processor's features, such as ``"-prefer-256-bit"``.
+    isa : frozenset of str
+        Extensions that generated code may use, by LLVM name; an artifact checks them before it runs.
+    vector_bits, vector_registers : int
+        Width and number of the architectural vector registers.
+    l1_bytes, l2_bytes, l3_bytes : int
+        Data caches that one core sees; 0 where there is none. L3 is the share of one cluster of cores.
+    fma_per_cycle, loads_per_cycle : float
+        Fused multiply-adds, and loads from L1, of one full vector each that one core can start in a cycle.
+    ghz : float
+        A sustained clock, for predicted times.
+    cores : int
+        Physical cores that a compiled model may use.
+    """
+
+    name: str
+    triple: str
+    mcpu: str
+    isa: frozenset[str]
+    vector_bits: int
+    vector_registers: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    fma_per_cycle: float
+    loads_per_cycle: float
+    ghz: float
+    cores: int = 1
+    features: tuple[str, ...] = ()
+
+    @staticmethod
+    def parse(text: str) -> Target:
+        """The target of this name: ``native``, a processor, an x86-64 level or a triple.
+
+        Extensions can be added or taken away after a comma: ``"x86-64-v3,+avxvnni"``.
+
+        Raises
+        ------
+        TargetError
+            If the processor or an extension is not known, or ``native`` is neither x86-64 nor AArch64.
+        """
+        from sparsec.targets.catalogue import ALIASES, TARGETS
+        from sparsec.targets.native import detect
+
+        name, *changes = (part.strip() for part in text.split(","))
+        if name == "native":
+            base = detect()
+        elif ALIASES.get(name, name) in TARGETS:
+            base = TARGETS[ALIASES.get(name, name)]
+        else:
+            known = ", ".join(["native", *TARGETS])
+            raise TargetError(f"unknown target {name!r}; the known ones are {known}")
+        return base.with_features(*changes) if changes else base
+
+    def with_features(self, *changes: str) -> Target:
+        """This target with extensions added (``"+avxvnni"``) or taken away (``"-avx512bf16"``)."""
+        isa = set(self.isa)
+        for change in changes:
+            sign, feature = change[:1], change[1:]
+            probe(feature, self.arch)
+            if sign == "+":
+                isa.add(feature)
+            elif sign == "-":
+                isa.discard(feature)
+            else:
+                raise TargetError(f"a change of features is written +{change} or -{change}, not {change!r}")
+        return replace(
+            self,
+            name=",".join([self.name, *changes]),
+            isa=frozenset(isa),
+            features=self.features + changes,
+            **vectors(frozenset(isa)),
+        )
+
+    @property
+    def arch(self) -> str:
+        """``x86_64`` or ``aarch64``."""
+        return self.triple.split("-")[0]
+
+    def has(self, feature: str) -> bool:
+        """Whether generated code may use the extension with this LLVM name."""
+        return feature in self.isa
+
+    def lanes(self, dtype: str) -> int:
+        """Elements of `dtype` in one vector register."""
+        return self.vector_bits // _BITS[dtype]
+
+    def tvm(self) -> Any:
+        """This target as a `tvm.target.Target`, with itself as the host."""
+        from tvm.target import Target as TVMTarget
+
+        fields: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.mcpu}
+        if self.features:
+            fields["mattr"] = list(self.features)
+        return TVMTarget(fields, host=fields)
+
+    def zig_triple(self) -> str:
+        """The triple for `zig cc`, with the oldest glibc that an artifact runs on (2.28, of 2018)."""
+        return f"{self.triple}.2.28"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON values, for manifests and reports."""
+        return asdict(self) | {"isa": sorted(self.isa), "features": list(self.features)}
+
+
+def vectors(isa: frozenset[str]) -> dict[str, int]:
+    """Width and number of the vector registers that these extensions give."""
+    if "avx512f" in isa:
+        return {"vector_bits": 512, "vector_registers": 32}
+    if "neon" in isa:
+        return {"vector_bits": 128, "vector_registers": 32}
+    return {"vector_bits": 256 if "avx2" in isa else 128, "vector_registers": 16}
