@@ -60,7 +60,7 @@ class Moments:
 
     def relu(self) -> "Moments":
         """Moments after max(x, 0) of a normal variable."""
-        std = np.sqrt(self.var)
+        std = np.sqrt(np.maximum(self.var, np.float32(1e-8)))  # a channel may have lost all its weights
         ratio = self.mean / std
         density = np.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
         below = np.array([math.erf(r / math.sqrt(2)) for r in ratio], np.float32) / 2 + np.float32(0.5)
