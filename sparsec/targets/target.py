@@ -26,8 +26,6 @@ class Target:
         LLVM's target triple, its processor, and changes to that processor's features, such as ``"-prefer-256-bit"``.
     isa : frozenset of str
         Extensions that generated code may use, by LLVM name; an artifact checks them before it runs.
-    vector_bits, vector_registers : int
-        Width and number of the architectural vector registers.
     l1_bytes, l2_bytes, l3_bytes : int
         Data caches that one core sees; 0 where there is none. L3 is the share of one cluster of cores.
     fma_per_cycle, loads_per_cycle : float
@@ -42,8 +40,6 @@ class Target:
     triple: str
     mcpu: str
     isa: frozenset[str]
-    vector_bits: int
-    vector_registers: int
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
@@ -94,13 +90,22 @@ class Target:
             name=",".join([self.name, *changes]),
             isa=frozenset(isa),
             features=self.features + changes,
-            **vectors(frozenset(isa)),
         )
 
     @property
     def arch(self) -> str:
         """``x86_64`` or ``aarch64``."""
         return self.triple.split("-")[0]
+
+    @property
+    def vector_bits(self) -> int:
+        """Width of a vector register."""
+        return 512 if self.has("avx512f") else 256 if self.has("avx2") else 128
+
+    @property
+    def vector_registers(self) -> int:
+        """Number of vector registers."""
+        return 32 if self.has("avx512f") or self.arch == "aarch64" else 16
 
     def has(self, feature: str) -> bool:
         """Whether generated code may use the extension with this LLVM name."""
@@ -125,13 +130,5 @@ class Target:
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON values, for manifests and reports."""
-        return asdict(self) | {"isa": sorted(self.isa), "features": list(self.features)}
-
-
-def vectors(isa: frozenset[str]) -> dict[str, int]:
-    """Width and number of the vector registers that these extensions give."""
-    if "avx512f" in isa:
-        return {"vector_bits": 512, "vector_registers": 32}
-    if "neon" in isa:
-        return {"vector_bits": 128, "vector_registers": 32}
-    return {"vector_bits": 256 if "avx2" in isa else 128, "vector_registers": 16}
+        derived = {"vector_bits": self.vector_bits, "vector_registers": self.vector_registers}
+        return asdict(self) | derived | {"isa": sorted(self.isa), "features": list(self.features)}
