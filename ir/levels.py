@@ -46,7 +46,7 @@ class Cursor:
 
 
 ROOT = Cursor(0, 0)
-Visit = Generator[Loop, Index, Cursor]  # yields its loops outermost first, is sent each loop's index, returns the cursor
+Visit = Generator[Loop, Index, Cursor]  # yields loops, outermost first; is sent the index of each; returns the cursor
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,21 @@ class Stored:
 
 
 class Attribute:
-    """A word of the notation: integer fields print in brackets, boolean ones in parentheses, as `name[1, 2](flag)`."""
+    """A word of the notation: integer fields print in brackets, boolean ones in parentheses, as `name[1, 2](flag)`.
+
+    Fields at their default are left out; in brackets these are the last ones.
+    """
 
     name: ClassVar[str]
 
     def __str__(self) -> str:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        numbers = [str(value) for value in values.values() if not isinstance(value, bool)]
-        flags = [name for name, value in values.items() if value is True]
-        return (
-            self.name + (f"[{', '.join(numbers)}]" if numbers else "") + (f"({', '.join(flags)})" if flags else "")
-        )
+        values = [(field, getattr(self, field.name)) for field in fields(self)]  # type: ignore[arg-type]
+        flags = [field.name for field, value in values if value is True]
+        numbers = [(value, field.default) for field, value in values if not isinstance(value, bool)]
+        while numbers and numbers[-1][0] == numbers[-1][1]:
+            numbers.pop()
+        brackets = f"[{', '.join(str(value) for value, _ in numbers)}]" if numbers else ""
+        return self.name + brackets + (f"({', '.join(flags)})" if flags else "")
 
 
 class Level(Attribute):
@@ -234,15 +238,13 @@ class Bucketed(Level):
     def pack(self, axis: Axis, entries: Entries) -> Stored:
         rows = entries.parents * axis.size
         row = entries.parent * axis.size + entries.coordinate
-        lengths = np.bincount(row[entries.opens_below], minlength=rows).reshape(entries.parents, axis.size)
-        coords = np.argsort(lengths, axis=1, kind="stable")
-        lengths = np.take_along_axis(lengths, coords, axis=1)
-
-        first = np.ones_like(lengths, dtype=bool)  # of its bucket
-        first[:, 1:] = lengths[:, 1:] != lengths[:, :-1]
-        buckets = np.flatnonzero(first)
-        lengths = lengths.ravel()
-        start = np.cumsum(lengths) - lengths
+        by_row = np.bincount(row[entries.opens_below], minlength=rows).reshape(entries.parents, axis.size)
+        coords = np.argsort(by_row, axis=1, kind="stable")
+        by_place = np.take_along_axis(by_row, coords, axis=1)
+        first_of_bucket = np.ones_like(by_place, dtype=bool)
+        first_of_bucket[:, 1:] = by_place[:, 1:] != by_place[:, :-1]
+        buckets = np.flatnonzero(first_of_bucket)
+        lengths = by_place.ravel()
 
         position_of_row = np.empty(rows, dtype=np.int64)
         position_of_row[(coords + np.arange(entries.parents)[:, None] * axis.size).ravel()] = np.arange(rows)
@@ -251,7 +253,7 @@ class Bucketed(Level):
             "bucket_ptr": _pointers(buckets // axis.size, entries.parents),
             "row_ptr": np.append(buckets, rows),
             "lengths": lengths[buckets],
-            "start": start[buckets],
+            "start": (np.cumsum(lengths) - lengths)[buckets],
         }
         return Stored(position_of_row[row], rows, arrays)
 
@@ -268,27 +270,39 @@ class Bucketed(Level):
 class Balance(Attribute):
     """An order of a logical dimension that splits it into equal chunks with nearly equal numbers of entries.
 
-    All chunks have ceil(extent / chunks) coordinates, but for the last ones where that does not divide. Coordinates go,
-    heaviest first, to the lightest chunk with room (LPT: Graham, "Bounds on Multiprocessing Timing Anomalies", 1969),
-    and ascend within a chunk.
+    Coordinates move in groups, so that a block of the layout stays whole. All chunks have ceil(groups / chunks) groups,
+    but for the last ones where that does not divide. Groups go, heaviest first, to the lightest chunk with room (LPT:
+    Graham, "Bounds on Multiprocessing Timing Anomalies", 1969), and ascend within a chunk. A ragged last group stays
+    last, so that padding does.
     """
 
     chunks: int
+    group: int = 1
     name: ClassVar[str] = "balance"
 
     def order(self, weights: np.ndarray) -> np.ndarray:
         """Return the coordinate that stands at each place, int64 [extent], for the number of entries in each."""
         extent = len(weights)
-        room = -(-extent // self.chunks)
-        sizes = [min(room, max(extent - chunk * room, 0)) for chunk in range(self.chunks)]
-        lightest = [(0, chunk) for chunk in range(self.chunks) if sizes[chunk]]
-        members: list[list[int]] = [[] for _ in range(self.chunks)]
-        for coordinate in np.argsort(-weights, kind="stable").tolist():
-            weight, chunk = heapq.heappop(lightest)
-            members[chunk].append(coordinate)
-            if len(members[chunk]) < sizes[chunk]:
-                heapq.heappush(lightest, (weight + int(weights[coordinate]), chunk))
-        return np.array([coordinate for chunk in members for coordinate in sorted(chunk)], dtype=np.int64)
+        groups = -(-extent // self.group)
+        room = -(-groups // self.chunks)
+        members: list[list[int]] = [[] for _ in range(-(-groups // room))]
+        free = [min(room, groups - chunk * room) for chunk in range(len(members))]
+        weight = np.add.reduceat(weights, np.arange(0, extent, self.group))
+        load = [0] * len(members)
+
+        if extent % self.group:
+            members[-1].append(groups - 1)
+            load[-1] = int(weight[-1])
+        lightest = [(load[chunk], chunk) for chunk in range(len(members)) if len(members[chunk]) < free[chunk]]
+        heapq.heapify(lightest)
+        for group in np.argsort(-weight[: extent // self.group], kind="stable").tolist():
+            carried, chunk = heapq.heappop(lightest)
+            members[chunk].append(group)
+            if len(members[chunk]) < free[chunk]:
+                heapq.heappush(lightest, (carried + int(weight[group]), chunk))
+        placed = np.concatenate([np.sort(chunk) for chunk in members])
+        coordinates = placed[:, None] * self.group + np.arange(self.group)
+        return coordinates.ravel()[:extent]
 
 
 LEVELS: dict[str, type[Level]] = {level.name: level for level in (Dense, Compressed, Singleton, Bucketed)}

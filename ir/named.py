@@ -13,7 +13,8 @@ COO = parse_layout("(i, k) -> (i : compressed(nonunique), k : singleton)")
 
 def bsr(r: int, c: int) -> Layout:
     """Return CSR of dense blocks of r rows and c columns (both at least 2)."""
-    return parse_layout(f"(i, k) -> (i floordiv {r} : dense, k floordiv {c} : compressed, i mod {r} : dense, k mod {c} : dense)")
+    blocks = f"i floordiv {r} : dense, k floordiv {c} : compressed"
+    return parse_layout(f"(i, k) -> ({blocks}, i mod {r} : dense, k mod {c} : dense)")
 
 
 def row_vectors(r: int) -> Layout:
@@ -22,7 +23,7 @@ def row_vectors(r: int) -> Layout:
 
 
 def csr_kblocked(kb: int) -> Layout:
-    """Return one CSR matrix for each block of kb columns, so that a panel of kb rows of the other operand stays in L1."""
+    """Return a CSR matrix for each block of kb columns, so that kb rows of the other operand can stay in L1."""
     return parse_layout(f"(i, k) -> (k floordiv {kb} : dense, i : dense, k mod {kb} : compressed)")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TypeVar
 
 from sparsec.errors import LayoutError
@@ -22,7 +22,7 @@ from sparsec.ir.levels import LEVELS, ORDERS, Attribute, Balance, Level
 
 Item = TypeVar("Item")
 Word = TypeVar("Word", bound=Attribute)
-_TOKEN = re.compile(r"\s*(?:(->)|([A-Za-z_]\w*)|(\d+)|([()\[\],:])|(\S))")
+_TOKEN = re.compile(r"\s*(->|[A-Za-z_]\w*|\d+|\S)")
 _KEYWORDS = ("floordiv", "mod")
 
 
@@ -42,8 +42,7 @@ def parse_layout(text: str) -> Layout:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = [(match[match.lastindex or 0], match.start(match.lastindex or 0)) for match in _TOKEN.finditer(text)]
-        self.tokens.append(("", len(text)))
+        self.tokens = [(match[1], match.start(1)) for match in _TOKEN.finditer(text)] + [("", len(text))]
         self.next = 0
 
     def layout(self) -> Layout:
@@ -82,16 +81,19 @@ class _Parser:
         name = self.name(what)
         if name not in known:
             raise self.error(f"{what} ({', '.join(known)})", repr(name), column)
-        types = {field.name: field.type for field in fields(known[name])}  # type: ignore[arg-type]
-        wanted = [parameter for parameter, kind in types.items() if kind == "int"]
+        integers = [field for field in fields(known[name]) if field.type == "int"]  # type: ignore[arg-type]
+        most, least = len(integers), sum(field.default is MISSING for field in integers)
         numbers = self.listed("[", lambda: self.number("a number"), "]") if self.token == "[" else []
-        if len(numbers) != len(wanted) or 0 in numbers:
-            raise self.error(f"{name} with {len(wanted)} positive numbers in brackets", f"{numbers}", column)
+        if not least <= len(numbers) <= most or 0 in numbers:
+            count = f"{least} to {most}" if least < most else f"{most}"
+            raise self.error(f"{name} with {count} positive numbers in brackets", f"{numbers}", column)
+        column = self.column
         flags = self.listed("(", lambda: self.name("a flag"), ")") if self.token == "(" else []
-        for flag in flags:
-            if types.get(flag) != "bool":
-                raise self.error(f"a flag that {name} has", repr(flag), column)
-        return known[name](**dict(zip(wanted, numbers, strict=True)), **dict.fromkeys(flags, True))
+        possible = [field.name for field in fields(known[name]) if field.type == "bool"]  # type: ignore[arg-type]
+        if set(flags).difference(possible):
+            raise self.error(f"a flag of {name} ({', '.join(possible) or 'it has none'})", f"{flags}", column)
+        values = {field.name: number for field, number in zip(integers, numbers)}  # noqa: B905 - the rest has defaults
+        return known[name](**values, **dict.fromkeys(flags, True))
 
     # -- tokens --------------------------------------------------------------------------------------------------
 
@@ -137,6 +139,5 @@ class _Parser:
 
     def error(self, expected: str, found: str = "", column: int = 0) -> LayoutError:
         found = found or (repr(self.token) if self.token else "the end")
-        return LayoutError(
-            f"Cannot read the layout {self.text!r} at column {column or self.column}: expected {expected}, found {found}."
-        )
+        place = f"at column {column or self.column}"
+        return LayoutError(f"Cannot read the layout {self.text!r} {place}: expected {expected}, found {found}.")
