@@ -93,7 +93,7 @@ class Layout:
         digits = self.digits(dim)
         divisors = [digit.divisor for digit in digits]
         expected = [digit.divisor * (digit.size or 0) for digit in digits[1:]] + [1]
-        if divisors != expected or digits[0].size is not None:
+        if divisors != expected or digits[0].size is not None or any(digit.size == 1 for digit in digits):
             raise LayoutError(
                 f"The levels of the layout {self} must hold every coordinate of {dim} exactly once; write {dim}, or "
                 f"a pair such as {dim} floordiv 4 and {dim} mod 4."
@@ -128,17 +128,23 @@ class Layout:
     def axes(self, shape: Sequence[int]) -> tuple[Axis, ...]:
         """Return what each level knows of its place for a tensor of `shape`."""
         sizes = self.sizes(shape)
-        levels = [level for _, level in self.levels]
-        axes = []
-        for depth, size in enumerate(sizes):
-            child = 1
-            for below in range(depth + 1, len(levels)):
-                if below > depth + 1 and not isinstance(levels[below], Singleton):
-                    break
-                child *= sizes[below]
-            bounded = depth > 0 and levels[depth - 1].gives_fibers
-            axes.append(Axis(size, prod(sizes[:depth]), child, bounded))
-        return tuple(axes)
+        return tuple(
+            Axis(
+                size=size,
+                parents=prod(sizes[:depth]),
+                positions=prod(sizes[: self.reach(depth)]),
+                child=prod(sizes[depth + 1 : self.reach(depth + 1)]),
+                bounded=depth > 0 and self.levels[depth - 1][1].gives_fibers,
+            )
+            for depth, size in enumerate(sizes)
+        )
+
+    def reach(self, depth: int) -> int:
+        """Return the depth below level `depth` and the singletons that share its positions."""
+        depth += 1
+        while depth < len(self.levels) and isinstance(self.levels[depth][1], Singleton):
+            depth += 1
+        return depth
 
     def index_types(self, shape: Sequence[int], min_index_bits: int = 8) -> dict[str, np.dtype]:
         """Return the element type of every index array of a tensor of `shape`, whatever its zeros.

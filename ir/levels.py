@@ -56,13 +56,14 @@ class Axis:
     Parameters
     ----------
     size : extent of this level's coordinate, padding included
-    parents : the most positions that the level above can have
-    child : extent of the next level's coordinate, times those of singletons after it; 1 below the last level
+    parents, positions : the most positions that the level above, and this one, can have
+    child : the most positions of the next level in one fiber
     bounded : whether the level above gives the bounds of this level's fibers (`Cursor.fiber`)
     """
 
     size: int
     parents: int
+    positions: int
     child: int = 1
     bounded: bool = False
 
@@ -75,7 +76,8 @@ class Entries:
     ----------
     parents : number of positions of the level above
     parent, coordinate : int64 [n], position in the level above and coordinate in this one
-    opens, opens_below : bool [n], whether the entry is the first of its coordinate in this level, in the next one
+    opens, opens_below : bool [n], whether the entry is the first of its coordinate in this level, in the next one; the
+        coordinate of a level includes those of singletons that follow it
     """
 
     parents: int
@@ -152,7 +154,7 @@ class Dense(Level):
 class Compressed(Level):
     """Only coordinates with entries have positions: fiber p holds `indices[indptr[p]:indptr[p + 1]]`, ascending.
 
-    With `nonunique` a coordinate is repeated for each of its entries and a singleton level follows (COO). Under a
+    With `nonunique` a coordinate is repeated for each coordinate of the singleton levels that follow (COO). Under a
     level that knows the bounds of the fibers there is no `indptr`.
     """
 
@@ -165,15 +167,13 @@ class Compressed(Level):
         return None
 
     def arrays(self, axis: Axis) -> dict[str, int]:
-        repeats = axis.child if self.nonunique else 1
-        pointers = {} if axis.bounded else {"indptr": axis.parents * axis.size * repeats}
+        pointers = {} if axis.bounded else {"indptr": axis.positions}
         return pointers | {"indices": axis.size - 1}
 
     def pack(self, axis: Axis, entries: Entries) -> Stored:
-        opens = np.ones_like(entries.opens) if self.nonunique else entries.opens
-        arrays = {} if axis.bounded else {"indptr": _pointers(entries.parent[opens], entries.parents)}
-        arrays["indices"] = entries.coordinate[opens]
-        return Stored(np.cumsum(opens) - 1, len(arrays["indices"]), arrays)
+        indices = entries.coordinate[entries.opens]
+        pointers = {} if axis.bounded else {"indptr": _pointers(entries.parent[entries.opens], entries.parents)}
+        return Stored(np.cumsum(entries.opens) - 1, len(indices), pointers | {"indices": indices})
 
     def visit(self, axis: Axis, parent: Cursor, load: Load) -> Visit:
         if parent.fiber is None:
@@ -200,7 +200,9 @@ class Singleton(Level):
         return {"indices": axis.size - 1}
 
     def pack(self, axis: Axis, entries: Entries) -> Stored:
-        return Stored(entries.parent, entries.parents, {"indices": entries.coordinate})
+        indices = np.zeros(entries.parents, dtype=np.int64)
+        indices[entries.parent] = entries.coordinate
+        return Stored(entries.parent, entries.parents, {"indices": indices})
 
     def visit(self, axis: Axis, parent: Cursor, load: Load) -> Visit:
         return Cursor(parent.position, load("indices", parent.position))
@@ -226,13 +228,12 @@ class Bucketed(Level):
         return "must be followed by a compressed level, whose fibers it sorts by length"
 
     def arrays(self, axis: Axis) -> dict[str, int]:
-        rows = axis.parents * axis.size
         return {
             "coords": axis.size - 1,
-            "bucket_ptr": rows,
-            "row_ptr": rows,
+            "bucket_ptr": axis.positions,
+            "row_ptr": axis.positions,
             "lengths": axis.child,
-            "start": rows * axis.child,
+            "start": axis.positions * axis.child,
         }
 
     def pack(self, axis: Axis, entries: Entries) -> Stored:

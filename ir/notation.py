@@ -72,15 +72,16 @@ class _Parser:
                 raise self.error(f"a number above 1 after {operator}", f"{number}", column)
             cut = digit.divided(number) if operator == "floordiv" else digit.modulo(number)
             if cut is None:
-                raise self.error(f"a number that goes with {digit}, as 4 and 12 do", f"{operator} {number}", column)
+                raise self.error(f"a number that divides {digit.size}", f"{number}", column)
             digit = cut
         return digit
 
     def word(self, what: str, known: Mapping[str, type[Word]]) -> Word:
         column = self.column
+        what = f"{what} ({', '.join(known)})"
         name = self.name(what)
         if name not in known:
-            raise self.error(f"{what} ({', '.join(known)})", repr(name), column)
+            raise self.error(what, repr(name), column)
         integers = [field for field in fields(known[name]) if field.type == "int"]  # type: ignore[arg-type]
         most, least = len(integers), sum(field.default is MISSING for field in integers)
         numbers = self.listed("[", lambda: self.number("a number"), "]") if self.token == "[" else []

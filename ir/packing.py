@@ -27,7 +27,7 @@ def tile(layout: Layout, array: np.ndarray) -> tuple[np.ndarray, dict[str, np.nd
     orders = {}
     for dim, order in layout.orders:
         axis = layout.dims.index(dim)
-        weights = np.count_nonzero(array, axis=tuple(other for other in range(array.ndim) if other != axis))
+        weights = np.count_nonzero(array != 0, axis=tuple(other for other in range(array.ndim) if other != axis))
         places = order.order(weights)
         array = array.take(places, axis=axis)
         orders[f"{dim}.order"] = np.concatenate((places, np.arange(len(places), padded[axis])))
@@ -83,10 +83,10 @@ def assemble(layout: Layout, mask: np.ndarray, shape: Sequence[int]) -> Blocks:
     position, positions = np.zeros(len(place), dtype=np.int64), 1
     arrays: dict[str, np.ndarray] = {}
 
-    opens = _opens(place // prod(sizes[1:]))
+    opens = _opens(place // prod(sizes[layout.reach(0) :]))
     for depth, axis in enumerate(layout.axes(shape)[:leaf]):
         coordinate = place // prod(sizes[depth + 1 :]) % sizes[depth]
-        opens_below = _opens(place // prod(sizes[depth + 2 :]))
+        opens_below = _opens(place // prod(sizes[layout.reach(depth + 1) :]))
         stored = layout.levels[depth][1].pack(axis, Entries(positions, position, coordinate, opens, opens_below))
         arrays |= {f"level{depth}.{name}": array for name, array in stored.arrays.items()}
         position, positions, opens = stored.position, stored.positions, opens_below

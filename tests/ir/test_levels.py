@@ -1,0 +1,155 @@
+"""Each level says which loops walk it, and keeps its arrays as documented."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layout_strategies import tensors
+
+from sparsec.ir.levels import Axis, Balance, Bucketed, Compressed, Cursor, Dense, Singleton
+from sparsec.ir.named import bucketed
+from sparsec.ir.notation import parse_layout
+
+
+class Symbol(str):
+    """A number that is not known yet, as lowering has it: a level may only add, subtract, multiply and load."""
+
+    def __add__(self, other):
+        return Symbol(f"({self} + {other})")
+
+    def __radd__(self, other):
+        return Symbol(f"({other} + {self})")
+
+    def __sub__(self, other):
+        return Symbol(f"({self} - {other})")
+
+    def __mul__(self, other):
+        return Symbol(f"{self} * {other}")
+
+    __rmul__ = __mul__
+
+
+def loops(level, axis, parent):
+    """Print the loops of a level, and the cursor that its last line leaves."""
+    lines = []
+    visit = level.visit(axis, parent, lambda name, index: Symbol(f"{name}[{index}]"))
+    try:
+        loop = next(visit)
+        while True:
+            index = "abc"[len(lines)]
+            lines.append(f"{loop.kind} {index} in {loop.extent}")
+            loop = visit.send(Symbol(index))
+    except StopIteration as end:
+        return lines, end.value
+
+
+ROW = Cursor(Symbol("p"), Symbol("i"))
+
+
+@pytest.mark.parametrize(
+    ("level", "parent", "lines", "cursor"),
+    [
+        (Dense(), ROW, ["dense a in 6"], Cursor("(p * 6 + a)", "a")),
+        (
+            Compressed(),
+            ROW,
+            ["sparse a in (indptr[(p + 1)] - indptr[p])"],
+            Cursor("(indptr[p] + a)", "indices[(indptr[p] + a)]"),
+        ),
+        (
+            Compressed(),
+            Cursor(Symbol("p"), Symbol("i"), (Symbol("s"), Symbol("n"))),
+            ["sparse a in n"],
+            Cursor("(s + a)", "indices[(s + a)]"),
+        ),
+        (Singleton(), ROW, [], Cursor("p", "indices[p]")),
+        (
+            Bucketed(),
+            ROW,
+            [
+                "bucket a in (bucket_ptr[(p + 1)] - bucket_ptr[p])",
+                "row b in (row_ptr[((bucket_ptr[p] + a) + 1)] - row_ptr[(bucket_ptr[p] + a)])",
+            ],
+            Cursor(
+                "(row_ptr[(bucket_ptr[p] + a)] + b)",
+                "coords[(row_ptr[(bucket_ptr[p] + a)] + b)]",
+                (
+                    "(start[(bucket_ptr[p] + a)] + b * lengths[(bucket_ptr[p] + a)])",
+                    "lengths[(bucket_ptr[p] + a)]",
+                ),
+            ),
+        ),
+    ],
+    ids=["dense", "compressed", "compressed without indptr", "singleton", "bucketed"],
+)
+def test_loops_over_symbols(level, parent, lines, cursor):
+    assert loops(level, Axis(6, 4, 24), parent) == (lines, cursor)
+
+
+def test_compressed_has_no_indptr_where_the_bounds_are_known():
+    assert list(Compressed().arrays(Axis(6, 4, 24, bounded=True))) == ["indices"]
+
+
+def test_bucketed_arrays():
+    array = np.array([[0, 1, 2], [0, 0, 0], [3, 0, 0], [4, 0, 5], [0, 6, 0]], dtype=np.int8)
+    arrays = parse_layout("(i, k) -> (i : bucketed, k : compressed)").pack(array).arrays
+    assert {name: values.tolist() for name, values in arrays.items()} == {
+        "level0.coords": [1, 2, 4, 0, 3],
+        "level0.bucket_ptr": [0, 3],
+        "level0.row_ptr": [0, 1, 3, 5],
+        "level0.lengths": [0, 1, 2],
+        "level0.start": [0, 0, 2],
+        "level1.indices": [0, 1, 1, 2, 0, 2],
+        "data": [3, 6, 1, 2, 4, 5],
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(tensors(2), st.integers(2, 7))
+def test_buckets_hold_all_rows_by_length(array, kb):
+    rows, blocks = array.shape[0], -(-array.shape[1] // kb)
+    stored = bucketed(kb).pack(array, min_index_bits=64).arrays
+    arrays = {name: stored[f"level1.{name}"].astype(int) for name in Bucketed().arrays(Axis(rows, blocks, 1))}
+    mask = array != 0
+    nonzeros = np.stack([mask[:, block * kb : (block + 1) * kb].sum(axis=1) for block in range(blocks)])
+    for block in range(blocks):
+        order = np.argsort(nonzeros[block], kind="stable")
+        np.testing.assert_array_equal(arrays["coords"][block * rows : (block + 1) * rows], order)
+        buckets = slice(arrays["bucket_ptr"][block], arrays["bucket_ptr"][block + 1])
+        lengths, counts = np.unique(nonzeros[block], return_counts=True)
+        np.testing.assert_array_equal(arrays["lengths"][buckets], lengths)
+        np.testing.assert_array_equal(np.diff(arrays["row_ptr"])[buckets], counts)
+    sizes = np.diff(arrays["row_ptr"]) * arrays["lengths"]
+    np.testing.assert_array_equal(arrays["start"], np.cumsum(sizes) - sizes)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 5))
+def test_balance_moves_whole_groups_between_chunks_of_equal_size(weights, chunks, group):
+    order = Balance(chunks, group).order(np.array(weights))
+    assert sorted(order.tolist()) == list(range(len(weights)))
+    for moved in np.split(order, range(group, len(order), group)):
+        assert moved[0] % group == 0 and np.all(np.diff(moved) == 1)
+    ragged = len(weights) % group
+    assert ragged == 0 or order[-ragged:].tolist() == list(range(len(weights) - ragged, len(weights)))
+
+
+def test_balanced_chunks_have_nearly_equal_weight():
+    random = np.random.default_rng(0)
+    weights = np.sort(random.integers(10, 200, 3072))  # in their own order the last chunk has four times the mean
+    parts = weights[Balance(8).order(weights)].reshape(8, -1).sum(axis=1)
+    assert parts.max() <= 1.001 * parts.mean()
+
+
+def test_balance_keeps_equal_rows_in_order_within_a_chunk():
+    order = Balance(3).order(np.ones(9, dtype=int)).reshape(3, 3)
+    assert np.all(np.diff(order, axis=1) > 0)
+
+
+def test_balanced_rows_reach_the_arrays():
+    array = np.diag(np.arange(1, 7)).astype(np.int8)
+    array[0] = 9
+    stored = parse_layout("(i : balance[2], k) -> (i floordiv 3 : dense, i mod 3 : dense, k : compressed)").pack(array)
+    assert sorted(stored.arrays["i.order"].tolist()) == list(range(6))
+    coordinates, position = stored.entries()
+    np.testing.assert_array_equal(array[coordinates], stored.arrays["data"][position])
