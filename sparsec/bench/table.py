@@ -1,0 +1,75 @@
+"""Races as tables for people."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from sparsec.bench.race import Lane, Race
+
+NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "deepsparse": "DeepSparse"}
+"""Names of the engines as their makers write them."""
+
+
+def display_name(engine: str) -> str:
+    """An engine's name as its makers write it."""
+    return NAMES.get(engine, engine)
+
+
+def race_table(race: Race) -> Table:
+    """One race in detail: a row for each engine."""
+    caption = f"{race.machine} · {race.date}"
+    for engine, reason in race.absent.items():
+        caption += f"\n{display_name(engine)} did not run: {reason}"
+    table = Table(title=f"{race.model}, {_threads(race.threads)}", caption=caption, caption_justify="left")
+    table.add_column("engine")
+    for column in ("version", "median ms", "fastest ms", "load s", "sparsec is faster by", "error"):
+        table.add_column(column, justify="right")
+    for lane in race.lanes:
+        table.add_row(
+            display_name(lane.engine),
+            lane.version,
+            f"{lane.seconds * 1e3:.2f}",
+            f"{lane.fastest * 1e3:.2f}",
+            f"{lane.load_seconds:.2f}",
+            _ratio(race, lane),
+            _error(race, lane),
+        )
+    return table
+
+
+def summary_table(races: Sequence[tuple[str, Race]], title: str) -> Table:
+    """Several races side by side, each under a label: a row for each race, a column for each engine."""
+    engines = list(dict.fromkeys(lane.engine for _, race in races for lane in race.lanes))
+    table = Table(title=title)
+    table.add_column("model")
+    table.add_column("threads", justify="right")
+    for engine in engines:
+        table.add_column(f"{display_name(engine)} ms", justify="right")
+    table.add_column("faster than the best peer", justify="right")
+    table.add_column("error", justify="right")
+    for label, race in races:
+        ran = {lane.engine: lane for lane in race.lanes}
+        cells = [f"{ran[engine].seconds * 1e3:.2f}" if engine in ran else "–" for engine in engines]
+        best = race.best_peer
+        ratio = _ratio(race, ran[best]) if best else "–"
+        error = _error(race, ran["sparsec"]) if "sparsec" in ran else Text("–")
+        table.add_row(label, str(race.threads), *cells, ratio, error)
+    return table
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + "s" * (count > 1)
+
+
+def _ratio(race: Race, lane: Lane) -> str:
+    if lane.engine == "sparsec" or race.lanes[0].engine != "sparsec":
+        return "–"
+    ratio = race.speedup(over=lane.engine)
+    return f"{ratio.median:.2f}× ({ratio.min:.2f}–{ratio.max:.2f})"
+
+
+def _error(race: Race, lane: Lane) -> Text:
+    if lane.engine == race.reference:
+        return Text("reference")
+    return Text(f"{lane.error:.1e}", style="green" if lane.agrees else "bold red")
