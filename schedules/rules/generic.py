@@ -1,0 +1,38 @@
+"""The schedule of every operator that is not a product: the rules in order, and the one that never declines."""
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from sparsec.schedules.declined import Declined
+#from sparsec.schedules.fast_math import expand_math
+from sparsec.schedules.rules import nests
+from sparsec.schedules.rules.groups import CpuFacts
+
+Rule = Callable[[tirx.PrimFunc, CpuFacts], tirx.PrimFunc | Declined]
+
+RULES: tuple[Rule, ...] = (nests.apply,)
+
+
+def schedule(func: tirx.PrimFunc, target: CpuFacts) -> tirx.PrimFunc:
+    """Schedule a fused function for a CPU; every function gets a schedule.
+
+    >>> scheduled = schedule(lower_group(module), target)
+
+    Parameters
+    ----------
+    func : PrimFunc
+        A function with a global symbol, as `lower_group` or Relax's FuseTIR makes it.
+    target : CpuFacts
+        Vector width in bits, caches in bytes, number of cores.
+
+    Returns
+    -------
+    PrimFunc
+        The first rule's answer. Blocks that no rule reads (scatter, sort) keep the loops they were written with.
+    """
+    for rule in RULES:
+        scheduled = rule(func, target)
+        if not isinstance(scheduled, Declined):
+            return expand_math(scheduled)
+    return expand_math(func)

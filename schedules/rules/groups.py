@@ -1,0 +1,157 @@
+"""Which stages share an outer loop, over which axes, and along which axis they are vectorised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Protocol
+
+from tvm.ir import Var
+
+from sparsec.schedules.rules.axes import Axes, Axis, static
+from sparsec.schedules.rules.stages import REDUCE, Stage
+
+# What a symbolic extent is taken for where only its order of magnitude matters.
+TYPICAL_EXTENT = 128
+# Cycles under which starting the other threads costs more than they bring; a launch takes 2 to 5 µs.
+PARALLEL_CYCLES = 40_000
+# Vectors that a tile spans at most: enough chains to hide the latency of an add, few enough to stay in registers.
+TILE_VECTORS = 4
+
+
+class CpuFacts(Protocol):
+    """What the rules need to know of a CPU: vector width in bits, caches in bytes, number of cores."""
+
+    @property
+    def vector_bits(self) -> int: ...
+    @property
+    def l1(self) -> int: ...
+    @property
+    def l2(self) -> int: ...
+    @property
+    def cores(self) -> int: ...
+
+
+def rough(extent: Any) -> int:
+    size = static(extent)
+    return TYPICAL_EXTENT if size is None else size
+
+
+def product(sizes: Any) -> int:
+    return reduce(lambda a, b: a * b, sizes, 1)
+
+
+@dataclass
+class Group:
+    """Stages that run under one tile loop: the last is the sink, the others compute what it needs of one tile."""
+
+    stages: list[Stage]
+    common: list[Axis]
+    vector: Axis | None = None
+    tile: int = 1
+
+    @property
+    def sink(self) -> Stage:
+        return self.stages[-1]
+
+    def parts(self, cores: int) -> int:
+        """How many tiles the common axes give, as far as it matters."""
+        return product(rough(a.extent) for a in self.common)
+
+
+def plan_groups(func_params: Sequence[Var], axes: Axes, target: CpuFacts) -> list[Group]:
+    """Group the stages so that intermediates live in a tile, as long as enough tiles are left for all cores.
+
+    A stage joins the group that reads it. The group's tile loop then keeps the axes over which every member is
+    spatial: of a softmax over `j` of `[b, j, i]` these are `b` and `i`.
+    """
+    params = set(func_params)
+    groups: list[Group] = []
+    home: dict[Var, set[int]] = {}
+    for stage in reversed(axes.stages):
+        kinds = axes.of_stage(stage)
+        spatial = [a for a, kind in kinds.items() if kind != REDUCE]
+        readers = set().union(*(home.get(out, set()) for out in stage.outputs()))
+        joined = None
+        if len(readers) == 1 and not params & set(stage.outputs()):
+            joined = groups[next(iter(readers))]
+            common = [a for a in joined.common if a in spatial]
+            if common != joined.common and not _enough(common, target):
+                joined = None
+        if joined is None:
+            groups.append(Group([stage], spatial))
+            index = len(groups) - 1
+        else:
+            joined.common = common
+            joined.stages.insert(0, stage)
+            index = groups.index(joined)
+        for buffer in stage.inputs():
+            home.setdefault(buffer, set()).add(index)
+    for group in groups:
+        group.vector = choose_vector_axis(group, axes)
+        group.tile = choose_tile(group, axes, target, params)
+    return groups[::-1]
+
+
+def _enough(common: Sequence[Axis], target: CpuFacts) -> bool:
+    lanes = target.vector_bits // 32
+    return product(rough(a.extent) for a in common) >= target.cores * lanes
+
+
+def choose_vector_axis(group: Group, axes: Axes) -> Axis | None:
+    """The axis along which most elements of the group lie contiguous in memory."""
+    score: dict[Axis, int] = {}
+    for stage in group.stages:
+        volume = product(rough(a.extent) for a in axes.of_stage(stage))
+        for access in stage.accesses():
+            axis = axes.innermost(access)
+            if axis is not None:
+                score[axis] = score.get(axis, 0) + volume * (2 if access.store else 1)
+    return max(score, key=lambda a: score[a]) if score else None
+
+
+def choose_tile(group: Group, axes: Axes, target: CpuFacts, params: set[Var]) -> int:
+    """The tile along the vector axis, in elements."""
+    if group.vector is None:
+        return 1
+    lanes = lanes_of(group, target)
+    extent = static(group.vector.extent)
+    if extent is None:
+        return lanes
+    if extent < lanes:
+        return 1 << (extent.bit_length() - 1)
+    if group.vector not in group.common:
+        return lanes
+    vectors = TILE_VECTORS
+    outer = product(rough(a.extent) for a in group.common if a is not group.vector)
+    panel = 4 * sum(
+        product(rough(a.extent) for a in axes.of_stage(s) if a not in group.common)
+        for s in group.stages[:-1]
+        if all(kind != REDUCE for kind in axes.of_stage(s).values())
+    )
+
+    def fits(vectors: int) -> bool:
+        tile = vectors * lanes
+        busy = not is_heavy([group], axes, target) or outer * -(-extent // tile) >= target.cores
+        return tile <= extent and tile * panel <= target.l2 // 2 and busy
+
+    while vectors > 1 and not fits(vectors):
+        vectors //= 2
+    return vectors * lanes
+
+
+def lanes_of(group: Group, target: CpuFacts) -> int:
+    """Vector lanes for the widest element type of the group."""
+    bits = max(a.buffer.dtype.bits for s in group.stages for a in s.accesses())
+    return target.vector_bits // max(bits, 8)
+
+
+def is_heavy(groups: Sequence[Group], axes: Axes, target: CpuFacts) -> bool:
+    """Whether the work is worth a parallel launch."""
+    cycles = 0
+    for group in groups:
+        for stage in group.stages:
+            sizes = [a.extent for a in axes.of_stage(stage)]
+            if any(static(s) is None for s in sizes):
+                return True
+            cycles += product(map(rough, sizes)) * (25 if stage.expensive else 3) // lanes_of(group, target)
+    return cycles > PARALLEL_CYCLES

@@ -1,0 +1,182 @@
+"""The rule for elementwise chains, reductions, softmax and normalisations: tiles of a common vector axis.
+
+Every stage of a group runs on one tile before the next tile starts, so that what passes between them stays in
+registers or in the nearest cache. Reductions across the vector axis keep one partial result per lane; reductions over
+other axes are plain vector operations.
+"""
+
+from typing import Any
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Var
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import LoopRV
+
+from sparsec.schedules.declined import Declined
+from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, static
+from sparsec.schedules.rules.groups import CpuFacts, Group, is_heavy, lanes_of, plan_groups
+from sparsec.schedules.rules.stages import REDUCE, inline_stages, read_stages, simplify
+
+_get_realize = tvm_ffi.get_global_func("s_tir.schedule.GetSBlockRealize")
+
+# Intermediates of a tile live on the stack up to this size, in bytes.
+STACK_BYTES = 256 << 10
+
+
+def apply(func: tirx.PrimFunc, target: CpuFacts) -> tirx.PrimFunc | Declined:
+    """Schedule a function whose blocks are plain loop nests.
+
+    Parameters
+    ----------
+    func : PrimFunc
+        A fused function as Relax's FuseTIR makes it.
+    target : CpuFacts
+        Vector width, caches and cores.
+    """
+    func = simplify(func)
+    stages = read_stages(func)
+    if isinstance(stages, Declined):
+        return stages
+    func = simplify(inline_stages(func, stages))
+    stages = read_stages(func)
+    if isinstance(stages, Declined):
+        return stages
+    axes = Axes(stages)
+    groups = plan_groups(list(func.params), axes, target)
+    tiles: dict[Axis, int] = {}
+    for group in groups:
+        if group.vector is not None:
+            tiles[group.vector] = min(group.tile, tiles.get(group.vector, group.tile))
+    for group in groups:
+        group.tile = tiles[group.vector] if group.vector is not None else 1
+    rewritten, loops = Rewriter(func, axes, tiles).run()
+    sch = Schedule(rewritten)
+    parallel = is_heavy(groups, axes, target)
+    for group in groups:
+        _Nest(sch, group, loops, lanes_of(group, target), parallel).run()
+    return sch.mod["main"].with_attr("global_symbol", func.attrs["global_symbol"])
+
+
+class _Nest:
+    """Schedules one group."""
+
+    def __init__(self, sch: Schedule, group: Group, loops: dict[str, list[Loop]], lanes: int, parallel: bool) -> None:
+        self.sch, self.group, self.loops, self.parallel = sch, group, loops, parallel
+        self.lanes = min(lanes, group.tile)
+        self.order: list[str] = []
+        self.partial: set[str] = set()
+
+    def run(self) -> None:
+        sch = self.sch
+        for stage in self.group.stages:
+            self._split_lanes(stage.name)
+        tile = self._tile_loop()
+        if tile is not None:
+            for name in reversed(self.order[:-1]):
+                sch.compute_at(sch.get_sblock(name), tile, preserve_unit_loops=True)
+            if self.parallel:
+                sch.parallel(tile)
+        self._keep_near(tile is not None)
+        depth = 0 if tile is None else 1
+        reductions = [(name, self._inside(name, depth)) for name in self.order]
+        for name, loop in reductions:
+            if loop is not None:
+                sch.decompose_reduction(sch.get_sblock(name), loop)
+
+    def _split_lanes(self, name: str) -> None:
+        """Let a reduction across the vector axis keep one partial result per lane."""
+        sch, block = self.sch, self.sch.get_sblock(name)
+        for loop, rv in zip(self.loops[name], sch.get_loops(block), strict=False):
+            if loop.reduce and loop.axis is self.group.vector and self.lanes > 1:
+                _, lane = sch.split(rv, [None, self.lanes])
+                rf = sch.get(sch.rfactor(lane, 0)).name_hint
+                self.order.append(rf)
+                self.partial.add(rf)
+        self.order.append(name)
+
+    def _tile_loop(self) -> LoopRV | None:
+        """Bring the common axes of the sink outside, fused into one loop over tiles."""
+        sch, group = self.sch, self.group
+        outer, inner, rest = [], [], []
+        for loop, rv in zip(self.loops[group.sink.name], sch.get_loops(sch.get_sblock(group.sink.name)), strict=False):
+            if loop.reduce or loop.axis not in group.common:
+                rest.append(rv)
+            elif loop.axis is group.vector and group.tile > 1:
+                tiles, inside = sch.split(rv, [None, group.tile])
+                inner.append(tiles)
+                rest.append(inside)
+            else:
+                outer.append(rv)
+        if not outer + inner:
+            return None
+        if rest:
+            sch.reorder(*outer, *inner, *rest)
+        return sch.fuse(*outer, *inner)
+
+    def _inside(self, name: str, depth: int) -> LoopRV | None:
+        """Order, unroll and vectorise the loops of a stage in its tile; return the outermost reduction loop."""
+        sch, group = self.sch, self.group
+        block = sch.get_sblock(name)
+        spatial, reduce, lanes = [], [], []
+        vector = self._vector_iter(name)
+        realize = _get_realize(sch, block)
+        for rv in sch.get_loops(block)[depth:]:
+            var = sch.get(rv).loop_var
+            index = next((n for n, value in enumerate(realize.iter_values) if _uses(value, var)), None)
+            if index is None:
+                spatial.append(rv)
+            elif realize.block.iter_vars[index].iter_type == REDUCE:
+                reduce.append(rv)
+            elif index == vector:
+                lanes.append(rv)
+            else:
+                spatial.append(rv)
+        order = [*spatial, *reduce]
+        if lanes:
+            (whole,) = lanes
+            steps, lane = sch.split(whole, [None, self.lanes])
+            within = name not in self.partial and group.vector in group.common
+            order = [*spatial, *reduce, steps, lane] if within else [*spatial, steps, *reduce, lane]
+            sch.reorder(*order)
+            if within:
+                sch.unroll(steps)
+            sch.vectorize(lane)
+        elif len(order) > 1:
+            sch.reorder(*order)
+        return reduce[0] if reduce else None
+
+    def _vector_iter(self, name: str) -> int | None:
+        """The position of the block variable that runs over vector lanes."""
+        if self.lanes == 1:
+            return None
+        if name in self.partial:
+            block = self.sch.get(self.sch.get_sblock(name))
+            lane = block.writes[0].region[0].min
+            return next(n for n, it in enumerate(block.iter_vars) if it.var.same_as(lane))
+        loops = self.loops[name]
+        return next((n for n, x in enumerate(loops) if x.axis is self.group.vector and not x.reduce), None)
+
+    def _keep_near(self, tiled: bool) -> None:
+        """Place what stays inside the tile on the stack, where LLVM turns the small ones into registers."""
+        sch, group = self.sch, self.group
+        for name in self.order[:-1]:
+            if name in self.partial:
+                elements = self.lanes
+            else:
+                elements = 1
+                for loop in self.loops[name]:
+                    if loop.axis is group.vector and tiled and loop.axis in group.common:
+                        elements *= group.tile
+                    elif not (loop.reduce or (tiled and loop.axis in group.common)):
+                        elements *= static(loop.extent) or STACK_BYTES
+            block = sch.get_sblock(name)
+            for n, region in enumerate(sch.get(block).writes):
+                if elements * region.source.dtype.bits <= 8 * STACK_BYTES:
+                    sch.set_scope(block, n, "local")
+
+
+def _uses(expr: Any, var: Var) -> bool:
+    found: list[Any] = []
+    tvm_ffi.structural_walk(expr, (Var, lambda v: found.append(v) if v.same_as(var) else None))
+    return bool(found)

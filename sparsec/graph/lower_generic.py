@@ -1,0 +1,59 @@
+"""One fused loop-level function from a group of Relax operators."""
+
+from tvm import relax, tirx
+from tvm.ir import IRModule
+
+from sparsec.errors import UnsupportedError
+
+
+def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
+    """Lower the `main` function of a module, all calls of it, to one function over buffers.
+
+    FuseOps would fuse only what its patterns allow. A function that is marked primitive is merged as a whole, so the
+    group is marked and called once from a function around it.
+
+    Parameters
+    ----------
+    module : IRModule
+        A Relax module whose `main` has one dataflow block of operators on its parameters.
+    name : str
+        The global symbol of the result.
+
+    Returns
+    -------
+    PrimFunc
+        Its parameters are those of `main`, then one buffer per output, then symbolic sizes that no shape shows.
+
+    Raises
+    ------
+    UnsupportedError
+        If TVM has no loops for one of the operators.
+    """
+    legal = relax.transform.LegalizeOps()(module)
+    group = legal["main"]
+    operators = _left_over(group)
+    if operators:
+        raise UnsupportedError(f"{', '.join(operators)}: TVM has no loop-level form of this operator")
+    builder = relax.BlockBuilder(IRModule({v: f for v, f in legal.functions.items() if v.name_hint != "main"}))
+    fused = builder.add_func(group.without_attr("global_symbol").with_attr("Primitive", 1), "fused")
+    params = [relax.Var(p.name, p.ty) for p in group.params]
+    with builder.function("main", params):
+        with builder.dataflow():
+            out = builder.emit_output(relax.Call(fused, params))
+        builder.emit_func_output(out)
+    merged = relax.transform.FuseTIR()(builder.get())
+    (func,) = (f for f in merged.functions.values() if isinstance(f, tirx.PrimFunc))
+    return func.with_attr("global_symbol", name)
+
+
+def _left_over(group: relax.Function) -> list[str]:
+    """The operators that stayed operators when the others became loops."""
+    found: set[str] = set()
+
+    def visit(node: relax.Expr) -> None:
+        op = getattr(node, "op", None)
+        if isinstance(node, relax.Call) and hasattr(op, "name") and op.name.startswith("relax.") and op.name != "relax.call_tir":
+            found.add(op.name.removeprefix("relax."))
+
+    relax.analysis.post_order_visit(group, visit)
+    return sorted(found)
