@@ -198,7 +198,8 @@ class Layout:
 
     def nbytes(self, mask: np.ndarray, dtype: np.dtype | type, min_index_bits: int = 8) -> int:
         """Return how many bytes a tensor with entries where `mask` is not zero takes, without storing values."""
-        mask = np.asarray(mask).astype(bool, copy=False)
+        mask = np.asarray(mask)
+        mask = mask if mask.dtype == bool else mask != 0
         types = self.index_types(mask.shape, min_index_bits)
         tiled, orders = tile(self, mask)
         blocks = assemble(self, tiled, mask.shape)

@@ -1,6 +1,7 @@
 """Layouts store any tensor and give back every bit of it."""
 
 import doctest
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,4 +224,9 @@ def test_shapes_that_do_not_fit_are_refused(shape, message):
 @pytest.mark.parametrize("module", [layout_module, packed, notation], ids=lambda module: module.__name__)
 def test_examples(module):
     results = doctest.testmod(module)
+    assert results.attempted and not results.failed
+
+
+def test_documentation():
+    results = doctest.testfile(str(Path(__file__).parents[2] / "docs" / "layouts.md"), module_relative=False)
     assert results.attempted and not results.failed
