@@ -1,0 +1,332 @@
+"""What every operator of a Graph means, in NumPy: for folding constants, and to test passes against."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from sparsec.errors import UnsupportedError
+from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.shape import evaluate_dim
+
+Array = np.ndarray
+
+
+def evaluate(graph: Graph, inputs: Sequence[Array] | Mapping[str, Array]) -> list[Array]:
+    """Run a graph.
+
+    Raises
+    ------
+    UnsupportedError
+        For an operator that has no meaning in NumPy here.
+    """
+    arrays = [inputs[v.name] for v in graph.inputs] if isinstance(inputs, Mapping) else list(inputs)
+    known: dict[Value, Array] = dict(zip(graph.inputs, arrays, strict=True))
+    symbols = _bind_symbols(graph, arrays)
+    for node in graph.nodes:
+        if node.op not in OPERATORS:
+            raise UnsupportedError(f"The operator {node.op!r} at {node.where!r} has no evaluation in NumPy.")
+        args = [v.data if v.data is not None else known[v] for v in node.inputs]
+        known.update(zip(node.outputs, evaluate_node(node, args, symbols), strict=True))
+    return [v.data if v.data is not None else known[v] for v in graph.outputs]
+
+
+def evaluate_node(node: Node, args: Sequence[Array], symbols: Mapping[str, int]) -> list[Array]:
+    """The outputs of one node, in the dtypes that it declares."""
+    attrs = {name: _bind(value, symbols) for name, value in node.attrs.items()}
+    result = OPERATORS[node.op](*args, **attrs)
+    results = result if isinstance(result, tuple) else (result,)
+    return [np.asarray(r).astype(v.dtype, copy=False) for r, v in zip(results, node.outputs, strict=True)]
+
+
+def _bind_symbols(graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:
+    symbols: dict[str, int] = {}
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        for declared, actual in zip(value.shape, array.shape, strict=True):
+            if isinstance(declared, tirx.Var):
+                symbols[declared.name] = actual
+    return symbols
+
+
+def _bind(value: Any, symbols: Mapping[str, int]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_bind(v, symbols) for v in value)
+    is_plain = value is None or isinstance(value, bool | int | float | str)
+    return value if is_plain else evaluate_dim(value, symbols)
+
+
+def _reduce(function: Callable[..., Array], x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+    return function(x, axis=axis, keepdims=keepdims)
+
+
+def _slice(x: Array, axes: Sequence[int], begin: Any, end: Any, strides: Any = None, **_: Any) -> Array:
+    index = [slice(None)] * x.ndim
+    for axis, b, e, s in zip(axes, begin, end, strides or [1] * len(axes), strict=True):
+        index[axis] = slice(b, None if s < 0 and e < -x.shape[axis] else e, s)
+    return x[tuple(index)]
+
+
+def _take(x: Array, indices: Any, axis: int | None = None, mode: str = "fast") -> Array:
+    return np.take(x, indices, axis=axis, mode="wrap" if mode == "wrap" else "clip" if mode == "clip" else "raise")
+
+
+def _squeeze(x: Array, axis: Any = None) -> Array:
+    return np.squeeze(x, axis=axis)
+
+
+def _softmax(x: Array, axis: int = -1) -> Array:
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def _erf(x: Array) -> Array:
+    return np.vectorize(math.erf, otypes=[x.dtype])(x) if x.size else x
+
+
+def _gelu(x: Array) -> Array:
+    return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def _along(parameter: Array, axes: Sequence[int], rank: int) -> Array:
+    """A per-channel parameter, shaped to broadcast over a tensor of this rank."""
+    axes = [axis % rank for axis in axes]
+    shape = [1] * rank
+    for axis, size in zip(axes, parameter.shape, strict=True):
+        shape[axis] = size
+    return parameter.reshape(shape)
+
+
+def _layer_norm(
+    x: Array, gamma: Array, beta: Array, axes: Any, epsilon: float = 1e-5, center: bool = True, scale: bool = True
+) -> Array:
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    centred = x - x.mean(axis=axes, keepdims=True)
+    y = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + epsilon)
+    y = y * _along(gamma, axes, x.ndim) if scale else y
+    return y + _along(beta, axes, x.ndim) if center else y
+
+
+def _batch_norm(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    var: Array,
+    axis: int = 1,
+    epsilon: float = 1e-5,
+    center: bool = True,
+    scale: bool = True,
+    **_: Any,
+) -> tuple[Array, Array, Array]:
+    y = (x - _along(mean, [axis], x.ndim)) / np.sqrt(_along(var, [axis], x.ndim) + epsilon)
+    y = y * _along(gamma, [axis], x.ndim) if scale else y
+    return (y + _along(beta, [axis], x.ndim) if center else y), mean, var
+
+
+def _windows(x: Array, size: Sequence[int], strides: Any, padding: Any, dilation: Any, fill: float) -> Array:
+    """Every window of an image [N, C, H, W], as [N, C, H', W', kernel height, kernel width]."""
+    top, left, bottom, right = padding if len(padding) == 4 else (*padding, *padding)
+    x = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], constant_values=fill)
+    reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))
+    return view[:, :, :: strides[0], :: strides[1], :: dilation[0], :: dilation[1]]
+
+
+def _conv2d(
+    x: Array, w: Array, strides: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1, **_: Any
+) -> Array:
+    windows = _windows(x, w.shape[2:], strides, padding, dilation, 0)
+    inputs, weights = np.split(windows, groups, axis=1), np.split(w, groups)
+    return np.concatenate(
+        [np.einsum("nchwrs,ocrs->nohw", i, k, optimize=True) for i, k in zip(inputs, weights, strict=True)], axis=1
+    )
+
+
+def _conv1d(
+    x: Array, w: Array, strides: Any = (1,), padding: Any = (0, 0), dilation: Any = (1,), groups: int = 1, **_: Any
+) -> Array:
+    padding = (0, padding[0], 0, padding[-1])
+    return _conv2d(x[:, :, None], w[:, :, None], (1, *strides), padding, (1, *dilation), groups)[:, :, 0]
+
+
+def _max_pool2d(x: Array, pool_size: Any, strides: Any, padding: Any, dilation: Any = (1, 1), **_: Any) -> Array:
+    return _windows(x, pool_size, strides, padding, dilation, -np.inf).max(axis=(4, 5))
+
+
+def _avg_pool2d(
+    x: Array,
+    pool_size: Any,
+    strides: Any,
+    padding: Any,
+    dilation: Any = (1, 1),
+    count_include_pad: bool = False,
+    **_: Any,
+) -> Array:
+    total = _windows(x, pool_size, strides, padding, dilation, 0).sum(axis=(4, 5))
+    if count_include_pad:
+        return total / np.prod(pool_size)
+    return total / _windows(np.ones_like(x), pool_size, strides, padding, dilation, 0).sum(axis=(4, 5))
+
+
+def _adaptive_avg_pool2d(x: Array, output_size: Any = None, **_: Any) -> Array:
+    height, width = output_size or x.shape[2:]
+    rows = [slice(i * x.shape[2] // height, -(-(i + 1) * x.shape[2] // height)) for i in range(height)]
+    columns = [slice(j * x.shape[3] // width, -(-(j + 1) * x.shape[3] // width)) for j in range(width)]
+    return np.stack([np.stack([x[:, :, r, c].mean((2, 3)) for c in columns], -1) for r in rows], -2)
+
+
+def _pad(x: Array, pad_width: Any, pad_value: float = 0, pad_mode: str = "constant") -> Array:
+    pairs = list(zip(pad_width[::2], pad_width[1::2], strict=True))
+    return (
+        np.pad(x, pairs, constant_values=pad_value)
+        if pad_mode == "constant"
+        else np.pad(x, pairs, _PAD_MODES[pad_mode])
+    )
+
+
+_PAD_MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""NumPy's names of Relax's ways to pad."""
+
+
+def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> tuple[Array, ...]:
+    sections = indices_or_sections
+    return tuple(np.split(x, list(sections) if isinstance(sections, tuple) else sections, axis=axis))
+
+
+def _attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    scale: float | None = None,
+    causal_mask: str | None = None,
+    window_size: Any = None,
+) -> Array:
+    """Over [batch, tokens, heads, size]."""
+    scores = np.einsum("bihd,bjhd->bhij", q, k) * (scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
+    scores = scores if bias is None else scores + bias
+    if causal_mask is not None:
+        rows, columns = scores.shape[2:]
+        shift = columns - rows if causal_mask == "BottomRight" else 0
+        scores = np.where(np.tri(rows, columns, shift, dtype=bool), scores, -np.inf)
+    return np.einsum("bhij,bjhd->bihd", _softmax(scores), v)
+
+
+def _swap(x: Array) -> Array:
+    return np.swapaxes(x, -1, -2)
+
+
+def _divide(a: Array, b: Array) -> Array:
+    return np.divide(a, b) if np.issubdtype(a.dtype, np.floating) else np.trunc(np.divide(a, b))
+
+
+ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "abs": np.abs,
+    "add": np.add,
+    "astype": lambda x, dtype: x.astype(dtype),
+    "ceil": np.ceil,
+    "clip": lambda x, min, max: np.clip(x, min, max),
+    "cos": np.cos,
+    "divide": _divide,
+    "equal": np.equal,
+    "erf": _erf,
+    "exp": np.exp,
+    "floor": np.floor,
+    "floor_divide": np.floor_divide,
+    "floor_mod": np.mod,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "log": np.log,
+    "logical_and": np.logical_and,
+    "logical_not": np.logical_not,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "mod": np.fmod,
+    "multiply": np.multiply,
+    "negative": np.negative,
+    "nn.gelu": _gelu,
+    "nn.gelu_tanh": _gelu_tanh,
+    "nn.leakyrelu": lambda x, alpha: np.where(x > 0, x, alpha * x),
+    "nn.relu": lambda x: np.maximum(x, 0),
+    "nn.silu": lambda x: x / (1 + np.exp(-x)),
+    "not_equal": np.not_equal,
+    "power": np.power,
+    "round": np.round,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sign": np.sign,
+    "sin": np.sin,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "subtract": np.subtract,
+    "tanh": np.tanh,
+    "trunc": np.trunc,
+    "where": np.where,
+}
+"""Operators that read, for every element of the output, the same element of every (broadcast) input."""
+
+REDUCTIONS: dict[str, Callable[..., Array]] = {
+    "max": partial(_reduce, np.max),
+    "mean": partial(_reduce, np.mean),
+    "min": partial(_reduce, np.min),
+    "prod": partial(_reduce, np.prod),
+    "sum": partial(_reduce, np.sum),
+    "variance": partial(_reduce, np.var),
+}
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    **ELEMENTWISE,
+    **REDUCTIONS,
+    "arange": lambda start, end, step, dtype: np.arange(start, end, step),
+    "batch_matmul": lambda a, b, lhs_transposed: (_swap(a) if lhs_transposed else a) @ b,
+    "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
+    "concat": lambda *xs, axis=0: np.concatenate(xs, axis=axis or 0),
+    "conv2d": _conv2d,
+    "cumsum": lambda x, axis, dtype=None, exclusive=False: np.cumsum(x, axis) - (x if exclusive else 0),
+    "expand_dims": lambda x, axis: np.expand_dims(x, axis),
+    "flatten": np.ravel,
+    "flip": lambda x, axis: np.flip(x, axis),
+    "full": lambda value, shape, dtype=None: np.full(shape, value),
+    "linear": lambda x, w: x @ w.T,
+    "linear_cols": lambda x, w: w @ x,
+    "matmul": lambda a, b, out_dtype=None: a @ b,
+    "nn.adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "nn.attention": _attention,
+    "nn.avg_pool2d": _avg_pool2d,
+    "nn.batch_flatten": lambda x: x.reshape(x.shape[0], -1),
+    "nn.batch_norm": _batch_norm,
+    "nn.conv1d": _conv1d,
+    "nn.conv2d": _conv2d,
+    "nn.dropout": lambda x, rate=0: (x, np.ones_like(x)),
+    "nn.layer_norm": _layer_norm,
+    "nn.log_softmax": lambda x, axis=-1: np.log(_softmax(x, axis)),
+    "nn.max_pool2d": _max_pool2d,
+    "nn.pad": _pad,
+    "nn.softmax": _softmax,
+    "ones": lambda shape, dtype=None: np.ones(shape),
+    "permute_dims": lambda x, axes=None: np.transpose(x, axes),
+    "repeat": lambda x, repeats, axis=None: np.repeat(x, repeats, axis),
+    "reshape": lambda x, shape: np.reshape(x, shape),
+    "shape_to_tensor": lambda expr: np.array(expr, "int64"),
+    "split": _split,
+    "squeeze": _squeeze,
+    "stack": lambda *xs, axis=0: np.stack(xs, axis=axis or 0),
+    "strided_slice": _slice,
+    "take": _take,
+    "tile": lambda x, repeats: np.tile(x, repeats),
+    "tril": lambda x, k=0: np.tril(x, k),
+    "triu": lambda x, k=0: np.triu(x, k),
+    "zeros": lambda shape, dtype=None: np.zeros(shape),
+}
+"""The function of each operator: inputs by position, attributes by name, a tuple where there are several outputs."""
