@@ -286,21 +286,23 @@ class Balance(Attribute):
         extent = len(weights)
         groups = -(-extent // self.group)
         room = -(-groups // self.chunks)
-        members: list[list[int]] = [[] for _ in range(-(-groups // room))]
-        free = [min(room, groups - chunk * room) for chunk in range(len(members))]
-        weight = np.add.reduceat(weights, np.arange(0, extent, self.group))
-        load = [0] * len(members)
+        free = [min(room, groups - first) for first in range(0, groups, room)]
+        members: list[list[int]] = [[] for _ in free]
+        carried = [0] * len(free)
+        weight = np.add.reduceat(weights, np.arange(0, extent, self.group)).tolist()
 
-        if extent % self.group:
+        whole = extent // self.group
+        if whole < groups:
             members[-1].append(groups - 1)
-            load[-1] = int(weight[-1])
-        lightest = [(load[chunk], chunk) for chunk in range(len(members)) if len(members[chunk]) < free[chunk]]
+            carried[-1], free[-1] = weight[-1], free[-1] - 1
+        lightest = [(carried[chunk], chunk) for chunk in range(len(free)) if free[chunk]]
         heapq.heapify(lightest)
-        for group in np.argsort(-weight[: extent // self.group], kind="stable").tolist():
-            carried, chunk = heapq.heappop(lightest)
+        for group in sorted(range(whole), key=lambda group: -weight[group]):
+            _, chunk = heapq.heappop(lightest)
             members[chunk].append(group)
-            if len(members[chunk]) < free[chunk]:
-                heapq.heappush(lightest, (carried + int(weight[group]), chunk))
+            carried[chunk], free[chunk] = carried[chunk] + weight[group], free[chunk] - 1
+            if free[chunk]:
+                heapq.heappush(lightest, (carried[chunk], chunk))
         placed = np.concatenate([np.sort(chunk) for chunk in members])
         coordinates = placed[:, None] * self.group + np.arange(self.group)
         return coordinates.ravel()[:extent]

@@ -10,8 +10,8 @@ DTYPES = ("float32", "float16", "int8")
 
 
 @st.composite
-def layouts(draw, dims=st.integers(1, 3)):
-    names = ("i", "k", "r")[: draw(dims)]
+def layouts(draw, most_dims=3):
+    names = ("i", "k", "r")[: draw(st.integers(1, most_dims))]
     digits = []
     for name in names:
         divisor = 1
