@@ -6,6 +6,7 @@ depthwise and first convolutions stay dense.
     python -m benchmarks.models bert_base --sparsity 0.9 -o bert90.onnx
 """
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -141,7 +142,7 @@ def _resnet(
     return net.finish(output=(net.gemm(flat, 512 * expansion, 1000), [batch, 1000]))
 
 
-def vgg16(size: int = 224, batch: int = 1, **options: Any) -> onnx.ModelProto:
+def vgg16(size: int = 224, batch: int = 1, *, hidden: int = 4096, **options: Any) -> onnx.ModelProto:
     """VGG-16 without batch norm."""
     net = Network("vgg16", **options)
     x = net.input("input", [batch, 3, size, size])
@@ -153,9 +154,9 @@ def vgg16(size: int = 224, batch: int = 1, **options: Any) -> onnx.ModelProto:
         x = net.max_pool(x, 2, 2)
     side = size // 32
     x = net.op("Flatten", x, axis=1)
-    for inputs, outputs in ((512 * side * side, 4096), (4096, 4096)):
+    for inputs, outputs in ((512 * side * side, hidden), (hidden, hidden)):
         x = net.op("Relu", net.gemm(x, inputs, outputs))
-    return net.finish(output=(net.gemm(x, 4096, 1000), [batch, 1000]))
+    return net.finish(output=(net.gemm(x, hidden, 1000), [batch, 1000]))
 
 
 def mobilenet_v2(size: int = 224, batch: int = 1, **options: Any) -> onnx.ModelProto:
@@ -213,6 +214,8 @@ def cached(folder: str | os.PathLike[str], name: str, sparsity: float, **options
 def main(name: str, output: str, **options: Any) -> None:
     """Write one pruned network of a well-known shape as an ONNX file."""
     given = {key: value for key, value in options.items() if value is not None}
+    if "layers" in given and "layers" not in inspect.signature(MODELS[name]).parameters:
+        raise click.UsageError(f"{name} has no option --layers")
     path = write(MODELS[name](**given), output)
     click.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 

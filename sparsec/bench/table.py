@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from sparsec.bench.race import Lane, Race
+from sparsec.bench.result import Lane, Race
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "deepsparse": "DeepSparse"}
 """Names of the engines as their makers write them."""

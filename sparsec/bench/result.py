@@ -1,0 +1,97 @@
+"""The result of a race: what was measured, and the ratios that count."""
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from statistics import median
+from typing import Any
+
+from sparsec.bench.machine import Machine
+from sparsec.errors import InputError
+
+RELATIVE_TOLERANCE, SCALE_TOLERANCE = 1e-3, 1e-4
+"""Outputs agree where ``|a - b| <= 1e-3 |b| + 1e-4 max |b|``."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio over the rounds of a race."""
+
+    median: float
+    min: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One engine's part of a race.
+
+    Parameters
+    ----------
+    engine, version : str
+        Name and version of the engine.
+    load_seconds : float
+        Time to read the model and be ready.
+    times : list of float
+        Seconds of one run: each round's median.
+    fastest : float
+        Seconds of the fastest run of all.
+    error : float
+        Largest difference from the reference engine, relative to the output's scale (its largest magnitude).
+    agrees : bool
+        Whether every output is within `RELATIVE_TOLERANCE` and `SCALE_TOLERANCE` of the reference.
+    """
+
+    engine: str
+    version: str
+    load_seconds: float
+    times: list[float]
+    fastest: float
+    error: float
+    agrees: bool
+
+    @property
+    def seconds(self) -> float:
+        """Median seconds of one run."""
+        return median(self.times)
+
+
+@dataclass(frozen=True)
+class Race:
+    """The result of a race; ``lanes`` are in the order of the turns, sparsec first.
+
+    ``absent`` maps the engines that could not take part to the reason. ``reference`` is the engine that outputs are
+    compared with.
+    """
+
+    model: str
+    threads: int
+    lanes: list[Lane]
+    absent: dict[str, str]
+    reference: str
+    machine: Machine
+    date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+    def lane(self, engine: str) -> Lane:
+        """The lane of one engine."""
+        for lane in self.lanes:
+            if lane.engine == engine:
+                return lane
+        raise InputError(f"{engine} did not take part in this race: {self.absent.get(engine, 'it was not asked to')}")
+
+    def speedup(self, over: str, engine: str = "sparsec") -> Ratio:
+        """How many times faster ``engine`` is than the engine ``over``, from the ratios within each round."""
+        ratios = [slow / fast for slow, fast in zip(self.lane(over).times, self.lane(engine).times, strict=True)]
+        return Ratio(median(ratios), min(ratios), max(ratios))
+
+    @property
+    def best_peer(self) -> str | None:
+        """The fastest engine beside sparsec, by its median time."""
+        peers = [lane for lane in self.lanes if lane.engine != "sparsec"]
+        return min(peers, key=lambda lane: lane.seconds).engine if peers else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was measured, ready for ``json.dump``."""
+        fields = asdict(self)
+        if self.lanes and self.lanes[0].engine == "sparsec":
+            fields["speedup"] = {lane.engine: asdict(self.speedup(lane.engine)) for lane in self.lanes[1:]}
+        return fields
