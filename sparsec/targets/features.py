@@ -14,13 +14,15 @@ class Probe:
     """Where a processor reports one extension.
 
     On x86 it is bit `bit` of register `register` (0 to 3: eax, ebx, ecx, edx) of CPUID leaf `leaf`, subleaf `subleaf`.
-    On AArch64 it is bit `bit` of the auxiliary vector entry `leaf` (16: AT_HWCAP, 26: AT_HWCAP2).
+    On AArch64 it is bit `bit` of the auxiliary vector entry `leaf` (16: AT_HWCAP, 26: AT_HWCAP2). `state` is the part of
+    x86's XCR0 that the system must have set, as it then keeps the extension's registers.
     """
 
     leaf: int
     subleaf: int
     register: int
     bit: int
+    state: int = 0
 
 
 _EAX, _EBX, _ECX, _EDX = range(4)
@@ -51,8 +53,20 @@ _ARM = {
     _HWCAP2: {"sve2": 1, "i8mm": 13, "bf16": 14},
 }
 
+# Intel SDM volume 1, section 13.1: which registers XSAVE keeps.
+_YMM, _ZMM, _TILES = 0x6, 0xE6, 0x60000
+
+
+def _state(feature: str) -> int:
+    if feature.startswith("amx"):
+        return _TILES
+    if feature.startswith("avx512"):
+        return _ZMM
+    return _YMM if feature.startswith("avx") or feature in ("f16c", "fma", "vaes", "vpclmulqdq") else 0
+
+
 PROBES: dict[str, dict[str, Probe]] = {
-    "x86_64": {name: Probe(*where, bit) for where, names in _X86.items() for name, bit in names.items()},
+    "x86_64": {name: Probe(*where, bit, _state(name)) for where, names in _X86.items() for name, bit in names.items()},
     "aarch64": {name: Probe(leaf, 0, 0, bit) for leaf, names in _ARM.items() for name, bit in names.items()},
 }
 """Every extension that sparsec knows, by architecture and LLVM name."""

@@ -1,0 +1,161 @@
+"""Build a plan into one shared library, and write it with its C header."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sparsec
+from sparsec.codegen.check import check_calls
+from sparsec.codegen.dims import Dim
+from sparsec.codegen.link import RUNTIME, link, write_constants
+from sparsec.codegen.lower import lower
+from sparsec.codegen.plan import Plan
+from sparsec.codegen.tables import write_tables
+from sparsec.errors import ArtifactError
+from sparsec.runtime.elf import ABI_VERSION
+
+if TYPE_CHECKING:
+    from sparsec.runtime.session import Session
+
+
+class Artifact:
+    """A compiled model: a shared library that needs neither TVM nor Python, and a header for it.
+
+    >>> artifact = build(plan)                     # doctest: +SKIP
+    >>> artifact.save("model.so")                  # doctest: +SKIP
+    >>> artifact.load(threads=1)(x)                # doctest: +SKIP
+    """
+
+    def __init__(self, library: Path, header: str, manifest: dict[str, Any], folder: Any = None) -> None:
+        self._library = library
+        self._header = header
+        self._folder = folder  # a TemporaryDirectory, which goes away with this object
+        self.manifest = manifest
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the library."""
+        return self._library.stat().st_size
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the library to `path` and its header beside it, as ``model.so`` and ``model.h``.
+
+        Both are written under another name and then renamed, so that no half of them is ever seen.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder does not exist or is not writable, or the disk is full.
+        """
+        library = Path(path)
+        header = library.with_suffix(".h")
+        if header == library:
+            raise ArtifactError(f"cannot write the library to {library}: that is where its header goes; try model.so")
+        with _writing(library) as new_library, _writing(header) as new_header:
+            shutil.copyfile(self._library, new_library)
+            new_library.chmod(0o777 & ~_umask())
+            new_header.write_text(self._header)
+        return library
+
+    def load(self, threads: int | None = None) -> Session:
+        """Run it here and now; see `sparsec.load`."""
+        from sparsec.runtime.session import load
+
+        return load(self._library, threads=threads)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, which takes its place on success and goes away on failure."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from None
+    new = Path(name)
+    try:
+        yield new
+        if new.suffix != ".so":
+            new.chmod(new.stat().st_mode | 0o666 & ~_umask())
+        new.replace(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def build(plan: Plan) -> Artifact:
+    """Compile a plan's kernels and link them with its constants, its tables and the runtime.
+
+    Raises
+    ------
+    ArtifactError
+        If the plan is inconsistent, a kernel does not compile, or the linker or the disk fails.
+    """
+    plan.validate()
+    folder = tempfile.TemporaryDirectory(prefix="sparsec-", ignore_cleanup_errors=True)
+    root = Path(folder.name)
+    manifest = _manifest(plan)
+    try:
+        kernels = lower(plan.module, plan.target, root / "kernels.o")
+        check_calls(plan, kernels)
+        offsets = write_constants(plan.constants, root / "constants.bin")
+        tables = write_tables(plan, kernels, offsets, json.dumps(manifest))
+        link(plan.target, [root / "kernels.o"], tables, root / "constants.bin", root / "model.so")
+        for leftover in ("constants.bin", "kernels.o", "tables.c", "constants.S", "exports.map"):
+            (root / leftover).unlink()
+        shutil.rmtree(root / "cache")
+    except OSError as error:
+        raise ArtifactError(f"cannot build the artifact in {root}: {error.strerror or error}") from None
+    return Artifact(root / "model.so", _header(plan), manifest, folder)
+
+
+def _manifest(plan: Plan) -> dict[str, Any]:
+    """What the planner says, and what the runtime and tools need to know without the compiler."""
+    return plan.manifest | {
+        "abi": ABI_VERSION,
+        "sparsec": sparsec.__version__,
+        "target": plan.target.as_dict(),
+        "symbols": {symbol.name: [symbol.lower, symbol.upper] for symbol in plan.symbols},
+        "inputs": [_describe(plan, index) for index in plan.inputs],
+        "outputs": [_describe(plan, index) for index in plan.outputs],
+        "steps": len(plan.steps),
+        "arena_bytes": plan.arena_bytes,
+    }
+
+
+def _describe(plan: Plan, index: int) -> dict[str, Any]:
+    tensor = plan.tensors[index]
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+
+
+def _header(plan: Plan) -> str:
+    """The runtime's header, with this model's inputs and outputs on top."""
+
+    def line(kind: str, position: int, index: int) -> str:
+        tensor = plan.tensors[index]
+        name = tensor.name.replace("*/", "* /")
+        return f" * {kind} {position}: {name}, {tensor.dtype}[{', '.join(map(_text, tensor.shape))}]"
+
+    ports = [line("input", position, index) for position, index in enumerate(plan.inputs)]
+    ports += [line("output", position, index) for position, index in enumerate(plan.outputs)]
+    bounds = [f" * {symbol.name}: {symbol.lower} to {symbol.upper}" for symbol in plan.symbols]
+    title = f"/* A model compiled by sparsec {sparsec.__version__} for {plan.target.name}."
+    return "\n".join([title, " *", *ports, *bounds, " */", ""]) + (RUNTIME / "sparsec.h").read_text()
+
+
+def _text(dim: Dim) -> str:
+    return str(dim)

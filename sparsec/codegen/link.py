@@ -1,0 +1,97 @@
+"""Link an artifact for any target, with the C compiler and linker of the `ziglang` wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from sparsec import runtime
+from sparsec.codegen.plan import ALIGNMENT
+from sparsec.errors import ArtifactError
+from sparsec.targets import Target
+
+RUNTIME = Path(runtime.__file__).parent
+CONSTANTS_SECTION = ".sparsec.constants"
+
+# Kernels are not hidden by themselves, so the linker is told what to export.
+_EXPORTS = "{ global: sparsec_*; local: *; };\n"
+_FLAGS = [
+    "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-Wall", "-Wextra", "-Werror", "-shared",
+    "-s", "-Wl,--gc-sections", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-lm", "-lpthread",
+]  # fmt: skip
+_LARGEST = 2**31 - 2**24  # what code can reach from where it is, less room for the code
+
+
+def write_constants(constants: Sequence[np.ndarray], blob: Path) -> list[int]:
+    """Write each different constant once, aligned to 64 bytes, and return where each starts."""
+    offsets: list[int] = []
+    known: dict[bytes, int] = {}
+    with blob.open("wb") as file:
+        for constant in constants:
+            data = memoryview(np.ascontiguousarray(constant).reshape(-1).view(np.uint8))
+            digest = blake2b(data, digest_size=16).digest()
+            if digest not in known:
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                known[digest] = file.tell()
+                file.write(data)
+            offsets.append(known[digest])
+        size = file.tell()
+    if size > _LARGEST:
+        raise ArtifactError(f"the model has {size} bytes of constants; an artifact holds at most {_LARGEST}")
+    return offsets
+
+
+def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, library: Path) -> None:
+    """Link kernels, tables, constants and the runtime into `library`, working in its folder.
+
+    The runtime is compiled for the oldest processor of the architecture, so that it can say what a newer one lacks.
+
+    Raises
+    ------
+    ArtifactError
+        If a kernel needs a function that neither the runtime nor the C library has, or the linker fails.
+    """
+    folder = library.parent
+    (folder / "tables.c").write_text(tables)
+    (folder / "constants.S").write_text(
+        f'.section {CONSTANTS_SECTION},"a",%progbits\n.balign {ALIGNMENT}\n.globl sparsec_constants\n'
+        f'.hidden sparsec_constants\nsparsec_constants:\n.incbin "{blob.name}"\n.byte 0\n'
+        '.section .note.GNU-stack,"",%progbits\n'
+    )
+    (folder / "exports.map").write_text(_EXPORTS)
+    sources = [*sorted(RUNTIME.glob("*.c")), folder / "tables.c", folder / "constants.S", *objects]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig_triple(), *_FLAGS, f"-I{RUNTIME}"]
+    command += [f"-Wl,--version-script={folder / 'exports.map'}", "-o", str(library), *map(str, sources)]
+    # Objects hold the constants, so they go away with the folder; only Zig's own builds of libc stubs are kept.
+    environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": _cache(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ArtifactError(_explain(done.stderr))
+
+
+def _cache(fallback: Path) -> str:
+    """A folder for what Zig builds once for each target: in the user's cache, or for this link alone."""
+    if folder := os.environ.get("ZIG_GLOBAL_CACHE_DIR"):
+        return folder
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "sparsec" / "zig"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return str(fallback / "zig")
+    return str(home) if os.access(home, os.W_OK) else str(fallback / "zig")
+
+
+def _explain(stderr: str) -> str:
+    if missing := re.findall(r"undefined symbol: (\S+)", stderr):
+        return f"kernels call {', '.join(sorted(set(missing)))}, which the runtime of an artifact does not have"
+    if "NoSpaceLeft" in stderr or "No space left" in stderr:
+        return "the disk is full; free some space, or set TMPDIR to a folder on another disk"
+    lines = [line for line in stderr.splitlines() if "error" in line.lower()] or stderr.splitlines()[-1:] or ["no reason"]
+    return f"the artifact does not link: {lines[0].strip()}"

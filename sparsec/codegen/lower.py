@@ -1,0 +1,188 @@
+"""Lower scheduled PrimFuncs to plain C functions in one object file.
+
+TVM would wrap every kernel in its packed calling convention, which boxes the arguments and checks them again in every
+call. All of that is known when the plan is compiled, so here a kernel becomes
+
+    int32_t kernel(float *x, float *y, int64_t n)
+
+with the address of each buffer, and then the value of each dimension that is symbolic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.ir import PointerType, PrimType, StringImm
+from tvm.sym.analyzer import Analyzer
+from tvm.tirx.buffer import is_buffer_var
+from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
+
+from sparsec.codegen.plan import ALIGNMENT
+from sparsec.errors import ArtifactError
+from sparsec.targets import Target
+
+PREFIX = "kernel_"
+"""Starts the C names of kernels, so that a kernel named `exp` is not libm's."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A symbolic dimension, which the kernel takes as a last argument: axis `axis` of buffer `buffer`."""
+
+    variable: tirx.Var
+    dtype: str
+    buffer: int
+    axis: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The C function that a PrimFunc became: it takes `buffers`, then `scalars` (by symbol name), then `sizes`.
+
+    `lets` are the variables bound in its body, `workspaces` the bytes of each block that it asks the runtime for.
+    """
+
+    name: str
+    buffers: tuple[tirx.Var, ...]
+    scalars: tuple[tirx.Var, ...]
+    sizes: tuple[Size, ...]
+    lets: tuple[tuple[tirx.Var, Any], ...]
+    workspaces: tuple[Any, ...]
+
+    def expected_shapes(self, shapes: Sequence[Sequence[int]]) -> list[list[int | None]]:
+        """What the kernel takes the shapes of its buffers to be when it is called with these; None where unclear."""
+        analyzer = self._analyzer(shapes)
+        return [[_constant(analyzer.simplify(dim)) for dim in buffer.shape] for buffer in self.buffers]
+
+    def workspace_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
+        """Scratch memory that one thread needs, as if no block were freed before the kernel returns."""
+        analyzer = self._analyzer(shapes)
+        for variable, value in self.lets:
+            analyzer.bind(variable, value)
+        total = 0
+        for nbytes in self.workspaces:
+            value = _constant(analyzer.simplify(nbytes))
+            if value is None:
+                raise ArtifactError(f"kernel {self.name!r} allocates a workspace of {nbytes} bytes, which has no bound")
+            total += -(-value // ALIGNMENT) * ALIGNMENT
+        return total
+
+    def _analyzer(self, shapes: Sequence[Sequence[int]]) -> Analyzer:
+        analyzer = Analyzer()
+        for size in self.sizes:
+            analyzer.bind(size.variable, tirx.IntImm(size.dtype, shapes[size.buffer][size.axis]))
+        return analyzer
+
+
+def _constant(expr: Any) -> int | None:
+    return int(expr.value) if isinstance(expr, tirx.IntImm) else None
+
+
+def _passes() -> list[Any]:
+    """TVM's S-TIR pipeline as far as it concerns CPUs, up to where calling conventions are chosen."""
+    return [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.AnnotateIrregularLoop(),
+        s_tir.transform.InjectSoftwarePipeline(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.NarrowDataType(32),
+        s_tir.transform.LoopPartition(),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        s_tir.transform.HoistIfThenElse(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.FP8ComputeLegalize(),
+        tirx.transform.VerifyMemory(),
+    ]
+
+
+def lower(module: tvm.IRModule, target: Target, object_file: Path) -> dict[str, Kernel]:
+    """Compile the kernels of `module` into `object_file`, and say how each is called, by its global symbol."""
+    tvm_target = target.tvm()
+    buffers = tvm.ir.transform.Sequential([tirx.transform.BindTarget(tvm_target), *_passes()])(module)
+    pointers = tvm.ir.transform.Sequential(
+        [
+            tirx.transform.FP8StorageLegalize(),
+            tirx.transform.BF16StorageLegalize(),
+            tirx.transform.LowerTVMBuiltin(),
+        ]
+    )(tvm.IRModule({name: _as_c_function(name.name_hint, function) for name, function in buffers.functions.items()}))
+    code = tvm.get_global_func("target.build.llvm")(tirx.transform.LowerIntrin()(pointers), tvm_target)
+    code.write_to_file(str(object_file))
+    names = {variable.name_hint: variable for variable in pointers.functions}
+    return {name: _kernel(name, buffers[variable], pointers[variable]) for name, variable in names.items()}
+
+
+def _kernel(name: str, before: tirx.PrimFunc, after: tirx.PrimFunc) -> Kernel:
+    """The signature of a kernel `before` its buffers became pointers, and its allocations `after`."""
+    buffers = tuple(p for p in before.params if is_buffer_var(p))
+    scalars = tuple(before.params[len(buffers) :])
+    if any(is_buffer_var(p) for p in scalars):
+        raise ArtifactError(f"kernel {name!r} takes a buffer after a scalar; put its buffers first")
+    return Kernel(name, buffers, scalars, _sizes(buffers), _lets(after), _workspaces(after))
+
+
+def dtype_of(variable: tirx.Var) -> str:
+    """The element type of a buffer, or the type of a scalar."""
+    return str(variable.dtype if is_buffer_var(variable) else variable.ty.dtype)
+
+
+def _sizes(buffers: Sequence[tirx.Var]) -> tuple[Size, ...]:
+    """The first place where each symbolic dimension stands alone."""
+    found: list[Size] = []
+    for index, buffer in enumerate(buffers):
+        for axis, dim in enumerate(buffer.shape):
+            if isinstance(dim, tirx.Var) and not any(dim.same_as(size.variable) for size in found):
+                found.append(Size(dim, dtype_of(dim), index, axis))
+    return tuple(found)
+
+
+def _as_c_function(name: str, function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Take buffers as pointers and symbolic dimensions as values."""
+    buffers = [parameter for parameter in function.params if is_buffer_var(parameter)]
+    pointers = [tirx.Var(b.name, PointerType(PrimType(str(b.dtype)), b.ty.storage_scope)) for b in buffers]
+    declarations = [DeclBuffer(b, data=pointer) for b, pointer in zip(buffers, pointers, strict=True)]
+    scalars = function.params[len(buffers) :]
+    sizes = [size.variable for size in _sizes(buffers)]
+    # LowerTVMBuiltin wants to know the device that workspaces are allocated on: kDLCPU, number 0.
+    body = AttrStmt(StringImm("default"), "device_id", tirx.IntImm("int32", 0), function.body)
+    body = AttrStmt(StringImm("default"), "device_type", tirx.IntImm("int32", 1), body)
+    body = SeqStmt([*declarations, body, Return(tirx.IntImm("int32", 0))])
+    lowered = tirx.PrimFunc([*pointers, *scalars, *sizes], body, PrimType("int32"), function.attrs)
+    return lowered.with_attr("global_symbol", PREFIX + name)
+
+
+def _lets(function: tirx.PrimFunc) -> tuple[tuple[tirx.Var, Any], ...]:
+    found: list[tuple[tirx.Var, Any]] = []
+    tvm_ffi.structural_walk(function.body, (Bind, lambda bind: found.append((bind.var, bind.value))))
+    return tuple(found)
+
+
+def _workspaces(function: tirx.PrimFunc) -> tuple[Any, ...]:
+    found = []
+
+    def visit(call: Any) -> None:
+        if getattr(call.op, "name", "") == "tirx.TVMBackendAllocWorkspace":
+            found.append(call.args[2])
+
+    tvm_ffi.structural_walk(function.body, (tvm.ir.Call, visit))
+    return tuple(found)

@@ -1,0 +1,171 @@
+"""What a compiled model is made of, as data: its tensors, where they are stored, and the kernels to run in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sparsec.codegen.dims import Dim, evaluate, free_symbols
+from sparsec.errors import ArtifactError
+from sparsec.targets import Target
+
+if TYPE_CHECKING:
+    import tvm
+
+ALIGNMENT = 64
+"""Bytes to which every tensor is aligned: one cache line, one AVX-512 vector."""
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A dimension that is known only when the model runs, within bounds (both included)."""
+
+    name: str
+    lower: int
+    upper: int
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Memory that a tensor lies in.
+
+    Parameters
+    ----------
+    kind : {"input", "output", "constant", "arena"}
+    index : int
+        Which input, output or constant.
+    offset : int
+        Bytes from the start of the arena.
+    """
+
+    kind: Literal["input", "output", "constant", "arena"]
+    index: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage; several tensors may name the same one with different shapes."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+    storage: Storage
+
+    def nbytes(self, symbols: dict[str, int]) -> int:
+        """Bytes that the tensor takes for these values of the symbols."""
+        return prod(evaluate(dim, symbols) for dim in self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: a kernel of the module and its tensors, as indices into the plan's, in parameter order."""
+
+    kernel: str
+    args: tuple[int, ...]
+    label: str
+
+
+@dataclass
+class Plan:
+    """A model that is ready to be compiled.
+
+    Parameters
+    ----------
+    inputs, outputs : list of int
+        Indices into `tensors`; input `i` has the storage ``Storage("input", i)``.
+    constants : list of np.ndarray
+        What the ``"constant"`` storages hold.
+    arena_bytes : int
+        Memory for intermediate tensors, enough for the upper bounds of all symbols.
+    module : tvm.IRModule
+        The kernels, as scheduled PrimFuncs named by their global symbols.
+    manifest : dict
+        JSON values that the artifact carries along, such as layouts and versions.
+    """
+
+    tensors: list[Tensor]
+    inputs: list[int]
+    outputs: list[int]
+    steps: list[Step]
+    constants: list[np.ndarray]
+    arena_bytes: int
+    module: tvm.IRModule
+    target: Target
+    symbols: list[Symbol] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lower(self) -> dict[str, int]:
+        """The smallest value of each symbol."""
+        return {symbol.name: symbol.lower for symbol in self.symbols}
+
+    @property
+    def upper(self) -> dict[str, int]:
+        """The largest value of each symbol."""
+        return {symbol.name: symbol.upper for symbol in self.symbols}
+
+    def validate(self) -> None:
+        """Check that indices, bounds, sizes and names fit together.
+
+        Raises
+        ------
+        ArtifactError
+            Naming the first thing that does not.
+        """
+        for problem in self._problems():
+            raise ArtifactError(f"the plan is inconsistent: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        for symbol in self.symbols:
+            if not symbol.name.isidentifier() or not 0 < symbol.lower <= symbol.upper:
+                yield f"symbol {symbol.name!r} has bounds {symbol.lower} to {symbol.upper}"
+        yield from self._interface_problems()
+        for tensor in self.tensors:
+            yield from self._tensor_problems(tensor)
+        for step in self.steps:
+            if bad := [arg for arg in step.args if not 0 <= arg < len(self.tensors)]:
+                yield f"step {step.label!r} names tensor {bad[0]} of {len(self.tensors)}"
+
+    def _interface_problems(self) -> Iterator[str]:
+        for kind, indices in (("input", self.inputs), ("output", self.outputs)):
+            for position, index in enumerate(indices):
+                if not 0 <= index < len(self.tensors):
+                    yield f"{kind} {position} names tensor {index} of {len(self.tensors)}"
+                elif self.tensors[index].storage != Storage(kind, position):  # type: ignore[arg-type]
+                    yield f"{kind} {position} ({self.tensors[index].name}) is stored in {self.tensors[index].storage}"
+            names = [self.tensors[index].name for index in indices]
+            if repeated := {name for name in names if names.count(name) > 1}:
+                yield f"two {kind}s have the name {min(repeated)!r}"
+        dims = {dim for index in self.inputs for dim in self.tensors[index].shape}
+        if unbound := [symbol.name for symbol in self.symbols if symbol.name not in dims]:
+            yield f"symbol {unbound[0]!r} is not a dimension of any input"
+
+    def _tensor_problems(self, tensor: Tensor) -> Iterator[str]:
+        try:
+            used = set().union(*(free_symbols(dim) for dim in tensor.shape))
+        except ArtifactError as error:
+            yield f"tensor {tensor.name!r}: {error}"
+            return
+        if unknown := used - self.upper.keys():
+            yield f"tensor {tensor.name!r} has the unknown symbol {min(unknown)!r} in its shape"
+            return
+        need, storage = tensor.nbytes(self.upper), tensor.storage
+        stored = {"input": len(self.inputs), "output": len(self.outputs), "constant": len(self.constants)}
+        if storage.kind != "arena" and not 0 <= storage.index < stored[storage.kind]:
+            yield f"tensor {tensor.name!r} names {storage.kind} {storage.index} of {stored[storage.kind]}"
+        elif storage.kind == "arena" and (storage.offset % ALIGNMENT or storage.offset < 0):
+            yield f"tensor {tensor.name!r} lies at byte {storage.offset}, which is not a multiple of {ALIGNMENT}"
+        elif storage.kind == "arena" and storage.offset + need > self.arena_bytes:
+            yield f"tensor {tensor.name!r} ends at byte {storage.offset + need} of {self.arena_bytes} in the arena"
+        elif storage.kind == "constant" and need > self.constants[storage.index].nbytes:
+            held = self.constants[storage.index].nbytes
+            yield f"tensor {tensor.name!r} needs {need} bytes of constant {storage.index}, which has {held}"
+        elif storage.kind in ("input", "output"):
+            owner = self.tensors[(self.inputs if storage.kind == "input" else self.outputs)[storage.index]]
+            if need > owner.nbytes(self.upper):
+                yield f"tensor {tensor.name!r} is larger than the {storage.kind} {owner.name!r} that it lies in"

@@ -1,0 +1,222 @@
+/* The pool forks and joins once for each parallel loop, many times in a millisecond: workers spin for a while before
+ * they sleep, and the caller spins until they are done. Threads are not pinned: the process has other work that only
+ * the scheduler knows, and two contexts pinned to the same cores would halve each other's speed. */
+#define _GNU_SOURCE
+#include "sparsec_threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { CACHE_LINE = 64, SPIN_NANOSECONDS = 100000 };
+
+/* These three are TVM's (c_backend_api.h). */
+typedef struct {
+  void *sync_handle;
+  int32_t num_task;
+} TVMParallelGroupEnv;
+typedef int (*parallel_task)(int task, TVMParallelGroupEnv *env, void *data);
+
+typedef struct {
+  _Alignas(CACHE_LINE) sparsec_pool *pool;
+  int index;
+  pthread_t handle;
+  char *workspace; /* a stack */
+  size_t workspace_bytes, workspace_used;
+} worker;
+
+struct sparsec_pool {
+  /* The job: written by the caller, read by workers after they see a new epoch. */
+  parallel_task task;
+  void *data;
+  TVMParallelGroupEnv env;
+  _Alignas(CACHE_LINE) atomic_uint epoch;
+  _Alignas(CACHE_LINE) atomic_int running;
+  _Alignas(CACHE_LINE) atomic_int arrived; /* at the barrier */
+  atomic_uint barrier_phase;
+  _Alignas(CACHE_LINE) atomic_int sleepers;
+  atomic_int failed;
+  atomic_bool stop;
+  atomic_flag error_written;
+  char error[256];
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+  int threads;
+  worker workers[];
+};
+
+static _Thread_local worker *self;
+
+static void relax(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+static uint64_t nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Spins until *counter differs from `old`; gives up after SPIN_NANOSECONDS. */
+static int spin_while(atomic_uint *counter, unsigned old) {
+  uint64_t start = nanoseconds();
+  do {
+    for (int i = 0; i < 64; i++) {
+      if (atomic_load_explicit(counter, memory_order_acquire) != old) return 1;
+      relax();
+    }
+  } while (nanoseconds() - start < SPIN_NANOSECONDS);
+  return 0;
+}
+
+static void run_tasks(sparsec_pool *pool, int first) {
+  for (int task = first; task < pool->env.num_task; task += pool->threads)
+    if (pool->task(task, &pool->env, pool->data)) atomic_store(&pool->failed, 1);
+}
+
+static void *work(void *argument) {
+  worker *me = argument;
+  sparsec_pool *pool = me->pool;
+  unsigned seen = 0;
+  self = me;
+  for (;;) {
+    if (!spin_while(&pool->epoch, seen)) {
+      pthread_mutex_lock(&pool->mutex);
+      atomic_fetch_add(&pool->sleepers, 1);
+      while (atomic_load(&pool->epoch) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+      atomic_fetch_sub(&pool->sleepers, 1);
+      pthread_mutex_unlock(&pool->mutex);
+    }
+    seen++;
+    if (atomic_load_explicit(&pool->stop, memory_order_relaxed)) return NULL;
+    run_tasks(pool, me->index);
+    atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+  }
+}
+
+/* A worker that is about to sleep counts itself before it looks at the epoch, and this looks at the count after it
+ * moved the epoch: one of the two sees the other. */
+static void start_epoch(sparsec_pool *pool) {
+  atomic_fetch_add(&pool->epoch, 1);
+  if (atomic_load(&pool->sleepers)) {
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+  }
+}
+
+static int parallel_launch(parallel_task task, void *data, int num_task) {
+  sparsec_pool *pool = self->pool;
+  if (num_task == 0) num_task = pool->threads;
+  if (self->index != 0 || pool->threads == 1) { /* nested, or nobody to share with */
+    TVMParallelGroupEnv alone = {NULL, 1};
+    return task(0, &alone, data);
+  }
+  pool->task = task;
+  pool->data = data;
+  pool->env = (TVMParallelGroupEnv){pool, num_task};
+  atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
+  atomic_store_explicit(&pool->running, pool->threads - 1, memory_order_relaxed);
+  start_epoch(pool);
+  run_tasks(pool, 0);
+  for (int spins = 0; atomic_load_explicit(&pool->running, memory_order_acquire); spins++)
+    if (spins < 4096) relax();
+    else sched_yield(); /* more threads than processors: let the others finish */
+  return atomic_load_explicit(&pool->failed, memory_order_relaxed) ? -1 : 0;
+}
+
+static int parallel_barrier(int task, TVMParallelGroupEnv *env) {
+  (void)task;
+  sparsec_pool *pool = env->sync_handle;
+  if (env->num_task == 1) return 0;
+  unsigned phase = atomic_load(&pool->barrier_phase);
+  if (atomic_fetch_add(&pool->arrived, 1) == env->num_task - 1) {
+    atomic_store(&pool->arrived, 0);
+    atomic_fetch_add(&pool->barrier_phase, 1);
+  } else {
+    while (!spin_while(&pool->barrier_phase, phase)) sched_yield();
+  }
+  return 0;
+}
+
+static void *alloc_workspace(int device_type, int device_id, uint64_t nbytes, int dtype_code, int dtype_bits) {
+  (void)device_type, (void)device_id, (void)dtype_code, (void)dtype_bits;
+  size_t rounded = (nbytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+  if (self->workspace_used + rounded > self->workspace_bytes) return NULL;
+  char *block = self->workspace + self->workspace_used;
+  self->workspace_used += rounded;
+  return block;
+}
+
+/* Blocks that end together are freed in any order, so the top of the stack is the lowest of them. */
+static int free_workspace(int device_type, int device_id, void *block) {
+  (void)device_type, (void)device_id;
+  size_t offset = (size_t)((char *)block - self->workspace);
+  if (offset < self->workspace_used) self->workspace_used = offset;
+  return 0;
+}
+
+/* Generated code declares these as weak variables, to be filled by whoever loads it. */
+int (*__TVMBackendParallelLaunch)(parallel_task, void *, int) = parallel_launch;
+int (*__TVMBackendParallelBarrier)(int, TVMParallelGroupEnv *) = parallel_barrier;
+void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = alloc_workspace;
+int (*__TVMBackendFreeWorkspace)(int, int, void *) = free_workspace;
+
+/* An assertion in generated code failed. */
+void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t num_parts) {
+  sparsec_pool *pool = self->pool;
+  if (atomic_flag_test_and_set(&pool->error_written)) return;
+  int length = snprintf(pool->error, sizeof pool->error, "%s: ", kind);
+  for (int32_t i = 0; i < num_parts && length < (int)sizeof pool->error; i++)
+    if (parts[i]) length += snprintf(pool->error + length, sizeof pool->error - (size_t)length, "%s", parts[i]);
+}
+
+void *sparsec_pool_enter(sparsec_pool *pool) {
+  void *outer = self;
+  self = &pool->workers[0];
+  self->workspace_used = 0;
+  pool->error[0] = 0;
+  atomic_flag_clear(&pool->error_written);
+  return outer;
+}
+
+void sparsec_pool_leave(void *outer) { self = outer; }
+
+const char *sparsec_pool_error(const sparsec_pool *pool) { return pool->error; }
+
+sparsec_pool *sparsec_pool_create(int threads, char *workspace, size_t workspace_bytes) {
+  size_t size = sizeof(sparsec_pool) + (size_t)threads * sizeof(worker);
+  sparsec_pool *pool = aligned_alloc(CACHE_LINE, (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+  if (!pool) return NULL;
+  *pool = (sparsec_pool){.threads = 1};
+  pthread_mutex_init(&pool->mutex, NULL);
+  pthread_cond_init(&pool->wake, NULL);
+  for (int i = 0; i < threads; i++) {
+    worker *w = &pool->workers[i];
+    *w = (worker){.pool = pool, .index = i, .workspace_bytes = workspace_bytes};
+    w->workspace = workspace + (size_t)i * workspace_bytes;
+  }
+  for (; pool->threads < threads; pool->threads++)
+    if (pthread_create(&pool->workers[pool->threads].handle, NULL, work, &pool->workers[pool->threads])) {
+      sparsec_pool_destroy(pool);
+      return NULL;
+    }
+  return pool;
+}
+
+void sparsec_pool_destroy(sparsec_pool *pool) {
+  atomic_store(&pool->stop, 1);
+  start_epoch(pool);
+  for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i].handle, NULL);
+  pthread_cond_destroy(&pool->wake);
+  pthread_mutex_destroy(&pool->mutex);
+  free(pool);
+}
