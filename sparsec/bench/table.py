@@ -18,12 +18,12 @@ def display_name(engine: str) -> str:
 
 def race_table(race: Race) -> Table:
     """One race in detail: a row for each engine."""
-    caption = f"{race.machine} · {race.date}"
+    caption = f"{race.machine}\n{race.date}; errors are relative to the output's scale"
     for engine, reason in race.absent.items():
         caption += f"\n{display_name(engine)} did not run: {reason}"
     table = Table(title=f"{race.model}, {_threads(race.threads)}", caption=caption, caption_justify="left")
     table.add_column("engine")
-    for column in ("version", "median ms", "fastest ms", "load s", "sparsec is faster by", "error"):
+    for column in ("version", "median ms", "fastest ms", "load s", "sparsec's speed-up", "error"):
         table.add_column(column, justify="right")
     for lane in race.lanes:
         table.add_row(
@@ -41,20 +41,17 @@ def race_table(race: Race) -> Table:
 def summary_table(races: Sequence[tuple[str, Race]], title: str) -> Table:
     """Several races side by side, each under a label: a row for each race, a column for each engine."""
     engines = list(dict.fromkeys(lane.engine for _, race in races for lane in race.lanes))
-    table = Table(title=title)
+    caption = "milliseconds, medians; the speed-up is over the fastest peer"
+    table = Table(title=title, caption=caption, caption_justify="left")
     table.add_column("model")
-    table.add_column("threads", justify="right")
-    for engine in engines:
-        table.add_column(f"{display_name(engine)} ms", justify="right")
-    table.add_column("faster than the best peer", justify="right")
-    table.add_column("error", justify="right")
+    for column in ("threads", *map(display_name, engines), "speed-up", "error"):
+        table.add_column(column, justify="right")
     for label, race in races:
         ran = {lane.engine: lane for lane in race.lanes}
-        cells = [f"{ran[engine].seconds * 1e3:.2f}" if engine in ran else "–" for engine in engines]
-        best = race.best_peer
-        ratio = _ratio(race, ran[best]) if best else "–"
+        times = [f"{ran[engine].seconds * 1e3:.2f}" if engine in ran else "–" for engine in engines]
+        speedup = f"{race.speedup(race.best_peer).median:.2f}×" if "sparsec" in ran and race.best_peer else "–"
         error = _error(race, ran["sparsec"]) if "sparsec" in ran else Text("–")
-        table.add_row(label, str(race.threads), *cells, ratio, error)
+        table.add_row(label, str(race.threads), *times, speedup, error)
     return table
 
 
@@ -71,5 +68,5 @@ def _ratio(race: Race, lane: Lane) -> str:
 
 def _error(race: Race, lane: Lane) -> Text:
     if lane.engine == race.reference:
-        return Text("reference")
+        return Text("(ref.)")
     return Text(f"{lane.error:.1e}", style="green" if lane.agrees else "bold red")

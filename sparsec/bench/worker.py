@@ -25,13 +25,9 @@ def sparsec(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:
     import sparsec
 
     session = sparsec.load(path, threads=threads)
-    result: Any = None
-
-    def run() -> None:
-        nonlocal result
-        result = session(**inputs)
-
-    return run, lambda: list(result) if isinstance(result, tuple) else [result]
+    result = session(**inputs)
+    outputs = list(result) if isinstance(result, tuple) else [result]
+    return lambda: session(**inputs, out=outputs), lambda: outputs
 
 
 def onnxruntime(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:
