@@ -30,7 +30,7 @@ from sparsec.ir.layout import Layout
 Scalar = Union["Expr", int, float]
 
 ARITHMETIC = ("+", "-", "*", "/", "//", "%")
-COMPARISONS = ("<", "<=", "==")
+COMPARISONS = ("<", "<=", "==", "and")
 FUNCTIONS = {  # name -> number of arguments
     "abs": 1,
     "erf": 1,
@@ -161,7 +161,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Walk:
-    """`var in buffer[level]`: the coordinates that a level of a packed operand holds below the levels above it."""
+    """`var in buffer[level]`: the coordinates that a level of a packed operand holds below the levels above it.
+
+    A dense level may also be walked without the levels above it, for its coordinates alone.
+    """
 
     var: str
     buffer: str
@@ -234,6 +237,11 @@ class Kernel:
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     body: tuple[Stmt, ...]
+
+    def __str__(self) -> str:
+        from sparsec.ir.printer import print_kernel  # it needs the nodes
+
+        return print_kernel(self)
 
     @property
     def buffers(self) -> dict[str, Buffer]:

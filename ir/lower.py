@@ -1,0 +1,421 @@
+"""Lowering: from a kernel to S-TIR.
+
+The loops outside a tile become one block, bound to everything that walks so far have found; inside it, each further
+sparse loop has a block whose position and coordinate are constants to what it holds; the innermost loops over lanes are
+ordinary blocks. So TVM's `Schedule` can split, unroll, vectorise and tensorise them as if nothing were sparse, even
+though the loops around them have bounds that are read from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from sparsec.ir.gather import Gather, find_gather
+from sparsec.ir.kernel import (
+    COMPARISONS,
+    Assign,
+    Axis,
+    Buffer,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Load,
+    Op,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    Walk,
+    walk_expressions,
+)
+from sparsec.ir.layout import Packed
+from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
+
+MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel as S-TIR, and how its parameters are made from its operands.
+
+    Parameters
+    ----------
+    func : a PrimFunc whose parameters are the dense buffers and, in place of a packed one, the arrays of its layout
+    parameters : (buffer, array) of each parameter in order; the array is empty for a dense buffer
+    gathers : for a packed operand, how its stored coordinates are turned into offsets
+    """
+
+    kernel: Kernel
+    func: tirx.PrimFunc
+    parameters: tuple[tuple[str, str], ...]
+    gathers: dict[str, Gather] = field(default_factory=dict)
+
+    def pack(self, buffer: str, value: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the arrays that the kernel takes in place of the packed operand `buffer`, by name and in order."""
+        layout = self.kernel.buffers[buffer].layout
+        assert layout is not None, f"{buffer} is dense"
+        packed: Packed = layout.pack(value, min_index_bits=MIN_INDEX_BITS)
+        arrays = dict(packed.arrays)
+        if buffer in self.gathers:
+            gather = self.gathers[buffer]
+            arrays[gather.array] = gather.table[arrays[gather.array]]
+        return arrays
+
+
+def lower(kernel: Kernel) -> Lowered:
+    """Lower a verified kernel to an S-TIR PrimFunc of the same name."""
+    return _Lowering(kernel).run()
+
+
+@dataclass
+class _Pending:
+    """A loop nest that is open, but not yet bound by a block: its axes, and the loop variable of each of their loops."""
+
+    axis: Axis
+    variables: list[Any]
+    extents: list[Any]
+
+
+class _Lowering:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.handles: dict[str, Any] = {}  # TIR buffers: dense ones, tiles, and "operand.array" of packed ones
+        self.values: dict[str, Any] = {}  # loop indices and symbols as TIR expressions
+        self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
+        self.pending: list[_Pending] = []
+        self.gathers = {b.name: g for b in kernel.inputs if b.layout and (g := find_gather(kernel, b.name))}
+        self.names: dict[str, int] = {}
+
+    # -- the function ----------------------------------------------------------------------------------------------
+
+    def run(self) -> Lowered:
+        parameters: list[tuple[str, str]] = []
+        with IRBuilder() as ib:
+            with T.prim_func(is_private=False, s_tir=True):
+                T.func_name(self.kernel.name)
+                T.func_attr({"global_symbol": self.kernel.name, "tirx.noalias": True})
+                for symbol in self.kernel.symbols:
+                    self.values[symbol] = tirx.Var(symbol, "int32")
+                for buffer in self.kernel.buffers.values():
+                    parameters += self._parameter(buffer)
+                with T.sblock("root"):
+                    self._body(self.kernel.body)
+        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers)
+
+    def _parameter(self, buffer: Buffer) -> list[tuple[str, str]]:
+        if buffer.layout is None:
+            shape = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
+            self.handles[buffer.name] = T.arg(buffer.name, T.buffer(shape, buffer.dtype))
+            return [(buffer.name, "")]
+        shape = tuple(dim for dim in buffer.shape if isinstance(dim, int))
+        types = dict(buffer.layout.index_types(shape, MIN_INDEX_BITS))
+        if buffer.name in self.gathers:
+            gather = self.gathers[buffer.name]
+            types[gather.array] = gather.table.dtype
+        for array, dtype in (types | {"data": np.dtype(buffer.dtype)}).items():
+            name = f"{buffer.name}_{array.replace('.', '_')}"
+            extent = tirx.Var(f"n_{name}", "int32")
+            self.handles[f"{buffer.name}.{array}"] = T.arg(name, T.buffer((extent,), str(dtype)))
+        return [(buffer.name, array) for array in [*types, "data"]]
+
+    # -- statements ------------------------------------------------------------------------------------------------
+
+    def _body(self, body: Sequence[Stmt]) -> None:
+        for stmt in body:
+            if isinstance(stmt, For):
+                self._for(stmt)
+            elif isinstance(stmt, Tile):
+                self._tile(stmt)
+            elif isinstance(stmt, If):
+                self._if(stmt)
+            else:
+                self._assign((), stmt)
+
+    def _for(self, stmt: For) -> None:
+        lanes = self._lanes(stmt)
+        if lanes is not None:
+            self._assign(*lanes)
+            return
+        saved = dict(self.values), {name: dict(cursors) for name, cursors in self.cursors.items()}, list(self.pending)
+        with ExitStack() as frames:
+            self._open(stmt, frames)
+            if self._inside_tile:
+                self._enter_block("step", frames)
+            self._body(stmt.body)
+        self.values, self.cursors, self.pending = saved
+
+    def _tile(self, stmt: Tile) -> None:
+        saved = dict(self.values), {name: dict(cursors) for name, cursors in self.cursors.items()}, list(self.pending)
+        with ExitStack() as frames:
+            self._enter_block("tile", frames)
+            self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope="local")
+            self._tile_depth = getattr(self, "_tile_depth", 0) + 1
+            self._body(stmt.body)
+            self._tile_depth -= 1
+        del self.handles[stmt.name]
+        self.values, self.cursors, self.pending = saved
+
+    @property
+    def _inside_tile(self) -> bool:
+        return getattr(self, "_tile_depth", 0) > 0
+
+    def _if(self, stmt: If) -> None:
+        with T.If(self._expr(stmt.condition)), T.Then():
+            self._body(stmt.body)
+
+    def _lanes(self, stmt: Stmt) -> tuple[tuple[Axis, ...], Assign, Expr | None] | None:
+        """Return the axes, the assignment and its condition if this is a perfect nest of loops of constant extent."""
+        axes: list[Axis] = []
+        while isinstance(stmt, For) and len(stmt.body) == 1 and not stmt.parallel:
+            axes += stmt.axes
+            stmt = stmt.body[0]
+        condition = None
+        if isinstance(stmt, If) and len(stmt.body) == 1:
+            condition, stmt = stmt.condition, stmt.body[0]
+        if not isinstance(stmt, Assign) or not all(self._is_lane(axis, stmt) for axis in axes):
+            return None
+        return tuple(axes), stmt, condition
+
+    def _is_lane(self, axis: Axis, stmt: Assign) -> bool:
+        if stmt.accumulate and Var(axis.var) not in stmt.target.indices:
+            return False  # a sum over this axis
+        if isinstance(axis, Range):
+            return isinstance(axis.start, Const) and isinstance(axis.stop, Const)
+        return isinstance(self._level(axis), Dense)
+
+    def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
+        saved = dict(self.values), {name: dict(cursors) for name, cursors in self.cursors.items()}
+        with ExitStack() as frames:
+            loops = []
+            for axis in axes:
+                extent = self._extent(axis)
+                loops.append((axis, extent, frames.enter_context(T.serial(extent))))
+            frames.enter_context(T.sblock(self._name(stmt)))
+            for axis, extent, variable in loops:
+                lane = T.axis.spatial(extent, variable)
+                T_name(lane, axis.var)
+                self._bind(axis, [lane], bound=False)
+            if condition is not None:
+                frames.enter_context(T.If(self._expr(condition)))
+                frames.enter_context(T.Then())
+            value = self._expr(stmt.value, self.handles[stmt.target.buffer].dtype)
+            target = self.handles[stmt.target.buffer]
+            indices = [self._expr(index) for index in stmt.target.indices]
+            if stmt.accumulate:
+                value = target[tuple(indices)] + value
+            T.buffer_store(target, value, indices)
+        self.values, self.cursors = saved
+
+    def _name(self, stmt: Assign) -> str:
+        local = stmt.target.buffer not in self.kernel.buffers
+        name = "update" if stmt.accumulate else "init" if local else "finish"
+        count = self.names[name] = self.names.get(name, 0) + 1
+        return name if count == 1 else f"{name}_{count}"
+
+    # -- loops and blocks ------------------------------------------------------------------------------------------
+
+    def _open(self, stmt: For, frames: ExitStack) -> None:
+        """Open the loops of a nest outside any block; the indices are plain loop variables until a block binds them."""
+        if stmt.parallel:
+            extents = [self._extent(axis) for axis in stmt.axes]
+            total: Any = 1
+            for extent in extents:
+                total = total * extent
+            flat = frames.enter_context(T.parallel(total))
+            for position, axis in enumerate(stmt.axes):
+                inner: Any = 1
+                for extent in extents[position + 1 :]:
+                    inner = inner * extent
+                index = flat // inner
+                if position:
+                    index = index % extents[position]
+                self._bind(axis, [index], bound=False)
+                self.pending.append(_Pending(axis, [index], [extents[position]]))
+            return
+        for axis in stmt.axes:
+            variables: list[Any] = []
+            extents = []
+            if isinstance(axis, Range):
+                extents = [self._extent(axis)]
+                variables = [frames.enter_context(T.serial(extents[0]))]
+            else:
+                visit = self._visit(axis, bound=False)
+                loop = next(visit, None)
+                while loop is not None:
+                    extents.append(loop.extent)
+                    variables.append(frames.enter_context(T.serial(loop.extent)))
+                    try:
+                        loop = visit.send(variables[-1])
+                    except StopIteration:
+                        loop = None
+            self._bind(axis, variables, bound=False)
+            self.pending.append(_Pending(axis, variables, extents))
+
+    def _enter_block(self, name: str, frames: ExitStack) -> None:
+        """Open a block that binds all pending loops, and find values and cursors again in terms of its variables."""
+        count = self.names[name] = self.names.get(name, 0) + 1
+        frames.enter_context(T.sblock(name if count == 1 else f"{name}_{count}"))
+        bound: list[tuple[Axis, list[Any]]] = []
+        for pending in self.pending:
+            variables = []
+            for extent, variable in zip(pending.extents, pending.variables, strict=True):
+                constant = isinstance(extent, int | tirx.IntImm)
+                domain = extent if constant else np.iinfo(np.int32).max
+                variables.append(T.axis.opaque(domain, variable))
+                T_name(variables[-1], pending.axis.var)
+            bound.append((pending.axis, variables))
+        handles = [self.handles[b] for b in self.handles]
+        T.reads(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in handles])
+        writable = [h for b, h in self.handles.items() if b not in {i.name for i in self.kernel.inputs} and "." not in b]
+        T.writes(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in writable])
+        for axis, variables in bound:
+            self._bind(axis, variables, bound=True)
+        self.pending = []
+
+    def _bind(self, axis: Axis, variables: list[Any], bound: bool) -> None:
+        """Give the axis its value for these loop variables; `bound` keeps what is loaded in variables of the block."""
+        if isinstance(axis, Range):
+            start = self._expr(axis.start)
+            self.values[axis.var] = start + variables[0] * axis.step if axis.step != 1 else start + variables[0]
+            return
+        visit = self._visit(axis, bound)
+        try:
+            next(visit)
+            for variable in variables:
+                visit.send(variable)
+        except StopIteration as end:
+            cursor: Cursor = end.value
+            if bound and not isinstance(self._level(axis), Dense):
+                cursor = Cursor(_keep(cursor.position, "position"), cursor.coordinate, cursor.fiber)
+            self.cursors[axis.buffer][axis.level] = cursor
+            self.values[axis.var] = cursor.coordinate
+
+    def _visit(self, axis: Walk, bound: bool) -> Any:
+        # Lanes over the dense levels at the end also stand alone, where only their coordinates matter.
+        parent = self.cursors[axis.buffer].get(axis.level - 1, ROOT)
+
+        def load(name: str, index: Any) -> Any:
+            value = T.cast(self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index], "int32")
+            return _keep(value, name) if bound else value
+
+        return self._level(axis).visit(self._axes(axis)[axis.level], parent, load)
+
+    def _extent(self, axis: Axis) -> Any:
+        if isinstance(axis, Range):
+            span = self._expr(axis.stop) - self._expr(axis.start)
+            return span if axis.step == 1 else (span + (axis.step - 1)) // axis.step
+        loop: Loop = next(self._visit(axis, bound=False))
+        return loop.extent
+
+    def _level(self, axis: Walk) -> Any:
+        layout = self.kernel.buffers[axis.buffer].layout
+        assert layout is not None, f"{axis.buffer} has no levels"
+        return layout.levels[axis.level][1]
+
+    def _axes(self, axis: Walk) -> Any:
+        buffer = self.kernel.buffers[axis.buffer]
+        assert buffer.layout is not None
+        return buffer.layout.axes([dim for dim in buffer.shape if isinstance(dim, int)])
+
+    # -- expressions -----------------------------------------------------------------------------------------------
+
+    def _expr(self, value: Expr, dtype: str = "int32") -> Any:
+        """Return `value` as a TIR expression; constants take `dtype`."""
+        if isinstance(value, Const):
+            return value.value if dtype == "int32" and isinstance(value.value, int) else tirx.const(value.value, dtype)
+        if isinstance(value, Var):
+            return self.values[value.name]
+        if isinstance(value, Coordinate):
+            return self._coordinate(value.buffer, value.dim)
+        if isinstance(value, Stored):
+            cursors = self.cursors[value.buffer]
+            return self.handles[f"{value.buffer}.data"][cursors[max(cursors)].position]
+        if isinstance(value, Load):
+            return self.handles[value.buffer][tuple(self._index(index) for index in value.indices)]
+        assert isinstance(value, Op)
+        return self._op(value, dtype)
+
+    def _index(self, value: Expr) -> Any:
+        """Return an index; where the stored coordinates were made offsets, the gather is their sum with the base's."""
+        for name, gather in self.gathers.items():
+            if gather.term in gather.terms(value):
+                rest = [term for term in gather.terms(value) if term != gather.term]
+                total = self._expr(gather.base(self._outer(name, gather))) + self.cursors[name][gather.level].coordinate
+                for term in rest:
+                    total = total + self._expr(term)
+                return total
+        return self._expr(value)
+
+    def _outer(self, name: str, gather: Gather) -> Expr:
+        """Return the gathered coordinate without the digit that is stored as an offset."""
+        self.values["%outer"] = self._coordinate(name, gather.dim, skip=gather.level)
+        return Var("%outer")
+
+    def _coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
+        layout = self.kernel.buffers[buffer].layout
+        assert layout is not None
+        total: Any = 0
+        for level, (digit, _) in enumerate(layout.levels):
+            if digit.dim == dim and level != skip:
+                total = total + self.cursors[buffer][level].coordinate * digit.divisor
+        if any(name == dim for name, _ in layout.orders):
+            total = T.cast(self.handles[f"{buffer}.{dim}.order"][total], "int32")
+        return total
+
+    def _op(self, value: Op, dtype: str) -> Any:
+        comparison = value.name in COMPARISONS
+        if value.name == "select":
+            condition, a, b = value.args
+            return T.if_then_else(self._expr(condition), self._expr(a, dtype), self._expr(b, dtype))
+        args = [self._expr(arg, "int32" if comparison else dtype) for arg in value.args]
+        return _EMIT[value.name](*args)
+
+
+def T_name(variable: Any, name: str) -> None:
+    """Name a block variable for readers of the printed TIR."""
+    IRBuilder.name(name, variable)
+
+
+def _keep(value: Any, name: str) -> Any:
+    variable = T.Bind(value)
+    IRBuilder.name(name, variable)
+    return variable
+
+
+_EMIT = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    "==": lambda a, b: tirx.EQ(a, b),
+    "and": tirx.all,
+    "abs": tirx.abs,
+    "erf": tirx.erf,
+    "exp": tirx.exp,
+    "log": tirx.log,
+    "max": tirx.max,
+    "min": tirx.min,
+    "pow": tirx.power,
+    "rsqrt": tirx.rsqrt,
+    "sigmoid": tirx.sigmoid,
+    "sqrt": tirx.sqrt,
+    "tanh": tirx.tanh,
+}
+
+__all__ = ["Lowered", "lower", "walk_expressions"]

@@ -1,0 +1,201 @@
+"""Products: the one operator that every layer with weights comes down to, and its kernels.
+
+    Y[b, scatter(i) + m] = epilogue(Σ_k W[i, k] · X[b, gather(k) + m])
+
+A linear layer gathers `k * columns`. A convolution over planar images gathers the offset of its tap `(c, r, s)`, and a
+grouped or depthwise one is the same with a block-diagonal `W`. An attention product has an activation as `W`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sparsec.ir.kernel import (
+    Assign,
+    Axis,
+    Buffer,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Load,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    Walk,
+    call,
+    substitute,
+)
+from sparsec.ir.layout import Layout
+from sparsec.ir.levels import Dense
+
+BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of a matrix with the columns of an activation, and what is done to each result.
+
+    Expressions are over `b` (batch), `i` (row), `k` (depth), `m` (column) and, in the epilogue, `acc` (the sum).
+
+    Parameters
+    ----------
+    weight : `[rows, depth]`, packed in a layout, or an activation of any shape
+    weight_index : for an activation, where `W[i, k]` is
+    x, y : `[batch, flat]`
+    gather : offset of depth `k` in a batch of `x`
+    scatter : offset of row `i` in a batch of `y`
+    rows, depth, columns : extents; columns may be symbolic
+    epilogue : the result, over `acc` and loads from `operands`
+    """
+
+    name: str
+    weight: Buffer
+    x: Buffer
+    y: Buffer
+    gather: Expr
+    scatter: Expr
+    batch: int | str
+    rows: int
+    depth: int | str
+    columns: int | str
+    weight_index: tuple[Expr, ...] = ()
+    operands: tuple[Buffer, ...] = ()
+    epilogue: Expr = SUM
+
+
+Run = tuple[Expr, Expr, int]  # from, to, step: the equal tiles of one size along an axis
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut for registers and threads; ragged edges are runs of smaller tiles.
+
+    Parameters
+    ----------
+    columns : runs of tiles along the columns
+    rows : for an activation weight, runs of tiles along the rows; a packed one has what its last dense levels hold
+    """
+
+    columns: tuple[Run, ...]
+    rows: tuple[Run, ...] = ()
+
+
+def build_kernel(product: Product, tiling: Tiling) -> Kernel:
+    """Write the product as a kernel, its loops in the order of the weight's levels."""
+    if product.weight.layout is not None:
+        body = tuple(_packed(product, columns) for columns in tiling.columns)
+    else:
+        body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
+    return Kernel(product.name, (product.weight, product.x, *product.operands), (product.y,), body)
+
+
+def _packed(product: Product, columns: Run) -> Stmt:
+    """Loop over a packed weight.
+
+    The tile opens where the last row digit outside the depth loops is known, and holds the rows of the dense levels
+    inside them. Depth digits outside the tile block the depth: the sum rests in Y between their iterations.
+    """
+    layout = product.weight.layout
+    assert layout is not None and isinstance(product.depth, int)
+    name, width = product.weight.name, columns[2]
+    row_dim, depth_dim = layout.dims
+    dims = [digit.dim for digit, _ in layout.levels]
+    sizes = layout.sizes((product.rows, product.depth))
+    last_depth = max(level for level, dim in enumerate(dims) if dim == depth_dim)
+    split = max((level + 1 for level in range(last_depth) if dims[level] == row_dim), default=0)
+
+    walks = [Walk(f"p{level}", name, level) for level in range(len(dims))]
+    lanes: tuple[Axis, ...] = (*walks[last_depth + 1 :], Range("v", Const(0), Const(width)))
+    acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
+    row, column = Coordinate(name, row_dim), COLUMN + Var("v")
+    x = Load(product.x.name, (BATCH, substitute(product.gather, {"k": Coordinate(name, depth_dim)}) + column))
+    y = Load(product.y.name, (BATCH, substitute(product.scatter, {"i": row}) + column))
+
+    init: Expr = Const(0.0)
+    result = _result(product, acc, row, column)
+    blocks = [level for level in range(split) if dims[level] == depth_dim and sizes[level] > 1]
+    if blocks:
+        init = call("select", _all(call("==", Var(f"p{level}"), 0) for level in blocks), init, y)
+        last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in blocks)
+        result = call("select", last, result, acc)
+    store: Stmt = Assign(y, result)
+    if _padded_rows(layout, product.rows) != product.rows:
+        store = If(call("<", row, product.rows), (store,))
+
+    tile = Tile(
+        "acc",
+        product.y.dtype,
+        (*sizes[last_depth + 1 :], width),
+        (
+            For(lanes, (Assign(acc, init),)),
+            For(
+                tuple(walks[split : last_depth + 1]),
+                (For(lanes, (Assign(acc, Stored(name) * x, accumulate=True),)),),
+            ),
+            For(lanes, (store,)),
+        ),
+    )
+    tasks = _independent(layout, split)
+    nest = _outer(product, columns) + tuple(walks[:tasks])
+    inner: Stmt = For(tuple(walks[tasks:split]), (tile,)) if tasks < split else tile
+    return For(nest, (inner,), parallel=True)
+
+
+def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
+    """Loop over an activation as the weight."""
+    lanes = (Range("r", Const(0), Const(rows[2])), Range("v", Const(0), Const(columns[2])))
+    acc = Load("acc", (Var("r"), Var("v")))
+    row, column = ROW + Var("r"), COLUMN + Var("v")
+    weight = Load(product.weight.name, tuple(substitute(index, {"i": row}) for index in product.weight_index))
+    x = Load(product.x.name, (BATCH, product.gather + column))
+    y = Load(product.y.name, (BATCH, substitute(product.scatter, {"i": row}) + column))
+    tile = Tile(
+        "acc",
+        product.y.dtype,
+        (rows[2], columns[2]),
+        (
+            For(lanes, (Assign(acc, Const(0.0)),)),
+            For((Range("k", Const(0), _dim(product.depth)),), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
+            For(lanes, (Assign(y, _result(product, acc, row, column)),)),
+        ),
+    )
+    return For((*_outer(product, columns), Range("i", *rows)), (tile,), parallel=True)
+
+
+def _outer(product: Product, columns: Run) -> tuple[Axis, ...]:
+    return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
+
+
+def _result(product: Product, acc: Expr, row: Expr, column: Expr) -> Expr:
+    return substitute(product.epilogue, {"acc": acc, "i": row, "m": column})
+
+
+def _independent(layout: Layout, split: int) -> int:
+    """Return how many leading levels are dense digits of the rows, whose tiles never meet in Y."""
+    count = 0
+    while count < split and layout.levels[count][0].dim == layout.dims[0] and isinstance(layout.levels[count][1], Dense):
+        count += 1
+    return count
+
+
+def _padded_rows(layout: Layout, rows: int) -> int:
+    digits = [digit for digit in layout.digits(layout.dims[0]) if digit.divisor != 1]
+    block = digits[0].divisor if digits else 1
+    return -(-rows // block) * block
+
+
+def _all(conditions: Iterable[Expr]) -> Expr:
+    first, *rest = conditions
+    for condition in rest:
+        first = call("and", first, condition)
+    return first
+
+
+def _dim(extent: int | str) -> Expr:
+    return Var(extent) if isinstance(extent, str) else Const(extent)

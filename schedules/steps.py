@@ -1,0 +1,123 @@
+"""Steps: the moves that a trace is made of, each a frozen dataclass whose fields are its options.
+
+Steps that know about zeros come first and shape the kernel; the others move TVM's `Schedule` of the lowered kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tvm.s_tir import Schedule
+
+from sparsec.errors import ScheduleError
+from sparsec.ir.kernel import Const, Expr, Op, Var, expr
+from sparsec.ir.product import Run, Tiling
+from sparsec.schedules.intrinsics.fma import fma
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Cut the columns, and the rows of an unpacked weight, into tiles of these sizes, the largest first.
+
+    Before, for 37 columns:  `for m in range(0, 37)`
+    After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
+    """
+
+    columns: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+    name: ClassVar[str] = "tile"
+
+    def tiling(self, columns: int | str, rows: int | str) -> Tiling:
+        """Return the runs of tiles; a symbolic extent keeps a run for each size."""
+        return Tiling(_runs(columns, self.columns), _runs(rows, self.rows) if self.rows else ())
+
+
+@dataclass(frozen=True)
+class Vectorize:
+    """Make the innermost loop of each block of this kind vector operations of so many lanes, unrolling what is around.
+
+    Before:  `for v in range(64): init`
+    After:   `for v0 in unroll(4): for v1 in vectorized(16): init`
+    """
+
+    block: str
+    lanes: int
+    name: ClassVar[str] = "vectorize"
+
+    def apply(self, schedule: Schedule) -> None:
+        for block in blocks(schedule, self.block):
+            schedule.vectorize(_lanes(schedule, block, self.lanes))
+
+
+@dataclass(frozen=True)
+class Tensorize:
+    """Replace the innermost loop of each block of this kind by an instruction, unrolling what is around it.
+
+    Before:  `for v in range(64): acc[v] = acc[v] + w * X[v]`
+    After:   `for v0 in unroll(4): fma(acc[16 * v0], w, X[16 * v0])`
+    """
+
+    block: str
+    instruction: str
+    lanes: int
+    name: ClassVar[str] = "tensorize"
+
+    def apply(self, schedule: Schedule) -> None:
+        if self.instruction != "fma":
+            raise ScheduleError(f"the trace tensorizes with {self.instruction!r}, which is not declared; use 'fma'")
+        for block in blocks(schedule, self.block):
+            loop = _lanes(schedule, block, self.lanes)
+            schedule.tensorize(loop, fma(int(schedule.get(loop).extent)))
+
+
+Step = Tile | Vectorize | Tensorize
+STEPS: dict[str, Any] = {step.name: step for step in (Tile, Vectorize, Tensorize)}
+
+
+def blocks(schedule: Schedule, kind: str) -> list[Any]:
+    """Return the blocks that lowering named `kind`, `kind_2`, …; raise if there is none."""
+    found = []
+    number = 1
+    while True:
+        try:
+            found.append(schedule.get_sblock(kind if number == 1 else f"{kind}_{number}"))
+        except Exception as error:
+            if not found:
+                raise ScheduleError(f"the kernel has no block {kind!r}") from error
+            return found
+        number += 1
+
+
+def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
+    """Split the innermost loop into vectors and unroll the loops of the block around them; return the vector loop."""
+    loops = schedule.get_loops(block)
+    inside = loops[-_depth(schedule, block) :]
+    extent = int(schedule.get(inside[-1]).extent)
+    if extent > lanes:
+        outer, vector = schedule.split(inside[-1], [None, lanes])
+        inside[-1:] = [outer, vector]
+    for loop in inside[:-1]:
+        schedule.unroll(loop)
+    return inside[-1]
+
+
+def _depth(schedule: Schedule, block: Any) -> int:
+    return len(schedule.get(block).iter_vars)
+
+
+def _runs(extent: int | str, sizes: tuple[int, ...]) -> tuple[Run, ...]:
+    """Cover an extent by runs of tiles; for a symbolic one each size must divide the one before it."""
+    runs: list[Run] = []
+    start: Expr = Const(0)
+    for size in sizes:
+        if isinstance(start, Const) and isinstance(extent, int):
+            stop: Expr = Const(start.value + (extent - start.value) // size * size)
+        else:
+            stop = Var(str(extent)) if size == 1 else Op("*", (Op("//", (Var(str(extent)), expr(size))), expr(size)))
+        if stop != start:
+            runs.append((start, stop, size))
+        start = stop
+    if start != (Var(extent) if isinstance(extent, str) else Const(extent)):
+        raise ScheduleError(f"tiles of {sizes} do not cover an extent of {extent}; add a tile of 1")
+    return tuple(runs)
