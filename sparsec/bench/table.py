@@ -18,23 +18,21 @@ def display_name(engine: str) -> str:
 
 def race_table(race: Race) -> Table:
     """One race in detail: a row for each engine."""
-    caption = f"{race.machine}\n{race.date}; errors are relative to the output's scale"
+    caption = f"{race.machine}\n{race.date}; the speed-up is sparsec's over the engine"
     for engine, reason in race.absent.items():
         caption += f"\n{display_name(engine)} did not run: {reason}"
     table = Table(title=f"{race.model}, {_threads(race.threads)}", caption=caption, caption_justify="left")
     table.add_column("engine")
-    for column in ("version", "median ms", "fastest ms", "load s", "sparsec's speed-up", "error"):
-        table.add_column(column, justify="right")
+    for column in ("median ms", "fastest ms", "speed-up", "min–max", "error"):
+        table.add_column(column, justify="right", no_wrap=True)
+    compared = race.lanes[0].engine == "sparsec"
     for lane in race.lanes:
-        table.add_row(
-            display_name(lane.engine),
-            lane.version,
-            f"{lane.seconds * 1e3:.2f}",
-            f"{lane.fastest * 1e3:.2f}",
-            f"{lane.load_seconds:.2f}",
-            _ratio(race, lane),
-            _error(race, lane),
-        )
+        speedup = spread = "–"
+        if compared and lane is not race.lanes[0]:
+            ratio = race.speedup(over=lane.engine)
+            speedup, spread = f"{ratio.median:.2f}×", f"{ratio.min:.2f}–{ratio.max:.2f}"
+        times = (f"{seconds * 1e3:.2f}" for seconds in (lane.seconds, lane.fastest))
+        table.add_row(f"{display_name(lane.engine)} {lane.version}", *times, speedup, spread, _error(race, lane))
     return table
 
 
@@ -57,13 +55,6 @@ def summary_table(races: Sequence[tuple[str, Race]], title: str) -> Table:
 
 def _threads(count: int) -> str:
     return f"{count} thread" + "s" * (count > 1)
-
-
-def _ratio(race: Race, lane: Lane) -> str:
-    if lane.engine == "sparsec" or race.lanes[0].engine != "sparsec":
-        return "–"
-    ratio = race.speedup(over=lane.engine)
-    return f"{ratio.median:.2f}× ({ratio.min:.2f}–{ratio.max:.2f})"
 
 
 def _error(race: Race, lane: Lane) -> Text:
