@@ -5,16 +5,16 @@ from collections.abc import Callable
 from tvm import tirx
 
 from sparsec.schedules.declined import Declined
-#from sparsec.schedules.fast_math import expand_math
+from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules import nests
-from sparsec.schedules.rules.groups import CpuFacts
+from sparsec.targets.target import Target
 
-Rule = Callable[[tirx.PrimFunc, CpuFacts], tirx.PrimFunc | Declined]
+Rule = Callable[[tirx.PrimFunc, Target], tirx.PrimFunc | Declined]
 
 RULES: tuple[Rule, ...] = (nests.apply,)
 
 
-def schedule(func: tirx.PrimFunc, target: CpuFacts) -> tirx.PrimFunc:
+def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     """Schedule a fused function for a CPU; every function gets a schedule.
 
     >>> scheduled = schedule(lower_group(module), target)
@@ -23,8 +23,8 @@ def schedule(func: tirx.PrimFunc, target: CpuFacts) -> tirx.PrimFunc:
     ----------
     func : PrimFunc
         A function with a global symbol, as `lower_group` or Relax's FuseTIR makes it.
-    target : CpuFacts
-        Vector width in bits, caches in bytes, number of cores.
+    target : Target
+        The processor.
 
     Returns
     -------

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any
 
 from tvm.ir import Var
 
 from sparsec.schedules.rules.axes import Axes, Axis, static
 from sparsec.schedules.rules.stages import REDUCE, Stage
+from sparsec.targets.target import Target
 
 # What a symbolic extent is taken for where only its order of magnitude matters.
 TYPICAL_EXTENT = 128
@@ -16,19 +17,6 @@ TYPICAL_EXTENT = 128
 PARALLEL_CYCLES = 40_000
 # Vectors that a tile spans at most: enough chains to hide the latency of an add, few enough to stay in registers.
 TILE_VECTORS = 4
-
-
-class CpuFacts(Protocol):
-    """What the rules need to know of a CPU: vector width in bits, caches in bytes, number of cores."""
-
-    @property
-    def vector_bits(self) -> int: ...
-    @property
-    def l1(self) -> int: ...
-    @property
-    def l2(self) -> int: ...
-    @property
-    def cores(self) -> int: ...
 
 
 def rough(extent: Any) -> int:
@@ -58,7 +46,7 @@ class Group:
         return product(rough(a.extent) for a in self.common)
 
 
-def plan_groups(func_params: Sequence[Var], axes: Axes, target: CpuFacts) -> list[Group]:
+def plan_groups(func_params: Sequence[Var], axes: Axes, target: Target) -> list[Group]:
     """Group the stages so that intermediates live in a tile, as long as enough tiles are left for all cores.
 
     A stage joins the group that reads it. The group's tile loop then keeps the axes over which every member is
@@ -92,7 +80,7 @@ def plan_groups(func_params: Sequence[Var], axes: Axes, target: CpuFacts) -> lis
     return groups[::-1]
 
 
-def _enough(common: Sequence[Axis], target: CpuFacts) -> bool:
+def _enough(common: Sequence[Axis], target: Target) -> bool:
     lanes = target.vector_bits // 32
     return product(rough(a.extent) for a in common) >= target.cores * lanes
 
@@ -109,7 +97,7 @@ def choose_vector_axis(group: Group, axes: Axes) -> Axis | None:
     return max(score, key=lambda a: score[a]) if score else None
 
 
-def choose_tile(group: Group, axes: Axes, target: CpuFacts, params: set[Var]) -> int:
+def choose_tile(group: Group, axes: Axes, target: Target, params: set[Var]) -> int:
     """The tile along the vector axis, in elements."""
     if group.vector is None:
         return 1
@@ -132,20 +120,20 @@ def choose_tile(group: Group, axes: Axes, target: CpuFacts, params: set[Var]) ->
     def fits(vectors: int) -> bool:
         tile = vectors * lanes
         busy = not is_heavy([group], axes, target) or outer * -(-extent // tile) >= target.cores
-        return tile <= extent and tile * panel <= target.l2 // 2 and busy
+        return tile <= extent and tile * panel <= target.l2_bytes // 2 and busy
 
     while vectors > 1 and not fits(vectors):
         vectors //= 2
     return vectors * lanes
 
 
-def lanes_of(group: Group, target: CpuFacts) -> int:
+def lanes_of(group: Group, target: Target) -> int:
     """Vector lanes for the widest element type of the group."""
     bits = max(a.buffer.dtype.bits for s in group.stages for a in s.accesses())
     return target.vector_bits // max(bits, 8)
 
 
-def is_heavy(groups: Sequence[Group], axes: Axes, target: CpuFacts) -> bool:
+def is_heavy(groups: Sequence[Group], axes: Axes, target: Target) -> bool:
     """Whether the work is worth a parallel launch."""
     cycles = 0
     for group in groups:

@@ -15,8 +15,9 @@ from tvm.s_tir.schedule import LoopRV
 
 from sparsec.schedules.declined import Declined
 from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, static
-from sparsec.schedules.rules.groups import CpuFacts, Group, is_heavy, lanes_of, plan_groups
+from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups
 from sparsec.schedules.rules.stages import REDUCE, inline_stages, read_stages, simplify
+from sparsec.targets.target import Target
 
 _get_realize = tvm_ffi.get_global_func("s_tir.schedule.GetSBlockRealize")
 
@@ -24,14 +25,14 @@ _get_realize = tvm_ffi.get_global_func("s_tir.schedule.GetSBlockRealize")
 STACK_BYTES = 256 << 10
 
 
-def apply(func: tirx.PrimFunc, target: CpuFacts) -> tirx.PrimFunc | Declined:
+def apply(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | Declined:
     """Schedule a function whose blocks are plain loop nests.
 
     Parameters
     ----------
     func : PrimFunc
         A fused function as Relax's FuseTIR makes it.
-    target : CpuFacts
+    target : Target
         Vector width, caches and cores.
     """
     func = simplify(func)
