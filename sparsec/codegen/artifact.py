@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +57,20 @@ class Artifact:
         header = library.with_suffix(".h")
         if header == library:
             raise ArtifactError(f"cannot write the library to {library}: that is where its header goes; try model.so")
-        with _writing(library) as new_library, _writing(header) as new_header:
-            shutil.copyfile(self._library, new_library)
-            new_library.chmod(0o777 & ~_umask())
-            new_header.write_text(self._header)
+        # The header first: whoever waits for the library then finds both.
+        new = {header: _beside(header), library: _beside(library)}
+        try:
+            new[header].write_text(self._header)
+            shutil.copyfile(self._library, new[library])
+            mode = new[library].stat().st_mode
+            new[library].chmod(mode | (mode & 0o444) >> 2)  # executable for whom it is readable
+            for final, written in new.items():
+                written.replace(final)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {library}: {error.strerror or error}") from None
+        finally:
+            for written in new.values():
+                written.unlink(missing_ok=True)
         return library
 
     def load(self, threads: int | None = None) -> Session:
@@ -71,30 +80,9 @@ class Artifact:
         return load(self._library, threads=threads)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, which takes its place on success and goes away on failure."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from None
-    new = Path(name)
-    try:
-        yield new
-        if new.suffix != ".so":
-            new.chmod(new.stat().st_mode | 0o666 & ~_umask())
-        new.replace(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path) -> Path:
+    """A name that nothing has yet, in the same folder, so that a rename is all or nothing."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def build(plan: Plan) -> Artifact:

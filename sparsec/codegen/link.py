@@ -35,7 +35,7 @@ def write_constants(constants: Sequence[np.ndarray], blob: Path) -> list[int]:
     known: dict[bytes, int] = {}
     with blob.open("wb") as file:
         for constant in constants:
-            data = memoryview(np.ascontiguousarray(constant).reshape(-1).view(np.uint8))
+            data = np.ascontiguousarray(constant).reshape(-1).view(np.uint8).data
             digest = blake2b(data, digest_size=16).digest()
             if digest not in known:
                 file.write(bytes(-file.tell() % ALIGNMENT))
@@ -93,5 +93,7 @@ def _explain(stderr: str) -> str:
         return f"kernels call {', '.join(sorted(set(missing)))}, which the runtime of an artifact does not have"
     if "NoSpaceLeft" in stderr or "No space left" in stderr:
         return "the disk is full; free some space, or set TMPDIR to a folder on another disk"
-    lines = [line for line in stderr.splitlines() if "error" in line.lower()] or stderr.splitlines()[-1:] or ["no reason"]
+    lines = (
+        [line for line in stderr.splitlines() if "error" in line.lower()] or stderr.splitlines()[-1:] or ["no reason"]
+    )
     return f"the artifact does not link: {lines[0].strip()}"

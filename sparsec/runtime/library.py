@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 import weakref
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
@@ -92,7 +91,7 @@ class Library:
 
 def _open(source: str | os.PathLike[str] | bytes) -> tuple[BinaryIO, str]:
     if isinstance(source, bytes):
-        file = tempfile.TemporaryFile(prefix="sparsec-")
+        file = os.fdopen(os.memfd_create("sparsec"), "w+b")
         file.write(source)
         file.flush()
         return file, "the artifact"

@@ -13,9 +13,9 @@ from sparsec.errors import TargetError
 class Probe:
     """Where a processor reports one extension.
 
-    On x86 it is bit `bit` of register `register` (0 to 3: eax, ebx, ecx, edx) of CPUID leaf `leaf`, subleaf `subleaf`.
-    On AArch64 it is bit `bit` of the auxiliary vector entry `leaf` (16: AT_HWCAP, 26: AT_HWCAP2). `state` is the part of
-    x86's XCR0 that the system must have set, as it then keeps the extension's registers.
+    On x86 it is bit `bit` of register `register` (0 to 3: eax, ebx, ecx, edx) of CPUID leaf `leaf`, subleaf `subleaf`;
+    `state` is the part of XCR0 that the system must have set, as it then keeps the extension's registers.
+    On AArch64 it is bit `bit` of the auxiliary vector entry `leaf` (16: AT_HWCAP, 26: AT_HWCAP2).
     """
 
     leaf: int

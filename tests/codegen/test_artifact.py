@@ -1,0 +1,191 @@
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from small_plans import affine, affine_plan, only, parallel_plan, symbolic_plan
+from tvm.script import ir as I
+from tvm.script import tirx as T
+
+import sparsec.codegen.link
+from sparsec.codegen.artifact import Artifact, build
+from sparsec.codegen.link import write_constants
+from sparsec.codegen.lower import lower
+from sparsec.codegen.plan import Step, Storage, Tensor
+from sparsec.errors import ArtifactError, TargetError
+from sparsec.runtime.elf import read_manifest
+from sparsec.targets import Target
+
+BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return build(affine_plan(BIAS))
+
+
+def readelf(*args: str) -> str:
+    return subprocess.run(["readelf", "-W", *args], capture_output=True, text=True, check=True).stdout
+
+
+def test_saved_artifact_gives_the_right_numbers(artifact: Artifact, tmp_path: Path) -> None:
+    from sparsec.runtime.session import load
+
+    x = np.random.default_rng(0).standard_normal((4, 16), dtype=np.float32)
+    np.testing.assert_array_equal(load(artifact.save(tmp_path / "model.so"))(x), affine(x, BIAS))
+
+
+def test_it_needs_the_c_library_alone(artifact: Artifact, tmp_path: Path) -> None:
+    library = artifact.save(tmp_path / "model.so")
+    needed = {line.split("[")[1].rstrip("]") for line in readelf("-d", str(library)).splitlines() if "NEEDED" in line}
+    assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}
+
+
+def test_it_exports_the_interface_alone(artifact: Artifact, tmp_path: Path) -> None:
+    library = artifact.save(tmp_path / "model.so")
+    rows = [line.split() for line in readelf("--dyn-syms", str(library)).splitlines()[4:]]
+    exported = {row[7] for row in rows if row[6] != "UND"}
+    header = (tmp_path / "model.h").read_text()
+    assert exported
+    assert all(f"{name}(" in header for name in exported)
+
+
+def test_the_header_tells_the_inputs_and_outputs(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "model.so")
+    header = (tmp_path / "model.h").read_text()
+    assert "input 0: x, float32[4, 16]" in header
+    assert "output 0: y, float32[4, 16]" in header
+
+
+def test_the_manifest_can_be_read_without_loading(artifact: Artifact, tmp_path: Path) -> None:
+    with artifact.save(tmp_path / "model.so").open("rb") as file:
+        manifest = read_manifest(file, "model.so")
+    assert manifest == json.loads(json.dumps(artifact.manifest))
+    assert manifest["model"] == "affine"
+    assert manifest["inputs"] == [{"name": "x", "dtype": "float32", "shape": [4, 16]}]
+
+
+def test_names_need_not_be_ascii_or_plain(tmp_path: Path) -> None:
+    plan = affine_plan(BIAS, manifest={"model": 'naïve "?\\ Σ'})
+    plan.tensors[0] = replace(plan.tensors[0], name='/größe "0"\n*/')
+    session = build(plan).load(threads=1)
+    assert session.inputs[0].name == '/größe "0"\n*/'
+    assert session.manifest["model"] == 'naïve "?\\ Σ'
+
+
+def test_equal_constants_are_stored_once(tmp_path: Path) -> None:
+    a, b = np.arange(100, dtype=np.float32), np.arange(7, dtype=np.int8)
+    offsets = write_constants([a, b, a.copy(), np.asfortranarray(np.ones((3, 2)))], tmp_path / "blob")
+    assert offsets == [0, 448, 0, 512]
+    blob = (tmp_path / "blob").read_bytes()
+    np.testing.assert_array_equal(np.frombuffer(blob, np.float32, 100), a)
+    assert len(blob) == 512 + 48
+
+
+def test_a_failed_save_leaves_nothing(artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        Path(str(args[1])).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sparsec.codegen.artifact.shutil.copyfile", full)
+    with pytest.raises(ArtifactError, match="cannot write .*model.so: No space left on device"):
+        artifact.save(tmp_path / "model.so")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_into_no_folder_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"cannot write .*/absent/model.so: No such file or directory"):
+        artifact.save(tmp_path / "absent" / "model.so")
+    with pytest.raises(ArtifactError, match="try model.so"):
+        artifact.save(tmp_path / "model.h")
+
+
+def test_a_saved_library_replaces_one_that_is_loaded(artifact: Artifact, tmp_path: Path) -> None:
+    from sparsec.runtime.session import load
+
+    x = np.ones((4, 16), np.float32)
+    first = load(artifact.save(tmp_path / "model.so"), threads=1)
+    second = load(build(affine_plan(BIAS * 10)).save(tmp_path / "model.so"), threads=1)
+    np.testing.assert_array_equal(first(x), affine(x, BIAS))
+    np.testing.assert_array_equal(second(x), affine(x, BIAS * 10))
+
+
+def test_umask_is_kept(artifact: Artifact, tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        library = artifact.save(tmp_path / "model.so")
+    finally:
+        os.umask(mask)
+    assert library.stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "model.h").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(("target", "machine"), [("aarch64-linux-gnu", "AArch64"), ("x86-64-v3", "X86-64")])
+def test_it_links_for_another_machine(target: str, machine: str, tmp_path: Path) -> None:
+    library = build(affine_plan(BIAS, target=target)).save(tmp_path / "model.so")
+    assert machine in readelf("-h", str(library))
+
+
+def test_an_artifact_for_another_machine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="was compiled for aarch64, and this machine is x86_64"):
+        build(affine_plan(BIAS, target="aarch64")).load()
+
+
+def test_a_processor_without_an_extension_is_refused() -> None:
+    target = Target.parse("x86-64-v2,+amx-fp16")
+    with pytest.raises(TargetError, match="this processor lacks amx-fp16, which the model was compiled for"):
+        build(affine_plan(BIAS, target=target.name)).load()
+
+
+def test_a_kernel_named_like_a_c_function_does_not_replace_it() -> None:
+    plan = affine_plan(BIAS, module=tvm.IRModule({"memcpy": only("double")["double"]}))
+    plan.steps[:] = [Step("memcpy", (0, 1), "double")]
+    x = np.ones((4, 16), np.float32)
+    np.testing.assert_array_equal(build(plan).load(threads=1)(x), x * 2)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (Step("triple", (0, 1), "s"), "step 's' \\(kernel triple\\) calls a kernel that the module does not hold"),
+        (Step("double", (0, 2, 1), "s"), "has 3 arguments, but its kernel takes 2 buffers"),
+        (Step("double", (0, 2), "s"), "expects the shape \\[4, 16\\] for 'bias' float32\\[16\\]"),
+        (Step("double", (0, 6), "s"), "expects 'y' in float32, but gets 'ids' int32\\[4, 16\\]"),
+    ],
+)
+def test_steps_must_fit_their_kernels(step: Step, message: str) -> None:
+    plan = affine_plan(BIAS, steps=[step])
+    plan.tensors.append(Tensor("ids", (4, 16), "int32", Storage("arena")))
+    with pytest.raises(ArtifactError, match=message):
+        build(plan)
+
+
+def test_a_function_that_nobody_has_is_named() -> None:
+    @I.ir_module
+    class Foreign:
+        @T.prim_func(s_tir=True)
+        def double(x: T.Buffer((4, 16), "float32"), y: T.Buffer((4, 16), "float32")):
+            for i, j in T.grid(4, 16):
+                with T.sblock("call"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    y[vi, vj] = T.call_pure_extern("float32", "fancy_function", x[vi, vj])
+
+    with pytest.raises(ArtifactError, match="kernels call fancy_function, which"):
+        build(affine_plan(BIAS, module=Foreign, steps=[Step("double", (0, 1), "s")]))
+
+
+def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparsec.codegen.link, "_LARGEST", 63)
+    with pytest.raises(ArtifactError, match="64 bytes of constants; an artifact holds at most 63"):
+        build(affine_plan(BIAS))
+
+
+def test_workspaces_are_sized_when_the_plan_is_built(tmp_path: Path) -> None:
+    plan = parallel_plan()
+    assert lower(plan.module, plan.target, tmp_path / "k.o")["exp_reversed"].workspace_bytes([[61, 512]] * 2) == 2048
+    plan = symbolic_plan()
+    assert lower(plan.module, plan.target, tmp_path / "k.o")["reverse_rows"].workspace_bytes([[10, 3]] * 2) == 128

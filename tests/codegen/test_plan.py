@@ -1,0 +1,55 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_plans import affine_plan, arena, symbolic_plan
+
+from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
+from sparsec.errors import ArtifactError
+
+BIAS = np.arange(16, dtype=np.float32)
+
+
+def with_tensor(index: int, **changes) -> Plan:
+    plan = affine_plan(BIAS)
+    plan.tensors[index] = replace(plan.tensors[index], **changes)
+    return plan
+
+
+def test_consistent_plans_pass() -> None:
+    affine_plan(BIAS).validate()
+    symbolic_plan().validate()
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (with_tensor(3, storage=Storage("arena", offset=8)), "'a' lies at byte 8, which is not a multiple of 64"),
+        (with_tensor(4, storage=Storage("arena", offset=320)), "'b' ends at byte 576 of 512 in the arena"),
+        (with_tensor(2, storage=Storage("constant", 1)), "'bias' names constant 1 of 1"),
+        (with_tensor(2, shape=(17,)), "'bias' needs 68 bytes of constant 0, which has 64"),
+        (with_tensor(3, shape=("n", 16)), "'a' has the unknown symbol 'n' in its shape"),
+        (with_tensor(3, shape=("4 +", 16)), "tensor 'a': dimension '4 \\+' is not an expression"),
+        (with_tensor(0, storage=Storage("input", 1)), "input 0 \\(x\\) is stored in"),
+        (with_tensor(3, storage=Storage("output", 0), shape=(5, 16)), "'a' is larger than the output 'y'"),
+        (affine_plan(BIAS, inputs=[9]), "input 0 names tensor 9 of 6"),
+        (affine_plan(BIAS, steps=[Step("add", (0, 7), "bad")]), "step 'bad' names tensor 7 of 6"),
+        (affine_plan(BIAS, symbols=[Symbol("n", 1, 2)]), "symbol 'n' is not a dimension of any input"),
+        (affine_plan(BIAS, symbols=[Symbol("n", 3, 2)]), "symbol 'n' has bounds 3 to 2"),
+    ],
+)
+def test_inconsistent_plans_are_refused(plan: Plan, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        plan.validate()
+
+
+def test_two_inputs_of_one_name_are_refused() -> None:
+    plan = symbolic_plan()
+    plan.tensors[1] = replace(plan.tensors[1], name="x")
+    with pytest.raises(ArtifactError, match="two inputs have the name 'x'"):
+        plan.validate()
+
+
+def test_nbytes_follows_the_symbols() -> None:
+    assert Tensor("t", ("batch*seq", 3), "int64", Storage("arena")).nbytes({"batch": 2, "seq": 5}) == 240
+    assert arena("t", 0, ()).nbytes({}) == 4
