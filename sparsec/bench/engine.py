@@ -47,8 +47,7 @@ class Engine:
         self.name, self._folder = name, folder
         self._log = (folder / f"{name}.log").open("w+")
         command = [python or sys.executable, worker.__file__, name, path, str(threads), str(folder / "inputs.npz")]
-        # The worker's folder would be its first import path, and shadow packages with the names of sparsec's modules.
-        env = environ | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(threads)}
+        env = environ | {"OMP_NUM_THREADS": str(threads)}
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=env

@@ -131,4 +131,6 @@ def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
 
 
 if __name__ == "__main__":
+    # Python puts the script's folder first on the path, where sparsec's modules would shadow packages of their names.
+    sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -1,6 +1,7 @@
 """Races: turns, ratios, comparisons of outputs, and what is said when an engine cannot run."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,30 @@ def test_an_engine_that_dies_tells_its_last_words(model, tmp_path):
 def test_an_artifact_that_does_not_load_is_an_error(model, tmp_path):
     with pytest.raises(SparsecError, match="sparsec could not run"):
         race(model, ("onnxruntime",), artifact=tmp_path / "absent.so", seconds=0.1)
+
+
+@pytest.mark.parametrize("shift, agrees", [(0.0, True), (0.1, False)])
+def test_sparsec_is_raced_first_and_its_answers_are_checked(model, tmp_path, shift, agrees):
+    (tmp_path / "sparsec.py").write_text(
+        "import numpy as np\n"
+        "def load(path, threads):\n"
+        "    assert (path, threads) == ('model.so', 2)\n"
+        "    def session(ids, mask, x, out=None):\n"
+        "        y = np.arange(12, dtype=np.float32).reshape(3, 4)[ids] * mask + x\n"
+        "        results = (y, np.maximum(y, 0) + np.float32(SHIFT))\n"
+        "        for kept, result in zip(out or (), results):\n"
+        "            kept[...] = result\n"
+        "        return results\n"
+        "    return session\n".replace("SHIFT", str(shift))
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    result = race(model, ("onnxruntime",), 2, "model.so", seconds=0.1, pythons={"sparsec": str(python)})
+    assert [done.engine for done in result.lanes] == ["sparsec", "onnxruntime"]
+    assert result.lane("sparsec").agrees is agrees
+    ratio = result.speedup(over="onnxruntime")
+    assert 0 < ratio.min <= ratio.median <= ratio.max
 
 
 def test_unknown_peer():
