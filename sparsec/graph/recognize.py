@@ -19,7 +19,7 @@ import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
-from sparsec.graph.shape import Dim, is_one, same_shape
+from sparsec.graph.shape import Dim, broadcast, is_one, same_shape
 from sparsec.graph.simplify import permute, reshape
 
 
@@ -51,7 +51,17 @@ def _matmul(graph: Graph, node: Node) -> Value | None:
         swap = (*range(right.rank - 2), right.rank - 1, right.rank - 2)
         result = _linear(graph, permute(graph, right, swap, node), _weight(graph, left), node)
         return permute(graph, result, swap, node)
-    return None
+    return _vector_product(graph, node) if min(left.rank, right.rank) == 1 else None
+
+
+def _vector_product(graph: Graph, node: Node) -> Value:
+    """A product with a vector is one with a matrix of one row or column."""
+    left, right = node.inputs
+    a = reshape(graph, left, (1, *left.shape), node) if left.rank == 1 else left
+    b = reshape(graph, right, (*right.shape, 1), node) if right.rank == 1 else right
+    shape = (*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    result = graph.add("matmul", [a, b], shape, node.attrs, dtype=node.output.dtype, before=node)
+    return reshape(graph, result, node.output.shape, node)
 
 
 def _is_matrix(value: Value) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
-from sparsec.graph.shape import is_one, same_shape
+from sparsec.graph.shape import Shape, is_one, same_shape
 
 
 def simplify(graph: Graph) -> None:
@@ -26,7 +26,7 @@ def simplify(graph: Graph) -> None:
     merge_duplicates(graph)
 
 
-def reshape(graph: Graph, value: Value, shape: tuple, before: Node) -> Value:
+def reshape(graph: Graph, value: Value, shape: Shape, before: Node | None) -> Value:
     """The value in another shape, itself where that is its shape already."""
     if same_shape(value.shape, shape):
         return value
@@ -37,7 +37,7 @@ def reshape(graph: Graph, value: Value, shape: tuple, before: Node) -> Value:
     return graph.add("reshape", [value], shape, {"shape": tuple(shape)}, before=before)
 
 
-def permute(graph: Graph, value: Value, axes: tuple[int, ...], before: Node) -> Value:
+def permute(graph: Graph, value: Value, axes: tuple[int, ...], before: Node | None) -> Value:
     """The value with its axes in another order."""
     shape = tuple(value.shape[axis] for axis in axes)
     if value.data is not None:
