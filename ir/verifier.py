@@ -79,28 +79,43 @@ class _Verifier:
         self.written: set[str] = set()
 
     def run(self) -> None:
+        self.name(self.kernel.name)
         if not self.kernel.outputs:
             self.fail("a kernel needs an output to write to")
-        for buffer in (*self.kernel.inputs, *self.kernel.outputs):
-            self.text = print_buffer(buffer)
+        buffers = (*self.kernel.inputs, *self.kernel.outputs)
+        for buffer in buffers:
+            self.at(buffer)
             self.parameter(buffer)
-        for symbol in self.kernel.symbols:
-            self.declare(symbol, Index(None))
+        symbol = Index(None)
+        for buffer in buffers:
+            self.at(buffer)
+            for dim in buffer.shape:
+                if isinstance(dim, str) and self.names.get(dim) is not symbol:
+                    self.declare(dim, symbol)
         self.line = print_header(self.kernel).count("\n") + 1
         self.body(self.kernel.body)
         for buffer in self.kernel.outputs:
+            self.at(buffer)
             if buffer.name not in self.written:
-                self.line, self.text = 1, print_buffer(buffer)
                 self.fail("nothing is ever assigned to this output")
+
+    def at(self, buffer: Buffer) -> None:
+        """Place what is found in the line of a parameter."""
+        self.text = print_buffer(buffer)
+        lines = print_header(self.kernel).split("\n")
+        self.line = next(number for number, line in enumerate(lines, 1) if self.text in line)
 
     def fail(self, problem: str) -> NoReturn:
         raise KernelError(f"Kernel {self.kernel.name}, line {self.line}, `{self.text}`: {problem}.")
 
     # -- names -----------------------------------------------------------------------------------------------------
 
-    def declare(self, name: str, what: Buffer | Tile | Index) -> None:
+    def name(self, name: str) -> None:
         if not (name.isascii() and name.isidentifier()) or name in KEYWORDS:
             self.fail(f"{name!r} cannot be a name")
+
+    def declare(self, name: str, what: Buffer | Tile | Index) -> None:
+        self.name(name)
         if name in self.names:
             self.fail(f"{name} is already in use; rename one of the two")
         self.names[name] = what
