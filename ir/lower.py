@@ -8,8 +8,8 @@ though the loops around them have bounds that are read from memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,7 @@ class _Lowering:
         self.pending: list[_Pending] = []
         self.gathers = {b.name: g for b in kernel.inputs if b.layout and (g := find_gather(kernel, b.name))}
         self.names: dict[str, int] = {}
+        self.depth = 0  # how many tiles are open
 
     # -- the function ----------------------------------------------------------------------------------------------
 
@@ -143,33 +144,36 @@ class _Lowering:
             else:
                 self._assign((), stmt)
 
+    @contextmanager
+    def _scope(self) -> Iterator[ExitStack]:
+        """Hold the frames opened inside, and forget at the end what they bound."""
+        saved = dict(self.values), {name: dict(found) for name, found in self.cursors.items()}, self.pending
+        self.pending = list(self.pending)
+        with ExitStack() as frames:
+            yield frames
+        self.values, self.cursors, self.pending = saved
+
     def _for(self, stmt: For) -> None:
         lanes = self._lanes(stmt)
-        if lanes is not None:
-            self._assign(*lanes)
-            return
-        saved = dict(self.values), {name: dict(cursors) for name, cursors in self.cursors.items()}, list(self.pending)
-        with ExitStack() as frames:
+        with self._scope() as frames:
+            if lanes is not None:
+                if self.pending:
+                    self._enter_block("step", frames)
+                self._assign(*lanes)
+                return
             self._open(stmt, frames)
-            if self._inside_tile:
+            if self.depth:
                 self._enter_block("step", frames)
             self._body(stmt.body)
-        self.values, self.cursors, self.pending = saved
 
     def _tile(self, stmt: Tile) -> None:
-        saved = dict(self.values), {name: dict(cursors) for name, cursors in self.cursors.items()}, list(self.pending)
-        with ExitStack() as frames:
+        with self._scope() as frames:
             self._enter_block("tile", frames)
             self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope="local")
-            self._tile_depth = getattr(self, "_tile_depth", 0) + 1
+            self.depth += 1
             self._body(stmt.body)
-            self._tile_depth -= 1
+            self.depth -= 1
         del self.handles[stmt.name]
-        self.values, self.cursors, self.pending = saved
-
-    @property
-    def _inside_tile(self) -> bool:
-        return getattr(self, "_tile_depth", 0) > 0
 
     def _if(self, stmt: If) -> None:
         with T.If(self._expr(stmt.condition)), T.Then():
@@ -196,8 +200,7 @@ class _Lowering:
         return isinstance(self._level(axis), Dense)
 
     def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
-        saved = dict(self.values), {name: dict(cursors) for name, cursors in self.cursors.items()}
-        with ExitStack() as frames:
+        with self._scope() as frames:
             loops = []
             for axis in axes:
                 extent = self._extent(axis)
@@ -216,11 +219,12 @@ class _Lowering:
             if stmt.accumulate:
                 value = target[tuple(indices)] + value
             T.buffer_store(target, value, indices)
-        self.values, self.cursors = saved
 
     def _name(self, stmt: Assign) -> str:
         local = stmt.target.buffer not in self.kernel.buffers
         name = "update" if stmt.accumulate else "init" if local else "finish"
+        if not local and isinstance(stmt.value, Const):
+            name = "clear"
         count = self.names[name] = self.names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
 
@@ -233,7 +237,8 @@ class _Lowering:
             total: Any = 1
             for extent in extents:
                 total = total * extent
-            flat = frames.enter_context(T.parallel(total))
+            serial = isinstance(total, int) and total == 1
+            flat = frames.enter_context(T.serial(1) if serial else T.parallel(total))
             for position, axis in enumerate(stmt.axes):
                 inner: Any = 1
                 for extent in extents[position + 1 :]:

@@ -1,9 +1,10 @@
 """Products: the one operator that every layer with weights comes down to, and its kernels.
 
-    Y[b, scatter(i) + m] = epilogue(Σ_k W[i, k] · X[b, gather(k) + m])
+    Y[y(b, i, m)] = epilogue(Σ_k W[i, k] · X[x(b, k, m)])
 
-A linear layer gathers `k * columns`. A convolution over planar images gathers the offset of its tap `(c, r, s)`, and a
-grouped or depthwise one is the same with a block-diagonal `W`. An attention product has an activation as `W`.
+A linear layer reads `X[b, k * columns + m]`. A convolution over padded images reads the pixel of its tap, `k` being
+`(c, r, s)` and `m` running over all pixels of an image, and a grouped or depthwise one is the same with a
+block-diagonal `W`. An attention product has an activation as `W`.
 """
 
 from __future__ import annotations
@@ -46,27 +47,36 @@ class Product:
     Parameters
     ----------
     weight : `[rows, depth]`, packed in a layout, or an activation of any shape
+    x_index, y_index : where `X[k, m]` and `Y[i, m]` are; a sum with `m` alone in the last dimension, so that tiles of
+        columns are vectors
+    batch, rows, depth, columns : extents
     weight_index : for an activation, where `W[i, k]` is
-    x, y : `[batch, flat]`
-    gather : offset of depth `k` in a batch of `x`
-    scatter : offset of row `i` in a batch of `y`
-    rows, depth, columns : extents; columns may be symbolic
+    operands : what the epilogue reads
     epilogue : the result, over `acc` and loads from `operands`
+    valid : int32 `[columns]`, 0 where the result is replaced by zero
+    cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to zero
     """
 
     name: str
     weight: Buffer
     x: Buffer
     y: Buffer
-    gather: Expr
-    scatter: Expr
+    x_index: tuple[Expr, ...]
+    y_index: tuple[Expr, ...]
     batch: int | str
-    rows: int
+    rows: int | str
     depth: int | str
     columns: int | str
     weight_index: tuple[Expr, ...] = ()
     operands: tuple[Buffer, ...] = ()
     epilogue: Expr = SUM
+    valid: Buffer | None = None
+    cleared: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """What the kernel reads, in the order of its parameters."""
+        return (self.weight, self.x, *self.operands, *((self.valid,) if self.valid else ()))
 
 
 Run = tuple[Expr, Expr, int]  # from, to, step: the equal tiles of one size along an axis
@@ -92,7 +102,8 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
         body = tuple(_packed(product, columns) for columns in tiling.columns)
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
-    return Kernel(product.name, (product.weight, product.x, *product.operands), (product.y,), body)
+    body += tuple(_clear(product, run) for run in product.cleared)
+    return Kernel(product.name, product.inputs, (product.y,), body)
 
 
 def _packed(product: Product, columns: Run) -> Stmt:
@@ -102,7 +113,7 @@ def _packed(product: Product, columns: Run) -> Stmt:
     inside them. Depth digits outside the tile block the depth: the sum rests in Y between their iterations.
     """
     layout = product.weight.layout
-    assert layout is not None and isinstance(product.depth, int)
+    assert layout is not None and isinstance(product.depth, int) and isinstance(product.rows, int)
     name, width = product.weight.name, columns[2]
     row_dim, depth_dim = layout.dims
     dims = [digit.dim for digit, _ in layout.levels]
@@ -114,8 +125,8 @@ def _packed(product: Product, columns: Run) -> Stmt:
     lanes: tuple[Axis, ...] = (*walks[last_depth + 1 :], Range("v", Const(0), Const(width)))
     acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
     row, column = Coordinate(name, row_dim), COLUMN + Var("v")
-    x = Load(product.x.name, (BATCH, substitute(product.gather, {"k": Coordinate(name, depth_dim)}) + column))
-    y = Load(product.y.name, (BATCH, substitute(product.scatter, {"i": row}) + column))
+    x = _at(product.x, product.x_index, {"k": Coordinate(name, depth_dim), "m": column})
+    y = _at(product.y, product.y_index, {"i": row, "m": column})
 
     init: Expr = Const(0.0)
     result = _result(product, acc, row, column)
@@ -152,9 +163,9 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
     lanes = (Range("r", Const(0), Const(rows[2])), Range("v", Const(0), Const(columns[2])))
     acc = Load("acc", (Var("r"), Var("v")))
     row, column = ROW + Var("r"), COLUMN + Var("v")
-    weight = Load(product.weight.name, tuple(substitute(index, {"i": row}) for index in product.weight_index))
-    x = Load(product.x.name, (BATCH, product.gather + column))
-    y = Load(product.y.name, (BATCH, substitute(product.scatter, {"i": row}) + column))
+    weight = _at(product.weight, product.weight_index, {"i": row})
+    x = _at(product.x, product.x_index, {"m": column})
+    y = _at(product.y, product.y_index, {"i": row, "m": column})
     tile = Tile(
         "acc",
         product.y.dtype,
@@ -172,8 +183,23 @@ def _outer(product: Product, columns: Run) -> tuple[Axis, ...]:
     return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
 
 
+def _clear(product: Product, run: tuple[int, int]) -> Stmt:
+    """Set a run of every row to zero."""
+    start, stop = run
+    y = _at(product.y, product.y_index, {"m": Var("v") + start})
+    nest = (Range("b", Const(0), _dim(product.batch)), Range("i", Const(0), _dim(product.rows)))
+    return For(nest, (For((Range("v", Const(0), Const(stop - start)),), (Assign(y, Const(0.0)),)),), parallel=True)
+
+
+def _at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> Load:
+    return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
+
+
 def _result(product: Product, acc: Expr, row: Expr, column: Expr) -> Expr:
-    return substitute(product.epilogue, {"acc": acc, "i": row, "m": column})
+    result = substitute(product.epilogue, {"acc": acc, "i": row, "m": column})
+    if product.valid is not None:
+        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, 0.0)
+    return result
 
 
 def _independent(layout: Layout, split: int) -> int:
