@@ -1,21 +1,18 @@
 """From an ONNX model to Relax: close shapes, fold, rewrite, then TVM's importer with names kept."""
 
 import re
-from typing import Any
-
 import onnx
-import onnx.inliner
 import onnx.version_converter
 import onnxsim
 import tvm
-from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from sparsec.errors import UnsupportedError
-from sparsec.frontends.layers import first_line, silence, trace_layers
+from sparsec.frontends.layers import Bounds, first_line, silence, trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_read import densify
-from sparsec.frontends.onnx_rewrites import rewrite
+from sparsec.frontends.onnx_rewrites import inline_functions, rewrite
+from sparsec.frontends.relax_importer import RelaxImporter
 from sparsec.frontends.shapes import Range, Shapes, StatedDim, bind_shapes
 
 OLDEST_OPSET = 13
@@ -30,15 +27,17 @@ def import_onnx(source: onnx.ModelProto, shapes: Shapes | None) -> Imported:
     _drop_initializer_inputs(model.graph)
     dims, symbols = bind_shapes({value.name: _stated_dims(value) for value in model.graph.input}, shapes)
     _set_shapes(model.graph, dims)
-    model = rewrite(_simplify(_upgrade(model)))
+    model = _upgrade(model)
+    _name_outputs(model.graph)
+    model = rewrite(_simplify(inline_functions(model)))
     names = _name_nodes(model.graph)
     _check_operators(model, names)
     return _import(model, dims, symbols, names)
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the standard operator set."""
-    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    """The version of the standard operator set, 0 in a model that uses none of it."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
 def _drop_initializer_inputs(graph: onnx.GraphProto) -> None:
@@ -71,17 +70,15 @@ def _set_shapes(graph: onnx.GraphProto, dims: dict[str, list[int | str]]) -> Non
         value.type.tensor_type.shape.SetInParent()
     del graph.value_info[:]
     for output in graph.output:
-        if output.type.HasField("tensor_type"):
-            output.type.tensor_type.ClearField("shape")
+        for dim in output.type.tensor_type.shape.dim:
+            dim.Clear()
 
 
 def _upgrade(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Inline functions, and bring models of older operator sets to `OLDEST_OPSET`."""
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    """Bring models of older operator sets to `OLDEST_OPSET`."""
     model.ir_version = max(model.ir_version, 8)
     opset = opset_of(model)
-    if opset >= OLDEST_OPSET:
+    if opset >= OLDEST_OPSET or not opset:
         return model
     try:
         return onnx.version_converter.convert_version(model, OLDEST_OPSET)
@@ -104,11 +101,17 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     return simplified
 
 
+def _name_outputs(graph: onnx.GraphProto) -> None:
+    """A node without a name is known by its output; onnxsim keeps names."""
+    for node in graph.node:
+        node.name = node.name or f"{node.op_type}({', '.join(filter(None, node.output))})"
+
+
 def _name_nodes(graph: onnx.GraphProto) -> dict[str, str]:
     """Give every node a name of its own, and map it to the name that the user knows."""
     known: dict[str, str] = {}
     for node in graph.node:
-        given = node.name or f"{node.op_type}({node.output[0]})"
+        given = node.name or node.op_type
         stem = unique = re.sub(r"\W+", "_", given).strip("_") or node.op_type
         count = 0
         while unique in known:
@@ -133,49 +136,11 @@ def _check_operators(model: onnx.ModelProto, names: dict[str, str]) -> None:
         )
 
 
-class _Importer(onnx_frontend.ONNXGraphImporter):
-    """TVM's importer, with the result of every node bound to a variable named after the node."""
-
-    def __init__(self, shapes: dict[str, list[Any]], names: dict[str, str]) -> None:
-        super().__init__(shapes, "float32")
-        self.names = names
-        self.named: dict[str, str] = {}
-
-    def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
-        node = attrs["tvm_custom"]["name"]
-        try:
-            return self._bind(super()._convert_operator(op_name, inputs, attrs, opset), node)
-        except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
-            shapes = ", ".join(_describe(value) for value in inputs)
-            raise UnsupportedError(
-                f"node {self.names[node]!r}: operator {op_name} of operator set {opset} on ({shapes}) "
-                f"is not supported: {first_line(err)}"
-            ) from err
-
-    def _bind(self, expr: Any, node: str) -> Any:
-        if isinstance(expr, relax.Tuple):
-            return relax.Tuple([self._bind(field, node) for field in expr.fields])
-        if not isinstance(expr, tvm.ir.Call) or not isinstance(expr.ty, relax.TensorType | relax.TupleType):
-            return expr
-        var = self.bb.emit(expr, name_hint=node)
-        self.named[var.name] = node
-        return var
-
-
-def _describe(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, relax.ShapeExpr):
-        return f"shape {list(value.values)}"
-    return re.sub(r"^R\.\w+", "", str(getattr(value, "ty", value))).replace("\n", " ")
-
-
 def _import(
     model: onnx.ModelProto, dims: dict[str, list[int | str]], symbols: dict[str, Range], names: dict[str, str]
 ) -> Imported:
-    variables = {name: tvm.tirx.Var(name, "int64") for name in symbols}
-    shapes = {name: [variables.get(dim, dim) for dim in axes] for name, axes in dims.items()}
-    importer = _Importer(shapes, names)
+    bounds = Bounds(symbols)
+    importer = RelaxImporter({name: bounds.shape(axes) for name, axes in dims.items()}, bounds, names)
     with silence():
         module = importer.from_onnx(model.graph, opset_of(model))
     return Imported(
@@ -183,5 +148,5 @@ def _import(
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
         symbols=symbols,
-        layers=trace_layers(module, {var: names[node] for var, node in importer.named.items()}),
+        layers=trace_layers(module, importer.named),
     )

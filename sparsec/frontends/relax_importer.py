@@ -1,0 +1,93 @@
+"""TVM's ONNX importer, node by node: shape arithmetic folded, results named after their nodes, failures explained."""
+
+import re
+from typing import Any
+
+import onnx
+import tvm
+from tvm import relax
+from tvm.relax.frontend.onnx import onnx_frontend
+
+from sparsec.errors import UnsupportedError
+from sparsec.frontends.layers import Bounds, first_line
+from sparsec.frontends.shape_values import SHAPE_OPERATORS, evaluate_shape, from_expr, to_expr
+
+_TAKES_SHAPES = {"Reshape", "Resize", "ConstantOfShape", "Slice", "Expand"}
+"""Operators whose converters want a shape as a `ShapeExpr`; to all others it is an int64 tensor."""
+
+
+class RelaxImporter(onnx_frontend.ONNXGraphImporter):
+    """Turns a graph into Relax.
+
+    Parameters
+    ----------
+    shapes : dict
+        Input to its sizes and symbolic variables.
+    bounds : Bounds
+        Ranges of the symbolic variables.
+    names : dict
+        Unique node name to the name that the user knows.
+    """
+
+    def __init__(self, shapes: dict[str, list[Any]], bounds: Bounds, names: dict[str, str]) -> None:
+        super().__init__(shapes, "float32")
+        self.bounds = bounds
+        self.names = names
+        self.named: dict[str, str] = {}
+        """Variables that hold the result of a node, and the user's name of that node."""
+
+    def _construct_nodes(self, graph: onnx.GraphProto) -> None:
+        for node in graph.node:
+            try:
+                self._construct_node(node)
+            except UnsupportedError:
+                raise
+            except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
+                self.bb._end_block()  # or the builder complains when it is freed
+                raise self._unsupported(node, first_line(err)) from err
+
+    def _construct_node(self, node: onnx.NodeProto) -> None:
+        inputs = [self._nodes[name] if name else None for name in node.input]
+        if node.op_type in SHAPE_OPERATORS:
+            values = [from_expr(value, node.op_type == "Shape") for value in inputs]
+            if (shape := evaluate_shape(node, values, self.bounds)) is not None:
+                self._nodes[node.output[0]] = to_expr(shape)
+                return
+        if node.op_type not in _TAKES_SHAPES:
+            self._nodes.update({n: self._as_tensor(v) for n, v in zip(node.input, inputs, strict=True) if n})
+        super()._construct_nodes(onnx.GraphProto(node=[node]))
+        for output in filter(None, node.output):
+            self._nodes[output] = self._bind(self._nodes[output], node.name)
+
+    def _as_tensor(self, value: Any) -> Any:
+        if tvm.ir.is_prim_expr(value):
+            scalar = self.bb.emit(relax.op.shape_to_tensor(relax.ShapeExpr([value])))
+            return self.bb.emit(relax.op.reshape(scalar, []))
+        if isinstance(value, relax.ShapeExpr):
+            return self.bb.emit(relax.op.shape_to_tensor(value))
+        return value
+
+    def _bind(self, expr: Any, node: str) -> Any:
+        """Bind a result to a variable named after its node, its shape simplified with the ranges of the symbols."""
+        if not isinstance(expr, tvm.ir.Call) or not isinstance(expr.ty, relax.TensorType):
+            return expr
+        var = self.bounds.bind(self.bb, expr, node)
+        self.named[var.name] = self.names[node]
+        return var
+
+    def _unsupported(self, node: onnx.NodeProto, reason: str) -> UnsupportedError:
+        shapes = ", ".join(_describe(self._nodes[name]) if name else "-" for name in node.input)
+        domain = f"{node.domain}." if node.domain else ""
+        return UnsupportedError(
+            f"node {self.names[node.name]!r}: operator {domain}{node.op_type} of operator set {self.opset} on ({shapes}) "
+            f"is not supported: {reason}"
+        )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, relax.ShapeExpr):
+        return f"shape {list(value.values)}"
+    if isinstance(getattr(value, "ty", None), relax.TensorType) and value.ty.shape is not None:
+        sizes = (size.value if isinstance(size, tvm.tirx.IntImm) else size for size in value.ty.shape)
+        return f"{value.ty.dtype}[{', '.join(map(str, sizes))}]"
+    return re.sub(r"\s+", " ", str(getattr(value, "ty", value)))
