@@ -146,6 +146,11 @@ def _rational(x: Expr, numerator: Sequence[float], denominator: Sequence[float],
     return _let(_clip(x, -limit, limit), ratio, "x")
 
 
+def rsqrt(x: Expr) -> Expr:
+    """1 / √x; TVM vectorises the square root, but not its reciprocal."""
+    return tirx.const(1, x.ty.dtype) / tirx.sqrt(x)
+
+
 def tanh(x: Expr) -> Expr:
     """A rational function of degree 9 over 8."""
     return _rational(x, *_TANH)
@@ -220,6 +225,7 @@ _EXPANSIONS: dict[str, Callable[..., Expr]] = {
     "tirx.exp": exp,
     "tirx.exp2": exp2,
     "tirx.erf": erf,
+    "tirx.rsqrt": rsqrt,
     "tirx.tanh": tanh,
     "tirx.sigmoid": sigmoid,
     "tirx.log": log,

@@ -167,6 +167,10 @@ class Axes:
         row = self._row(access)
         return self.axis_of[row[-1]] if row and row[-1] is not None else None
 
+    def footprint(self, access: Access) -> list[Axis]:
+        """The axes over which the elements of an access spread."""
+        return list(dict.fromkeys(self.axis_of[m] for m in self._row(access) if m is not None))
+
     def is_opaque(self, axis: Axis) -> bool:
         return any(m in self._opaque_ids for m in axis.members)
 
@@ -261,6 +265,7 @@ class Rewriter:
         # The stores come first: they declare the intermediates that loads refer to.
         init = None if stage.block.init is None else convert(stage.block.init)
         body = convert(stage.block.body)
+        body = share_reciprocals(body, set(fresh.values()), self._params)
         for axis, kind in kinds.items():
             if kind == REDUCE and self.ragged(axis):
                 start = fresh[axis] // self.tiles[axis] * self.tiles[axis]
@@ -285,6 +290,24 @@ class Rewriter:
                 shape.append(self.size(self.axes.axis_of[member]))
         self._buffers[old] = tirx.decl_buffer(shape or [_one()], old.dtype, old.name, scope=old.scope())
         return self._buffers[old]
+
+
+def share_reciprocals(body: tirx.Stmt, axes: set[Var], params: set[Var]) -> tirx.Stmt:
+    """Multiply by the reciprocal of what a reduction left for a whole row or column.
+
+    LLVM moves the one division out of the loop; a division per element would take longer than an exponential. The
+    result differs from the quotient by at most one rounding. Divisors from outside stay, since quantisers divide by them.
+    """
+
+    def convert(div: tirx.Div) -> Any:
+        seen: set[Var] = set()
+        sources: set[Var] = set()
+        tvm_ffi.structural_walk(div.b, [(Var, seen.add), (TensorLoad, lambda n: sources.add(n.source))])
+        if str(div.ty.dtype) == "float32" and sources and not sources & params and axes - seen:
+            return div.a * (tirx.const(1, "float32") / div.b)
+        return div
+
+    return tvm_ffi.structural_map(body, (tirx.Div, convert), order="post")
 
 
 def guard(body: tirx.Stmt, valid: Any) -> tirx.Stmt:

@@ -89,10 +89,10 @@ def choose_vector_axis(group: Group, axes: Axes) -> Axis | None:
     """The axis along which most elements of the group lie contiguous in memory."""
     score: dict[Axis, int] = {}
     for stage in group.stages:
-        volume = product(rough(a.extent) for a in axes.of_stage(stage))
         for access in stage.accesses():
             axis = axes.innermost(access)
             if axis is not None:
+                volume = product(rough(a.extent) for a in axes.footprint(access))
                 score[axis] = score.get(axis, 0) + volume * (2 if access.store else 1)
     return max(score, key=lambda a: score[a]) if score else None
 
@@ -135,6 +135,8 @@ def lanes_of(group: Group, target: Target) -> int:
 
 def is_heavy(groups: Sequence[Group], axes: Axes, target: Target) -> bool:
     """Whether the work is worth a parallel launch."""
+    if target.cores == 1:
+        return False
     cycles = 0
     for group in groups:
         for stage in group.stages:

@@ -14,15 +14,12 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import LoopRV
 
 from sparsec.schedules.declined import Declined
-from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, static
+from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter
 from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups
 from sparsec.schedules.rules.stages import REDUCE, inline_stages, read_stages, simplify
 from sparsec.targets.target import Target
 
 _get_realize = tvm_ffi.get_global_func("s_tir.schedule.GetSBlockRealize")
-
-# Intermediates of a tile live on the stack up to this size, in bytes.
-STACK_BYTES = 256 << 10
 
 
 def apply(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | Declined:
@@ -78,7 +75,6 @@ class _Nest:
                 sch.compute_at(sch.get_sblock(name), tile, preserve_unit_loops=True)
             if self.parallel:
                 sch.parallel(tile)
-        self._keep_near(tile is not None)
         depth = 0 if tile is None else 1
         reductions = [(name, self._inside(name, depth)) for name in self.order]
         for name, loop in reductions:
@@ -157,24 +153,6 @@ class _Nest:
             return next(n for n, it in enumerate(block.iter_vars) if it.var.same_as(lane))
         loops = self.loops[name]
         return next((n for n, x in enumerate(loops) if x.axis is self.group.vector and not x.reduce), None)
-
-    def _keep_near(self, tiled: bool) -> None:
-        """Place what stays inside the tile on the stack, where LLVM turns the small ones into registers."""
-        sch, group = self.sch, self.group
-        for name in self.order[:-1]:
-            if name in self.partial:
-                elements = self.lanes
-            else:
-                elements = 1
-                for loop in self.loops[name]:
-                    if loop.axis is group.vector and tiled and loop.axis in group.common:
-                        elements *= group.tile
-                    elif not (loop.reduce or (tiled and loop.axis in group.common)):
-                        elements *= static(loop.extent) or STACK_BYTES
-            block = sch.get_sblock(name)
-            for n, region in enumerate(sch.get(block).writes):
-                if elements * region.source.dtype.bits <= 8 * STACK_BYTES:
-                    sch.set_scope(block, n, "local")
 
 
 def _uses(expr: Any, var: Var) -> bool:
