@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import tvm
 from torch.utils import _pytree as pytree
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from sparsec.errors import ModelError, UnsupportedError
-from sparsec.frontends.layers import first_line, silence, trace_layers
+from sparsec.frontends.layers import Bounds, first_line, silence, trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.shapes import Dim, Range, Shapes, StatedDim, bind_shapes
+from sparsec.frontends.torch_decompositions import decompositions
 
 
 def import_torch(
@@ -140,8 +140,10 @@ def _finite_ranges(
 class _Importer(ExportedProgramImporter):
     """TVM's importer, which remembers which node of the program every variable came from."""
 
-    def __init__(self) -> None:
+    def __init__(self, dims: dict[str, list[int | str]], bounds: Bounds) -> None:
         super().__init__()
+        self.dims = dims
+        self.bounds = bounds
         self.named: dict[str, str] = {}
         self.convert_map = {op: self._traced(op, convert) for op, convert in self.convert_map.items()}
 
@@ -151,13 +153,25 @@ class _Importer(ExportedProgramImporter):
             try:
                 result = convert(node)
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
+                self.block_builder._end_block()  # or the builder complains when it is freed
                 raise UnsupportedError(f"node {layer!r}: operator {op} is not supported: {first_line(err)}") from err
-            for value in pytree.tree_leaves(result):
-                if isinstance(value, relax.Var):
-                    self.named.setdefault(value.name, layer)
-            return result
+            return pytree.tree_map(lambda value: self._bind(value, layer), result)
 
         return convert_traced
+
+    def _bind(self, value: Any, layer: str) -> Any:
+        if not isinstance(value, relax.Var):
+            return value
+        var = self.bounds.bind(self.block_builder, value)
+        self.named.setdefault(var.name, layer)
+        return var
+
+    def create_input_vars(self, exported_program: torch.export.ExportedProgram) -> tuple[Any, Any, dict[str, Any]]:
+        """Give the inputs the sizes and symbols of ``dims`` in place of those of the export."""
+        constants, inputs, _ = super().create_input_vars(exported_program)
+        for name, axes in self.dims.items():
+            inputs[name] = relax.Var(name, relax.TensorType(self.bounds.shape(axes), inputs[name].ty.dtype))
+        return constants, inputs, {}
 
     def _check_unsupported_func_type(self, nodes: Any) -> None:
         for node in nodes:
@@ -178,17 +192,15 @@ def _layer_of(node: Any) -> str:
 def _import(
     program: torch.export.ExportedProgram, dims: dict[str, list[int | str]], symbols: dict[str, Range]
 ) -> Imported:
-    importer = _Importer()
+    importer = _Importer(dims, Bounds(symbols))
     with silence():
         module = importer.from_exported_program(
-            program.run_decompositions(),
+            program.run_decompositions(decompositions()),
             keep_params_as_input=False,
             unwrap_unit_return_tuple=True,
             no_bind_return_tuple=False,
             custom_convert_map=None,
         )
-    function = _name_symbols(module["main"], dims, symbols)
-    module = tvm.IRModule({"main": function})
     return Imported(
         module=module,
         inputs=tuple(dims),
@@ -196,17 +208,6 @@ def _import(
         symbols=symbols,
         layers=trace_layers(module, importer.named),
     )
-
-
-def _name_symbols(function: Any, dims: dict[str, list[int | str]], symbols: dict[str, Range]) -> Any:
-    """Replace the symbols of the export by those of the shapes, or by sizes where the shapes close them."""
-    variables = {name: tvm.tirx.Var(name, "int64") for name in symbols}
-    binding = {}
-    for parameter, axes in zip(function.params, dims.values(), strict=True):
-        for size, dim in zip(parameter.ty.shape, axes, strict=True):
-            if isinstance(size, tvm.tirx.Var):
-                binding[size] = variables.get(dim, dim)
-    return function.without_attr("tir_var_lower_bound").without_attr("tir_var_upper_bound").bind_symbolic_vars(binding)
 
 
 def _output_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
