@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
+import itertools
 import os
 import weakref
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
@@ -61,23 +63,18 @@ class TensorInfo:
 
 
 class Library:
-    """A loaded artifact. It is closed when the last reference to it goes away."""
+    """A loaded artifact. It is unloaded when the last reference to it goes away."""
 
     def __init__(self, source: str | os.PathLike[str] | bytes) -> None:
         file, name = _open(source)
-        try:
+        with file:
             self.manifest = read_manifest(file, name)
             check_machine(file, name)
-            # The system takes a path that it has loaded before for the same library, even if the file was replaced.
-            # This path is new for as long as the file is open.
-            self.c = ctypes.CDLL(f"/proc/self/fd/{file.fileno()}")
-        except OSError as error:
-            file.close()
-            raise ArtifactError(f"{name} cannot be loaded: {error}") from None
-        except ArtifactError:
-            file.close()
-            raise
-        self._finalizer = weakref.finalize(self, _close, self.c._handle, file)
+            try:
+                self.c = ctypes.CDLL(_new_path(file))
+            except OSError as error:
+                raise ArtifactError(f"{name} cannot be loaded: {error}") from None
+        self._finalizer = weakref.finalize(self, _ctypes.dlclose, self.c._handle)
         for function, (result, arguments) in _FUNCTIONS.items():
             getattr(self.c, function).restype = result
             getattr(self.c, function).argtypes = arguments
@@ -101,11 +98,17 @@ def _open(source: str | os.PathLike[str] | bytes) -> tuple[BinaryIO, str]:
         raise ArtifactError(f"cannot open {os.fspath(source)}: {error.strerror}") from None
 
 
-def _close(handle: int, file: BinaryIO) -> None:
-    import _ctypes
+_loads = itertools.count()
 
-    _ctypes.dlclose(handle)
-    file.close()
+
+def _new_path(file: BinaryIO) -> str:
+    """A path to an open file that was never used before.
+
+    The system takes a path that it has seen for the library that it found there then, even if the file was replaced. So
+    the number of this load is written into the path, a `.` for each binary one and nothing for each zero.
+    """
+    digits = "".join("/." if digit == "1" else "//" for digit in f"{next(_loads):b}")
+    return f"/proc/self/fd{digits}/{file.fileno()}"
 
 
 def _info(pointer: Any) -> TensorInfo:

@@ -1,6 +1,9 @@
-/* The pool forks and joins once for each parallel loop, many times in a millisecond: workers spin for a while before
- * they sleep, and the caller spins until they are done. Threads are not pinned: the process has other work that only
- * the scheduler knows, and two contexts pinned to the same cores would halve each other's speed. */
+/* The pool forks and joins once for each parallel loop, many times in a millisecond. Workers spin for a while before
+ * they sleep, and the caller works too. Tasks are claimed one by one and a loop is over when its tasks are done, not when
+ * every worker has come by: where other programs hold a processor, the threads that do run take over the work.
+ *
+ * Threads are not pinned: the process has other work that only the scheduler knows, and two contexts pinned to the same
+ * cores would halve each other's speed. */
 #define _GNU_SOURCE
 #include "sparsec_threads.h"
 
@@ -12,7 +15,11 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { CACHE_LINE = 64, SPIN_NANOSECONDS = 100000 };
+enum {
+  CACHE_LINE = 64,
+  SPIN_NANOSECONDS = 100000,
+  TASKS_PER_THREAD = 4, /* so that one slow thread does not hold up the others */
+};
 
 /* These three are TVM's (c_backend_api.h). */
 typedef struct {
@@ -23,23 +30,22 @@ typedef int (*parallel_task)(int task, TVMParallelGroupEnv *env, void *data);
 
 typedef struct {
   _Alignas(CACHE_LINE) sparsec_pool *pool;
-  int index;
   pthread_t handle;
+  int in_task;
   char *workspace; /* a stack */
   size_t workspace_bytes, workspace_used;
 } worker;
 
 struct sparsec_pool {
-  /* The job: written by the caller, read by workers after they see a new epoch. */
+  /* The job. Who has claimed one of its tasks may read it: it does not change before all its tasks are done. */
   parallel_task task;
   void *data;
   TVMParallelGroupEnv env;
-  _Alignas(CACHE_LINE) atomic_uint epoch;
-  _Alignas(CACHE_LINE) atomic_int running;
-  _Alignas(CACHE_LINE) atomic_int arrived; /* at the barrier */
-  atomic_uint barrier_phase;
-  _Alignas(CACHE_LINE) atomic_int sleepers;
+  /* The number of the job (32 bits), how many tasks it has (16) and the next one to claim (16). */
+  _Alignas(CACHE_LINE) atomic_uint_least64_t ticket;
+  _Alignas(CACHE_LINE) atomic_int done;
   atomic_int failed;
+  _Alignas(CACHE_LINE) atomic_int sleepers;
   atomic_bool stop;
   atomic_flag error_written;
   char error[256];
@@ -65,86 +71,91 @@ static uint64_t nanoseconds(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Spins until *counter differs from `old`; gives up after SPIN_NANOSECONDS. */
-static int spin_while(atomic_uint *counter, unsigned old) {
+static uint32_t current_job(sparsec_pool *pool) {
+  return (uint32_t)(atomic_load_explicit(&pool->ticket, memory_order_acquire) >> 32);
+}
+
+/* Spins until there is another job than `seen`; gives up after SPIN_NANOSECONDS. */
+static int spin_for_job(sparsec_pool *pool, uint32_t seen) {
   uint64_t start = nanoseconds();
   do {
     for (int i = 0; i < 64; i++) {
-      if (atomic_load_explicit(counter, memory_order_acquire) != old) return 1;
+      if (current_job(pool) != seen) return 1;
       relax();
     }
   } while (nanoseconds() - start < SPIN_NANOSECONDS);
   return 0;
 }
 
-static void run_tasks(sparsec_pool *pool, int first) {
-  for (int task = first; task < pool->env.num_task; task += pool->threads)
+/* The next task of this job, or -1 if all are taken. */
+static int claim(sparsec_pool *pool, uint32_t job) {
+  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+  while (ticket >> 32 == job && (ticket & 0xFFFF) < (ticket >> 16 & 0xFFFF))
+    if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
+                                              memory_order_acquire))
+      return (int)(ticket & 0xFFFF);
+  return -1;
+}
+
+static void run_tasks(worker *me, uint32_t job) {
+  sparsec_pool *pool = me->pool;
+  me->in_task = 1;
+  for (int task; (task = claim(pool, job)) >= 0;) {
     if (pool->task(task, &pool->env, pool->data)) atomic_store(&pool->failed, 1);
+    atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
+  }
+  me->in_task = 0;
 }
 
 static void *work(void *argument) {
   worker *me = argument;
   sparsec_pool *pool = me->pool;
-  unsigned seen = 0;
+  uint32_t seen = 0;
   self = me;
-  for (;;) {
-    if (!spin_while(&pool->epoch, seen)) {
+  while (!atomic_load(&pool->stop)) {
+    if (!spin_for_job(pool, seen)) {
       pthread_mutex_lock(&pool->mutex);
       atomic_fetch_add(&pool->sleepers, 1);
-      while (atomic_load(&pool->epoch) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+      while ((uint32_t)(atomic_load(&pool->ticket) >> 32) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
       atomic_fetch_sub(&pool->sleepers, 1);
       pthread_mutex_unlock(&pool->mutex);
     }
-    seen++;
-    if (atomic_load_explicit(&pool->stop, memory_order_relaxed)) return NULL;
-    run_tasks(pool, me->index);
-    atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+    seen = current_job(pool);
+    run_tasks(me, seen);
   }
+  return NULL;
 }
 
-/* A worker that is about to sleep counts itself before it looks at the epoch, and this looks at the count after it
- * moved the epoch: one of the two sees the other. */
-static void start_epoch(sparsec_pool *pool) {
-  atomic_fetch_add(&pool->epoch, 1);
+/* A worker that is about to sleep counts itself before it looks at the ticket, and this looks at the count after it
+ * changed the ticket: one of the two sees the other. */
+static uint32_t start_job(sparsec_pool *pool, int num_task) {
+  uint32_t job = current_job(pool) + 1;
+  atomic_store(&pool->ticket, (uint64_t)job << 32 | (uint64_t)num_task << 16);
   if (atomic_load(&pool->sleepers)) {
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
   }
+  return job;
 }
 
 static int parallel_launch(parallel_task task, void *data, int num_task) {
   sparsec_pool *pool = self->pool;
-  if (num_task == 0) num_task = pool->threads;
-  if (self->index != 0 || pool->threads == 1) { /* nested, or nobody to share with */
+  if (num_task == 0) num_task = pool->threads * TASKS_PER_THREAD;
+  if (self->in_task || pool->threads == 1 || num_task > 0xFFFF) { /* nested, or nobody to share with */
     TVMParallelGroupEnv alone = {NULL, 1};
     return task(0, &alone, data);
   }
   pool->task = task;
   pool->data = data;
-  pool->env = (TVMParallelGroupEnv){pool, num_task};
+  pool->env = (TVMParallelGroupEnv){NULL, num_task};
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
-  atomic_store_explicit(&pool->running, pool->threads - 1, memory_order_relaxed);
-  start_epoch(pool);
-  run_tasks(pool, 0);
-  for (int spins = 0; atomic_load_explicit(&pool->running, memory_order_acquire); spins++)
+  atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+  run_tasks(self, start_job(pool, num_task));
+  for (int spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_task; spins++)
     if (spins < 4096) relax();
-    else sched_yield(); /* more threads than processors: let the others finish */
+    else sched_yield(); /* the others may be waiting for this processor */
   return atomic_load_explicit(&pool->failed, memory_order_relaxed) ? -1 : 0;
-}
-
-static int parallel_barrier(int task, TVMParallelGroupEnv *env) {
-  (void)task;
-  sparsec_pool *pool = env->sync_handle;
-  if (env->num_task == 1) return 0;
-  unsigned phase = atomic_load(&pool->barrier_phase);
-  if (atomic_fetch_add(&pool->arrived, 1) == env->num_task - 1) {
-    atomic_store(&pool->arrived, 0);
-    atomic_fetch_add(&pool->barrier_phase, 1);
-  } else {
-    while (!spin_while(&pool->barrier_phase, phase)) sched_yield();
-  }
-  return 0;
 }
 
 static void *alloc_workspace(int device_type, int device_id, uint64_t nbytes, int dtype_code, int dtype_bits) {
@@ -166,7 +177,6 @@ static int free_workspace(int device_type, int device_id, void *block) {
 
 /* Generated code declares these as weak variables, to be filled by whoever loads it. */
 int (*__TVMBackendParallelLaunch)(parallel_task, void *, int) = parallel_launch;
-int (*__TVMBackendParallelBarrier)(int, TVMParallelGroupEnv *) = parallel_barrier;
 void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = alloc_workspace;
 int (*__TVMBackendFreeWorkspace)(int, int, void *) = free_workspace;
 
@@ -201,7 +211,7 @@ sparsec_pool *sparsec_pool_create(int threads, char *workspace, size_t workspace
   pthread_cond_init(&pool->wake, NULL);
   for (int i = 0; i < threads; i++) {
     worker *w = &pool->workers[i];
-    *w = (worker){.pool = pool, .index = i, .workspace_bytes = workspace_bytes};
+    *w = (worker){.pool = pool, .workspace_bytes = workspace_bytes};
     w->workspace = workspace + (size_t)i * workspace_bytes;
   }
   for (; pool->threads < threads; pool->threads++)
@@ -214,7 +224,7 @@ sparsec_pool *sparsec_pool_create(int threads, char *workspace, size_t workspace
 
 void sparsec_pool_destroy(sparsec_pool *pool) {
   atomic_store(&pool->stop, 1);
-  start_epoch(pool);
+  start_job(pool, 0);
   for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i].handle, NULL);
   pthread_cond_destroy(&pool->wake);
   pthread_mutex_destroy(&pool->mutex);

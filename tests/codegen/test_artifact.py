@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_nothing(artifact: Artifact, tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sparsec.codegen.artifact.shutil.copyfile", full)
-    with pytest.raises(ArtifactError, match="cannot write .*model.so: No space left on device"):
+    with pytest.raises(ArtifactError, match=r"cannot write .*model.so: No space left on device"):
         artifact.save(tmp_path / "model.so")
     assert list(tmp_path.iterdir()) == []
 
@@ -100,7 +100,7 @@ def test_a_failed_save_leaves_nothing(artifact: Artifact, tmp_path: Path, monkey
 def test_saving_into_no_folder_is_refused(artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot write .*/absent/model.so: No such file or directory"):
         artifact.save(tmp_path / "absent" / "model.so")
-    with pytest.raises(ArtifactError, match="try model.so"):
+    with pytest.raises(ArtifactError, match=r"try model\.so"):
         artifact.save(tmp_path / "model.h")
 
 

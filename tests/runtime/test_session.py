@@ -1,0 +1,167 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_plans import affine, symbolic
+
+from sparsec.errors import InputError
+from sparsec.runtime.session import Session, load
+
+BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
+X = np.random.default_rng(1).standard_normal((4, 16), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def session(models: Path) -> Session:
+    return load(models / "affine.so", threads=1)
+
+
+class OnlyDlpack:
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+class OnlyArray:
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, OnlyDlpack, OnlyArray, np.asfortranarray])
+def test_inputs_may_be_any_array(session: Session, wrap) -> None:
+    np.testing.assert_array_equal(session(wrap(X)), affine(X, BIAS))
+
+
+def test_inputs_go_by_name_too(session: Session) -> None:
+    np.testing.assert_array_equal(session(x=X), affine(X, BIAS))
+
+
+@pytest.mark.parametrize("start", range(0, 64, 4))
+def test_any_alignment_will_do(session: Session, start: int) -> None:
+    """The kernels use aligned vectors, so tensors elsewhere are copied."""
+    place = np.zeros(64 + 256 + 64, np.uint8)
+    first = -place.ctypes.data % 64 + start
+    x, out = (place.copy()[first : first + 256].view(np.float32).reshape(4, 16) for _ in range(2))
+    x[:] = X
+    session(x, out=out)
+    np.testing.assert_array_equal(out, affine(X, BIAS))
+
+
+def test_strided_and_read_only_inputs(session: Session) -> None:
+    wide = np.repeat(X, 2, axis=1)
+    wide.flags.writeable = False
+    np.testing.assert_array_equal(session(wide[:, ::2]), affine(X, BIAS))
+
+
+def test_outputs_are_new_arrays(session: Session) -> None:
+    first = session(X)
+    kept = first.copy()
+    second = session(X + 1)
+    assert not np.shares_memory(first, second)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_nan_and_infinity_pass_through(session: Session) -> None:
+    x = X.copy()
+    x[0, :3] = np.nan, np.inf, -np.inf
+    np.testing.assert_array_equal(session(x), affine(x, BIAS))
+
+
+def test_denormals_are_kept(session: Session, models: Path) -> None:
+    x = np.full((4, 16), 1e-40, np.float32)
+    np.testing.assert_array_equal(load(models / "affine.so", threads=1)(x)[:, 0], affine(x, BIAS)[:, 0])
+    mask = np.full((1, 2), -1, np.float32) + np.float32(2**-24)
+    z = load(models / "symbolic.so", threads=1)(np.zeros((1, 2, 3), np.float32), mask)[1]
+    np.testing.assert_array_equal(z, mask + 1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, r"missing x float32\[4, 16\]"),
+        ((X, X), {}, "2 inputs were given; expected 1: x"),
+        ((X,), {"x": X}, "input 'x' was given by position and by name"),
+        ((), {"y": X}, "there is no input 'y'; expected x"),
+        ((X[:3],), {}, r"input 'x' expects x float32\[4, 16\], and got float32\[3, 16\]"),
+        ((X[0],), {}, r"expects x float32\[4, 16\], and got float32\[16\]"),
+        ((X.astype(np.float64),), {}, r"expects x float32\[4, 16\], and got float64\[4, 16\]"),
+        (("text",), {}, r"expects x float32\[4, 16\], and got"),
+        (([[1, 2], [3]],), {}, r"input 'x' expects x float32\[4, 16\]; list is no array"),
+    ],
+)
+def test_wrong_inputs_are_told(session: Session, args, kwargs, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        session(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (np.empty((4, 15), np.float32), r"out for 'y' is float32\[4, 15\]; expected float32\[4, 16\]"),
+        (np.empty((16, 4), np.float32).T, "must be C-contiguous and writeable"),
+        ([], "out has 0 arrays; the model has 1 outputs"),
+        ([[1.0]], "out for 'y' is list; expected"),
+    ],
+)
+def test_wrong_outputs_are_told(session: Session, out, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        session(X, out=out)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("seq", [2, 3, 17, 64])
+def test_symbolic_shapes(models: Path, batch: int, seq: int) -> None:
+    rng = np.random.default_rng(batch * 100 + seq)
+    x = rng.standard_normal((batch, seq, 3), dtype=np.float32)
+    mask = rng.standard_normal((batch, seq), dtype=np.float32)
+    session = load(models / "symbolic.so", threads=1)
+    for _ in range(2):
+        y, z = session(x, mask)
+        np.testing.assert_array_equal(y, symbolic(x, mask)[0])
+        np.testing.assert_allclose(z, symbolic(x, mask)[1], rtol=1e-6)
+
+
+def test_symbolic_shapes_have_bounds_and_agree(models: Path) -> None:
+    session = load(models / "symbolic.so", threads=1)
+    assert str(session.inputs[0]) == "x float32[1..4, 2..64, 3]"
+    with pytest.raises(InputError, match=r"input 'x' expects x float32\[1..4, 2..64, 3\], and got float32\[5, 2, 3\]"):
+        session(np.zeros((5, 2, 3), np.float32), np.zeros((5, 2), np.float32))
+    with pytest.raises(InputError, match="axis 1 of input 'mask' is 4; expected 3"):
+        session(np.zeros((2, 3, 3), np.float32), np.zeros((2, 4), np.float32))
+    session(np.zeros((2, 3, 3), np.float32), np.zeros((2, 3), np.float32))
+
+
+def test_profile_names_every_step(session: Session) -> None:
+    steps = session.profile(X, runs=3)
+    assert [(step.label, step.kernel) for step in steps] == [
+        ("layer 1 bias", "add"),
+        ("layer 1 scale", "double"),
+        ("layer 2 bias", "add"),
+        ("layer 2 scale", "double"),
+    ]
+    assert all(0 <= step.seconds < 1 for step in steps)
+    assert any(step.seconds > 0 for step in steps)
+
+
+def test_running_needs_neither_tvm_nor_the_compiler(models: Path) -> None:
+    program = f"""
+import sys
+import numpy as np
+import sparsec
+session = sparsec.load({str(models / "affine.so")!r}, threads=1)
+session(np.zeros((4, 16), np.float32))
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("tvm", "tvm_ffi", "onnx", "torch", "scipy")
+             or name.startswith(("sparsec.codegen", "sparsec.ir", "sparsec.graph", "sparsec.targets"))))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,143 @@
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_plans import affine
+
+from sparsec.errors import ArtifactError, InputError
+from sparsec.runtime.session import load
+
+X = np.random.default_rng(2).standard_normal((61, 512), dtype=np.float32)
+
+
+def exp_reversed(x: np.ndarray) -> np.ndarray:
+    return np.exp(x)[:, ::-1]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 64, 100])
+def test_every_thread_count_gives_the_same(models: Path, threads: int) -> None:
+    """More threads than rows, too."""
+    session = load(models / "parallel.so", threads=threads)
+    assert session.threads == threads
+    reference = load(models / "parallel.so", threads=1)(X)
+    np.testing.assert_allclose(reference, exp_reversed(X), rtol=1e-6)
+    for _ in range(3):
+        np.testing.assert_array_equal(session(X), reference)
+
+
+def test_many_contexts_in_many_python_threads(models: Path) -> None:
+    def work(seed: int) -> bool:
+        x = np.random.default_rng(seed).standard_normal((61, 512), dtype=np.float32)
+        session = load(models / "parallel.so", threads=1 + seed % 3)
+        expected = session(x)
+        np.testing.assert_allclose(expected, exp_reversed(x), rtol=1e-6)
+        return all(np.array_equal(session(x), expected) for _ in range(10))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(24)))
+
+
+def test_one_session_serves_several_python_threads(models: Path) -> None:
+    session = load(models / "affine.so", threads=2)
+    bias = np.linspace(-1, 1, 16, dtype=np.float32)
+
+    def work(seed: int) -> None:
+        x = np.random.default_rng(seed).standard_normal((4, 16), dtype=np.float32)
+        for _ in range(50):
+            np.testing.assert_array_equal(session(x), affine(x, bias))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+
+
+def count_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_one_thread_is_the_callers_own_and_others_end_with_the_session(models: Path) -> None:
+    before = count_threads()
+    session = load(models / "parallel.so", threads=1)
+    session(X)
+    assert count_threads() == before
+    session = load(models / "parallel.so", threads=4)
+    session(X)
+    assert count_threads() == before + 3
+    del session
+    assert count_threads() == before
+
+
+def test_sessions_give_back_their_memory_and_files(models: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    def use() -> None:
+        load(models / "parallel.so", threads=3)(X)
+
+    use()
+    files, pages = len(os.listdir("/proc/self/fd")), resident()
+    for _ in range(50):
+        use()
+    assert len(os.listdir("/proc/self/fd")) == files
+    assert resident() - pages < 1000
+
+
+def test_sleeping_workers_wake_up(models: Path) -> None:
+    session = load(models / "parallel.so", threads=3)
+    expected = session(X)
+    for _ in range(5):
+        threading.Event().wait(0.01)  # far longer than they spin
+        np.testing.assert_array_equal(session(X), expected)
+
+
+def run(models: Path, environment: dict[str, str], *, threads: str = "None") -> subprocess.CompletedProcess[str]:
+    program = f"import sparsec; print(sparsec.load({str(models / 'affine.so')!r}, threads={threads}).threads)"
+    environment = {k: v for k, v in os.environ.items() if k != "SPARSEC_NUM_THREADS"} | environment
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+
+
+def test_the_environment_sets_the_default(models: Path) -> None:
+    assert run(models, {"SPARSEC_NUM_THREADS": "3"}).stdout == "3\n"
+    assert run(models, {"SPARSEC_NUM_THREADS": "3"}, threads="2").stdout == "2\n"
+
+
+def test_without_it_there_is_a_thread_for_each_core(models: Path) -> None:
+    from sparsec.targets.native import physical_cores
+
+    assert run(models, {}).stdout == f"{physical_cores()}\n"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "4x", "100000"])
+def test_a_wrong_environment_is_told(models: Path, value: str) -> None:
+    done = run(models, {"SPARSEC_NUM_THREADS": value})
+    assert f"SPARSEC_NUM_THREADS is '{value}'; set it to a number from 1 to 1024" in done.stderr
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_a_wrong_thread_count_is_told(models: Path, threads) -> None:
+    with pytest.raises(InputError, match=r"threads=.* was given; expected a positive number"):
+        load(models / "affine.so", threads=threads)
+
+
+def test_too_many_threads_are_told(models: Path) -> None:
+    with pytest.raises(ArtifactError, match="5000 threads were asked for; the number must be from 1 to 1024"):
+        load(models / "affine.so", threads=5000)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_is_told_to_make_its_own(models: Path) -> None:
+    session = load(models / "parallel.so", threads=2)
+    expected = session(X)
+    child = os.fork()
+    if child == 0:
+        try:
+            session(X)
+            os._exit(1)
+        except ArtifactError as error:
+            fresh = load(models / "parallel.so", threads=2)(X)
+            os._exit(0 if "before a fork" in str(error) and np.array_equal(fresh, expected) else 2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
