@@ -322,6 +322,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "flatten": np.ravel,
     "flip": lambda x, axis: np.flip(x, axis),
     "full": lambda value, shape, dtype=None: np.full(shape, value),
+    "full_like": lambda x, value, dtype=None: np.full(x.shape, value),
     "linear": lambda x, w: x @ w.T,
     "linear_cols": lambda x, w: w @ x,
     "matmul": lambda a, b, out_dtype=None: a @ b,
@@ -351,6 +352,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "tile": lambda x, repeats: np.tile(x, repeats),
     "tril": lambda x, k=0: np.tril(x, k),
     "triu": lambda x, k=0: np.triu(x, k),
+    "ones_like": lambda x, dtype=None: np.ones(x.shape),
     "zeros": lambda shape, dtype=None: np.zeros(shape),
+    "zeros_like": lambda x, dtype=None: np.zeros(x.shape),
 }
 """The function of each operator: inputs by position, attributes by name, a tuple where there are several outputs."""

@@ -14,6 +14,9 @@ from sparsec.graph.graph import Graph, Value
 from sparsec.graph.relax_ops import LIST_PARAMETERS, RENAMED, find_function, parameters
 from sparsec.graph.shape import Shape, dim
 
+LOOP_NESTS = ("maximum", "minimum")
+"""Operators that TVM's ONNX importer writes as loops of the same name (for Clip), although Relax has them."""
+
 
 def from_relax(imported: Imported) -> Graph:
     """Read the ``main`` function of an imported model.
@@ -27,9 +30,7 @@ def from_relax(imported: Imported) -> Graph:
     reader.read(imported.module["main"])
     graph = reader.graph
     graph.symbols = dict(imported.symbols)
-    for value, name in zip(graph.outputs, imported.outputs, strict=True):
-        if value not in graph.inputs:
-            value.name = name
+    graph.output_names = list(imported.outputs)
     graph.verify()
     return graph
 
@@ -110,11 +111,14 @@ class _Reader:
         return self.node("shape_to_tensor", [], {"expr": tuple(dims)}, var)
 
     def call_tir(self, call: Call, var: relax.Var) -> Any:
-        """A loop nest that the importer wrote itself; it stays one node."""
+        """A loop nest that the importer wrote itself; it stays one node, unless Relax has an operator for it."""
         gvar, args, *rest = call.args
         if rest:
             raise UnsupportedError(f"The loop nest {gvar.name_hint!r} at {var.name!r} takes symbolic sizes.")
         inputs = [self.expression(arg, None) for arg in args.fields]
+        operator = gvar.name_hint.rstrip("0123456789")
+        if operator in LOOP_NESTS:
+            return self.node(operator, inputs, {}, var)
         return self.node("call_tir", inputs, {"func": self.imported.module[gvar], "name": gvar.name_hint}, var)
 
     def node(self, op: str, inputs: Sequence[Value], attrs: dict[str, Any], var: relax.Var) -> Any:

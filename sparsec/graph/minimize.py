@@ -7,6 +7,7 @@ graph's treewidth, which is two to four for networks with residual connections a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,8 +67,8 @@ def minimize(sizes: Sequence[int], factors: Sequence[Factor]) -> list[int]:
             choice[variable] = _own_best(variable, around)
             remove(variable, [_fix(factor, variable, choice[variable]) for factor in around])
     for variable, factor in reversed(eliminated):
-        costs = factor.table[(slice(None), *[choice[v] for v in factor.scope[1:]])]
-        choice[variable] = int(costs.argmin())
+        at: Any = (slice(None), *[choice[v] for v in factor.scope[1:]])
+        choice[variable] = int(factor.table[at].argmin())
     return choice
 
 

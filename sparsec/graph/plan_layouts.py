@@ -39,17 +39,11 @@ def plan_layouts(graph: Graph) -> None:
     space = _Space(graph, inner)
     for node in graph.nodes:
         space.rewrite(node, planner.mode(node, inner))
-    graph.outputs = [_named(space.read(value, last(value))[0], value) for value in graph.outputs]
+    graph.outputs = [space.read(value, last(value))[0] for value in graph.outputs]
     graph.inputs, graph.nodes = space.graph.inputs, space.graph.nodes
     graph.remove_dead()
     simplify(graph)
     graph.verify()
-
-
-def _named(physical_value: Value, value: Value) -> Value:
-    if physical_value.producer is not None:
-        physical_value.name = value.name
-    return physical_value
 
 
 class _Planner:

@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
 from sparsec.graph.shape import Dim, broadcast, is_one, same_shape
@@ -165,6 +166,48 @@ def _softmax(graph: Graph, node: Node) -> Value | None:
     return graph.add("nn.softmax", [shifted.inputs[0]], node.output.shape, {"axis": axes[0]}, before=node)
 
 
+def _safe_softmax(graph: Graph, node: Node) -> Value | None:
+    """PyTorch's softmax that is zero, not NaN, where a whole row is −∞: where(not any(x ≠ −∞), 0, softmax x).
+
+    Where no row of x can be −∞ it is a softmax; else the row's maximum tells, which is one reduction in place of five
+    passes over x.
+    """
+    dead, zero, weights = node.inputs
+    softmax, nobody = _made_by(weights, "nn.softmax"), _made_by(dead, "logical_not")
+    alive = nobody and _made_by(_uncast(nobody.inputs[0]), "max")
+    finite = alive and _made_by(_uncast(alive.inputs[0]), "logical_not")
+    test = finite and _made_by(finite.inputs[0], "equal")
+    if not softmax or not alive or not test or _scalar(zero) != 0 or not alive.attrs["keepdims"]:
+        return None
+    x, axis = softmax.inputs[0], softmax.attrs["axis"] % weights.rank
+    if test.inputs[0] is not x or _scalar(test.inputs[1]) != -math.inf or _axes(alive) != (axis,):
+        return None
+    if not _may_be_masked(x):
+        return weights
+    attrs = {"axis": (axis,), "keepdims": True}
+    largest = graph.add("max", [x], alive.outputs[0].shape, attrs, before=node)
+    is_dead = graph.add("equal", [largest, test.inputs[1]], largest.shape, dtype="bool", before=node)
+    return graph.add("where", [is_dead, zero, weights], node.output.shape, dtype=node.output.dtype, before=node)
+
+
+def _uncast(value: Value) -> Value:
+    node = _made_by(value, "astype")
+    return value if node is None else _uncast(node.inputs[0])
+
+
+def _axes(reduction: Node) -> tuple[int, ...]:
+    return tuple(axis % reduction.inputs[0].rank for axis in reduction.attrs["axis"] or ())
+
+
+def _may_be_masked(value: Value) -> bool:
+    """Whether −∞ can come into a tensor other than by overflow."""
+    if value.data is not None:
+        return bool(np.isneginf(value.data).any())
+    if value.producer is None or value.producer.op not in ELEMENTWISE:
+        return value.producer is None or value.producer.op not in ("matmul", "linear")
+    return any(_may_be_masked(v) for v in value.producer.inputs if np.dtype(v.dtype).kind == "f")
+
+
 def _divide(graph: Graph, node: Node) -> Value | None:
     return _softmax(graph, node) or _normalized(graph, node)
 
@@ -294,5 +337,11 @@ def _made_by(value: Value, op: str) -> Node | None:
     return value.producer if value.producer is not None and value.producer.op == op else None
 
 
-_SPELLED_OUT = {"divide": _divide, "multiply": _multiply, "add": _affine, "nn.attention": _attention}
+_SPELLED_OUT = {
+    "divide": _divide,
+    "multiply": _multiply,
+    "add": _affine,
+    "nn.attention": _attention,
+    "where": _safe_softmax,
+}
 _LAYERS = {"matmul": _matmul, "nn.conv2d": _conv2d, "nn.conv1d": _conv1d}

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
-from sparsec.graph.shape import Shape, is_one, same_shape
+from sparsec.graph.shape import Shape, broadcast, is_one, same_shape
 
 
 def simplify(graph: Graph) -> None:
@@ -14,11 +15,13 @@ def simplify(graph: Graph) -> None:
 
     Afterwards ``expand_dims``, ``squeeze`` and ``flatten`` are ``reshape``, a selection at a constant position is a
     ``strided_slice``, a permute that moves only axes of size one is a ``reshape``, and the constant operand of an
-    ``add`` or ``multiply`` comes second.
+    ``add`` or ``multiply`` comes second. Elementwise operators broadcast their operands themselves.
     """
     for node in list(graph.nodes):
         if node.op in ("add", "multiply") and node.inputs[0].is_constant:
             graph.set_inputs(node, node.inputs[::-1])
+        if node.op in ELEMENTWISE:
+            _narrow(graph, node)
         rule = _RULES.get(node.op)
         replacement = rule(graph, node) if rule else None
         if replacement is not None:
@@ -49,6 +52,29 @@ def permute(graph: Graph, value: Value, axes: tuple[int, ...], before: Node | No
     if moved == sorted(moved):
         return reshape(graph, value, shape, before)
     return graph.add("permute_dims", [value], shape, {"axes": axes}, before=before)
+
+
+def _narrow(graph: Graph, node: Node) -> None:
+    """Let an elementwise node broadcast its operands itself."""
+    for position, value in enumerate(node.inputs):
+        source = _before_broadcast(graph, value)
+        shapes = [v.shape for v in node.inputs]
+        if source is not None:
+            shapes[position] = source.shape
+            if same_shape(broadcast(*shapes), node.output.shape):
+                graph.set_inputs(node, [*node.inputs[:position], source, *node.inputs[position + 1 :]])
+
+
+def _before_broadcast(graph: Graph, value: Value) -> Value | None:
+    """The smaller tensor that a value repeats along its axes; None where it repeats none."""
+    node = value.producer
+    if node is not None and node.op in ("broadcast_to", "full", "full_like"):
+        return node.inputs[-1]
+    if value.data is None or value.rank < 2 or any(map(is_one, value.shape)) or not value.data.size:
+        return None
+    first = value.data.flat[0]
+    is_uniform = value.data.flat[-1] == first and bool((value.data == first).all())
+    return graph.constant(np.array(first), value.name) if is_uniform else None
 
 
 def _as_reshape(graph: Graph, node: Node) -> Value | None:

@@ -7,6 +7,7 @@ from tvm import relax
 from tvm.relax import op
 
 from sparsec.graph.canonicalize import canonicalize
+from sparsec.graph.evaluate import evaluate
 from sparsec.graph.from_relax import from_relax
 
 rng = np.random.default_rng(5)
@@ -100,6 +101,32 @@ def test_softmax_spelled_out() -> None:
         return bb.emit(op.divide(e, bb.emit(op.sum(e, 1, True))))
 
     assert ops(check(build, (2, 5, 3))) == ["nn.softmax"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_softmax_that_is_zero_where_all_is_masked(masked: bool) -> None:
+    def build(bb, x, y, mask):
+        scores = bb.emit(op.multiply(bb.emit(op.matmul(x, y)), scalar(0.5)))
+        lowest = relax.const(np.float32(-np.inf))
+        if masked:
+            scores = bb.emit(op.where(bb.emit(op.greater(mask, scalar(0))), scores, lowest))
+        finite = bb.emit(op.astype(bb.emit(op.logical_not(bb.emit(op.equal(scores, lowest)))), "int8"))
+        alive = bb.emit(op.astype(bb.emit(op.max(finite, -1, True)), "bool"))
+        softmax = bb.emit(op.nn.softmax(scores))
+        return bb.emit(op.where(bb.emit(op.logical_not(alive)), bb.emit(op.full_like(softmax, scalar(0))), softmax))
+
+    graph = canonicalize(import_small(build, (4, 5), (5, 3), (4, 3)))
+    expected = ["matmul", "multiply", "nn.softmax"]
+    assert ops(graph) == (["matmul", "multiply", *MASKED] if masked else expected)
+    arrays = [rng.standard_normal(v.shape).astype("float32") for v in graph.inputs]
+    arrays[2][1] = -1  # nothing is left of this row
+    with np.errstate(invalid="ignore"):
+        (weights,) = evaluate(graph, arrays)
+    assert np.isfinite(weights).all()
+    assert weights[1].sum() == pytest.approx(0 if masked else 1)
+
+
+MASKED = ["greater", "where", "nn.softmax", "max", "equal", "where"]
 
 
 @pytest.mark.parametrize("order", range(3))
