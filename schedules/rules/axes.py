@@ -30,6 +30,13 @@ def static(extent: Extent) -> int | None:
     return int(extent) if isinstance(extent, tirx.IntImm) else None
 
 
+def at_least(extent: Extent, bound: int) -> bool:
+    """Whether an extent is never smaller than a bound, with symbolic dimensions from 1 upwards."""
+    analyzer = Analyzer()
+    tvm_ffi.structural_walk(extent, (Var, lambda v: analyzer.bind(v, Range(1, 1 << 31))))
+    return bool(analyzer.can_prove(extent >= bound))
+
+
 def _simplify(value: Extent) -> Extent:
     return Analyzer().simplify(value)
 
@@ -250,7 +257,7 @@ class Rewriter:
                     new.append(inside[axis] if outside else fresh[axis])
                 elif outside:  # a fused axis is addressed as a whole through its last dimension
                     new.append(_zero())
-            return new or [_zero()]
+            return new if outside or new else [_zero()]
 
         def load(node: TensorLoad) -> Any:
             return tirx.BufferLoad(self._buffer(node.source), indices(node.source, node.indices))

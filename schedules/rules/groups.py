@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm.ir import Var
 
-from sparsec.schedules.rules.axes import Axes, Axis, static
+from sparsec.schedules.rules.axes import Axes, Axis, at_least, static
 from sparsec.schedules.rules.stages import REDUCE, Stage
 from sparsec.targets.target import Target
 
@@ -40,10 +40,6 @@ class Group:
     @property
     def sink(self) -> Stage:
         return self.stages[-1]
-
-    def parts(self, cores: int) -> int:
-        """How many tiles the common axes give, as far as it matters."""
-        return product(rough(a.extent) for a in self.common)
 
 
 def plan_groups(func_params: Sequence[Var], axes: Axes, target: Target) -> list[Group]:
@@ -104,7 +100,8 @@ def choose_tile(group: Group, axes: Axes, target: Target, params: set[Var]) -> i
     lanes = lanes_of(group, target)
     extent = static(group.vector.extent)
     if extent is None:
-        return lanes
+        wide = group.vector in group.common and at_least(group.vector.extent, TILE_VECTORS * lanes)
+        return TILE_VECTORS * lanes if wide else lanes
     if extent < lanes:
         return 1 << (extent.bit_length() - 1)
     if group.vector not in group.common:

@@ -5,16 +5,17 @@ registers or in the nearest cache. Reductions across the vector axis keep one pa
 other axes are plain vector operations.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Var
-from tvm.s_tir import Schedule
+from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV
 
 from sparsec.schedules.declined import Declined
-from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter
+from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, at_least, static
 from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups
 from sparsec.schedules.rules.stages import REDUCE, inline_stages, read_stages, simplify
 from sparsec.targets.target import Target
@@ -42,6 +43,20 @@ def apply(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | Declined:
         return stages
     axes = Axes(stages)
     groups = plan_groups(list(func.params), axes, target)
+    scheduled = _schedule(func, axes, groups, target)
+    short = [g for g in groups if g.vector is not None and not at_least(g.vector.extent, g.tile)]
+    if not short:
+        return scheduled
+    # A symbolic axis may turn out shorter than a vector: then one element at a time.
+    fits = tirx.all(*(g.vector.extent >= g.tile for g in short if g.vector is not None))
+    for group in short:
+        group.tile = 1
+    scalar = _schedule(func, axes, groups, target)
+    choice = tirx.IfThenElse(fits, scheduled.body, scalar.body)
+    return scheduled.with_body(SBlockRealize([], True, SBlock([], [], [], "root", choice)))
+
+
+def _schedule(func: tirx.PrimFunc, axes: Axes, groups: Sequence[Group], target: Target) -> tirx.PrimFunc:
     tiles: dict[Axis, int] = {}
     for group in groups:
         if group.vector is not None:
@@ -69,14 +84,13 @@ class _Nest:
         sch = self.sch
         for stage in self.group.stages:
             self._split_lanes(stage.name)
-        tile = self._tile_loop()
-        if tile is not None:
+        tiles = self._tile_loops()
+        if tiles:
             for name in reversed(self.order[:-1]):
-                sch.compute_at(sch.get_sblock(name), tile, preserve_unit_loops=True)
+                sch.compute_at(sch.get_sblock(name), tiles[-1], preserve_unit_loops=True)
             if self.parallel:
-                sch.parallel(tile)
-        depth = 0 if tile is None else 1
-        reductions = [(name, self._inside(name, depth)) for name in self.order]
+                sch.parallel(tiles[0])
+        reductions = [(name, self._inside(name, len(tiles))) for name in self.order]
         for name, loop in reductions:
             if loop is not None:
                 sch.decompose_reduction(sch.get_sblock(name), loop)
@@ -92,8 +106,8 @@ class _Nest:
                 self.partial.add(rf)
         self.order.append(name)
 
-    def _tile_loop(self) -> LoopRV | None:
-        """Bring the common axes of the sink outside, fused into one loop over tiles."""
+    def _tile_loops(self) -> list[LoopRV]:
+        """Bring the common axes of the sink outside, fused into one loop over tiles if all extents are known."""
         sch, group = self.sch, self.group
         outer, inner, rest = [], [], []
         for loop, rv in zip(self.loops[group.sink.name], sch.get_loops(sch.get_sblock(group.sink.name)), strict=False):
@@ -105,11 +119,12 @@ class _Nest:
                 rest.append(inside)
             else:
                 outer.append(rv)
-        if not outer + inner:
-            return None
-        if rest:
-            sch.reorder(*outer, *inner, *rest)
-        return sch.fuse(*outer, *inner)
+        tiles = [*outer, *inner]
+        if tiles and rest:
+            sch.reorder(*tiles, *rest)
+        if not tiles or any(static(sch.get(rv).extent) is None for rv in tiles):
+            return tiles
+        return [sch.fuse(*tiles)]
 
     def _inside(self, name: str, depth: int) -> LoopRV | None:
         """Order, unroll and vectorise the loops of a stage in its tile; return the outermost reduction loop."""

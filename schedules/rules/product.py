@@ -1,0 +1,192 @@
+"""The schedule of a product: which layout its weight takes, and how rows, depth and columns are tiled.
+
+Every candidate is priced in cycles of one core by a model of the inner loop; the cheapest wins, dense among them, so a
+compiled layer is never meant to be slower than its dense self. The constants are fits to measurements of the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sparsec.ir.layout import Layout
+from sparsec.ir.named import dense_blocks, depth_blocked
+from sparsec.ir.product import Product
+from sparsec.schedules.steps import Tensorize, Tile, Vectorize
+from sparsec.schedules.trace import Trace
+from sparsec.targets import Target
+
+FMA_LATENCY = 4.0  # cycles; fewer independent sums than this many per unit leave the units idle
+STEP = 1.2  # cycles that a nonzero block costs beside its loads and multiply-adds
+DENSE_STEP = 0.3  # the same where the depth is a counted loop that LLVM unrolls
+MISS = 0.62  # cycles for each vector of X that comes from L2
+OPEN = 6.0  # cycles to open a tile in a sparse layout: its bucket, its bounds, a mispredicted exit now and then
+L1_SHARE = 0.8  # of L1 that keeps X; the rest goes to the weights and the sums that stream by
+ASSUMED_COLUMNS = 128  # for a symbolic number of columns
+DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A priced candidate.
+
+    Parameters
+    ----------
+    layout : of the weight; None for an activation
+    tile : rows and columns of a tile
+    cycles : of one core, for the whole product
+    """
+
+    layout: Layout | None
+    tile: Tile
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The product with its weight's layout, its trace, and what the model predicts of it and of the dense layout."""
+
+    product: Product
+    trace: Trace
+    seconds: float
+    dense_seconds: float
+
+
+def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Proposal:
+    """Choose layout and tiles by the model.
+
+    Parameters
+    ----------
+    product : whose weight has no layout yet
+    matrix : float32 [rows, depth], the constant weight; None where the weight is an activation
+    target : whose caches and vector units the model prices for
+    """
+    dense = min(_dense(product, matrix is not None, target), key=lambda choice: choice.cycles)
+    best = dense
+    if matrix is not None:
+        sparse = min(_sparse(product, matrix, target), key=lambda choice: choice.cycles)
+        best = sparse if sparse.cycles < DENSE_BIAS * dense.cycles else dense
+    lanes = target.lanes(product.y.dtype)
+    moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
+    laid_out = replace(product, weight=replace(product.weight, layout=best.layout))
+    hertz = target.ghz * 1e9
+    return Proposal(laid_out, Trace((best.tile, *moves)), best.cycles / hertz, dense.cycles / hertz)
+
+
+# -- candidates ------------------------------------------------------------------------------------------------------
+
+
+def _dense(product: Product, constant: bool, target: Target) -> Iterator[Choice]:
+    """Yield register tiles of r × v vectors; all sums, one vector of X and a broadcast weight are in registers."""
+    rows = product.rows if isinstance(product.rows, int) else ASSUMED_COLUMNS
+    depth = product.depth if isinstance(product.depth, int) else ASSUMED_COLUMNS
+    for r in range(1, 17):
+        for v in range(1, 9):
+            if r > rows or r * v + v + 1 > target.vector_registers:
+                continue
+            columns = _columns(product, v, target)
+            cycles = 0.0
+            for count, vectors in _tiles(product, columns, target):
+                step = _step(r, vectors, target) + DENSE_STEP
+                cycles += count * -(-rows // r) * (depth * step + 1.6 * r * vectors)
+            layout = dense_blocks(r, product.taps) if constant else None
+            tile = Tile(columns) if constant else Tile(columns, _with_one(r, product.rows))
+            yield Choice(layout, tile, cycles * _batch(product))
+
+
+def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Choice]:
+    """Yield sparse layouts: rows jammed in blocks of r, the depth cut into parts of which X stays in L1."""
+    rows, depth = matrix.shape
+    lanes = target.lanes(product.y.dtype)
+    for r in (1, 2, 4, 8):
+        if r > 1 and rows % r:
+            continue
+        blocks = _count_blocks(matrix, r)
+        for v in range(1, 9):
+            if r * v + v + 1 > target.vector_registers:
+                continue
+            columns = _columns(product, v, target)
+            for parts in _parts(depth // product.taps):
+                part = -(-(depth // product.taps) // parts) * product.taps
+                footprint = (v * lanes + product.span) * 4 * (part // product.taps)
+                outside = max(0.0, 1 - L1_SHARE * target.l1_bytes / footprint)
+                cycles = 0.0
+                for count, vectors in _tiles(product, columns, target):
+                    step = _step(r, vectors, target) + STEP + MISS * vectors * outside
+                    cycles += count * (blocks * step + parts * (rows / r) * (1.6 * r * vectors + OPEN))
+                chunk = _chunk(product, v * lanes, r, parts, target)
+                yield Choice(depth_blocked(part, r, chunk, parts), Tile(columns), cycles * _batch(product))
+
+
+def _step(r: int, v: float, target: Target) -> float:
+    """Return the cycles of one depth step of a tile: r·v multiply-adds, v loads of X and r of the weight."""
+    return max(FMA_LATENCY, r * v / target.fma_per_cycle, (r + v) / target.loads_per_cycle)
+
+
+def _parts(channels: int) -> list[int]:
+    """Return into how many parts the depth may be cut."""
+    return [parts for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if parts == 1 or channels // parts >= 8]
+
+
+def _chunk(product: Product, width: int, r: int, parts: int, target: Target) -> int:
+    """Return how many rows are a task of their own; 0 for all of them.
+
+    The sums of a chunk stay in L2 from one part of the depth to the next, and every core gets two tasks or more.
+    """
+    assert isinstance(product.rows, int)
+    columns = product.columns if isinstance(product.columns, int) else ASSUMED_COLUMNS
+    panels = max(1, columns // width) * (product.batch if isinstance(product.batch, int) else 1)
+    wanted = 1 if target.cores == 1 else -(-2 * target.cores // panels)
+    if parts > 1:
+        wanted = max(wanted, -(-product.rows * width * 4 // (target.l2_bytes // 2)))
+    rows = -(-product.rows // wanted)
+    rows = -(-rows // r) * r
+    return 0 if rows >= product.rows else rows
+
+
+# -- columns ---------------------------------------------------------------------------------------------------------
+
+
+def _columns(product: Product, v: int, target: Target) -> tuple[int, ...]:
+    """Return the widths of the tiles of columns: v vectors, then what is left of vectors, then of elements."""
+    lanes = target.lanes(product.y.dtype)
+    if isinstance(product.columns, str):
+        widths = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]
+        power = 1 << (v.bit_length() - 1)  # each width must divide the one before it
+        return tuple(dict.fromkeys([power * lanes, *widths[1:]]))
+    widths, left = [], product.columns
+    for width in (v * lanes, left % (v * lanes) // lanes * lanes, left % lanes):
+        if width and left >= width:
+            widths.append(width)
+            left %= width
+    return tuple(widths)
+
+
+def _tiles(product: Product, columns: tuple[int, ...], target: Target) -> list[tuple[int, float]]:
+    """Return (how many, vectors in each) of the tiles of columns; a part of a vector costs as much as a whole one."""
+    lanes = target.lanes(product.y.dtype)
+    left = product.columns if isinstance(product.columns, int) else ASSUMED_COLUMNS
+    tiles = []
+    for width in columns:
+        tiles.append((left // width, -(-width // lanes)))
+        left %= width
+    return [tile for tile in tiles if tile[0]]
+
+
+def _with_one(r: int, rows: int | str) -> tuple[int, ...]:
+    if isinstance(rows, int):
+        return (r, rows % r) if rows % r else (r,)
+    return (1 << (r.bit_length() - 1), 1)
+
+
+def _batch(product: Product) -> int:
+    return product.batch if isinstance(product.batch, int) else 1
+
+
+def _count_blocks(matrix: np.ndarray, r: int) -> int:
+    """Return how many r × 1 blocks of the matrix hold a nonzero."""
+    if r == 1:
+        return int(np.count_nonzero(matrix))
+    return int(np.count_nonzero(matrix.reshape(-1, r, matrix.shape[1]).any(axis=1)))
