@@ -34,26 +34,32 @@ class Gather:
 
     Parameters
     ----------
-    term : the summand of an index that depends on the coordinate, such as `W.k * 128`
+    terms : the summands of an index that depend on the coordinate, such as `W.k * 128`
     dim, level : the logical dimension, and the level that stores its last digit
     array : name of the index array
     table : uint16 or uint32 [extent of the level], the offset for each coordinate, relative to coordinate 0
     """
 
-    term: Expr
+    terms: tuple[Expr, ...]
     buffer: str
     dim: str
     level: int
     array: str
     table: np.ndarray
 
-    def terms(self, value: Expr) -> list[Expr]:
-        """Return the summands of an index."""
-        return list(summands(value))
+    def split(self, index: Expr) -> tuple[Expr, list[Expr]] | None:
+        """Return an index as a base, over `k` for a coordinate whose last digit is 0, and the terms that are left.
 
-    def base(self, outer: Expr) -> Expr:
-        """Return the term for a coordinate whose last digit is 0."""
-        return substitute(self.term, {f"{self.buffer}.{self.dim}": outer})
+        None where the index does not gather.
+        """
+        terms = list(summands(index))
+        rest = [term for term in terms if term not in self.terms]
+        if len(rest) == len(terms):
+            return None
+        total, *others = self.terms
+        for other in others:
+            total = total + other
+        return substitute(total, {f"{self.buffer}.{self.dim}": Var("k")}), rest
 
 
 def summands(value: Expr) -> Iterator[Expr]:
@@ -80,23 +86,24 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     digit = levels[level][0]
     if digit.divisor != 1:
         return None
-    uses = [term for load in _loads(kernel.body) for index in load.indices for term in summands(index)]
-    terms = {term for term in uses if _mentions(term, Coordinate(buffer, digit.dim))}
+    coordinate = Coordinate(buffer, digit.dim)
+    indices = {index for load in _loads(kernel.body) for index in load.indices}
+    uses = {tuple(term for term in summands(index) if coordinate in walk_expressions(term)) for index in indices} - {()}
     extent = operand.shape[operand.layout.dims.index(digit.dim)]
-    if len(terms) != 1 or not isinstance(extent, int):
+    if len(uses) != 1 or not isinstance(extent, int):
         return None
-    (term,) = terms
-    if any(isinstance(part, Var | Load) for part in walk_expressions(term)):
+    (terms,) = uses
+    if any(isinstance(part, Var | Load) for term in terms for part in walk_expressions(term)):
         return None
     last = digit.size or extent
     coordinates = np.arange(-(-extent // last) * last)
-    values = evaluate(term, {f"{buffer}.{digit.dim}": coordinates})
+    values = sum(evaluate(term, {f"{buffer}.{digit.dim}": coordinates}) for term in terms)
     table = values[:last] - values[0]
     blocks = values.reshape(-1, last)
     if np.any(blocks != blocks[:, :1] + table) or table.min() < 0:
         return None
     dtype = np.uint16 if table.max() <= np.iinfo(np.uint16).max else np.uint32
-    return Gather(term, buffer, digit.dim, level, f"level{level}.indices", table.astype(dtype))
+    return Gather(terms, buffer, digit.dim, level, f"level{level}.indices", table.astype(dtype))
 
 
 def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
@@ -108,10 +115,6 @@ def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
     assert isinstance(value, Op)
     a, b = (evaluate(arg, bindings) for arg in value.args)
     return {"+": np.add, "-": np.subtract, "*": np.multiply, "//": np.floor_divide, "%": np.mod}[value.name](a, b)
-
-
-def _mentions(value: Expr, coordinate: Coordinate) -> bool:
-    return any(part == coordinate for part in walk_expressions(value))
 
 
 def _loads(body: tuple[Stmt, ...]) -> Iterator[Load]:

@@ -355,18 +355,14 @@ class _Lowering:
     def _index(self, value: Expr) -> Any:
         """Return an index; where the stored coordinates were made offsets, the gather is their sum with the base's."""
         for name, gather in self.gathers.items():
-            if gather.term in gather.terms(value):
-                rest = [term for term in gather.terms(value) if term != gather.term]
-                total = self._expr(gather.base(self._outer(name, gather))) + self.cursors[name][gather.level].coordinate
+            if split := gather.split(value):
+                base, rest = split
+                self.values["k"] = self._coordinate(name, gather.dim, skip=gather.level)
+                total = self._expr(base) + self.cursors[name][gather.level].coordinate
                 for term in rest:
                     total = total + self._expr(term)
                 return total
         return self._expr(value)
-
-    def _outer(self, name: str, gather: Gather) -> Expr:
-        """Return the gathered coordinate without the digit that is stored as an offset."""
-        self.values["%outer"] = self._coordinate(name, gather.dim, skip=gather.level)
-        return Var("%outer")
 
     def _coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
         layout = self.kernel.buffers[buffer].layout

@@ -30,3 +30,33 @@ def csr_kblocked(kb: int) -> Layout:
 def bucketed(kb: int) -> Layout:
     """Return `csr_kblocked`, with the rows of each block sorted by their number of entries."""
     return parse_layout(f"(i, k) -> (k floordiv {kb} : dense, i : bucketed, k mod {kb} : compressed)")
+
+
+def dense_blocks(r: int, taps: int = 1) -> Layout:
+    """Return a dense matrix stored as panels of r rows, each panel column by column.
+
+    `taps` splits the columns, so that a loop over a few of them has constant offsets.
+    """
+    rows, within = (f"i floordiv {r} : dense", f", i mod {r} : dense") if r > 1 else ("i : dense", "")
+    columns = f"k floordiv {taps} : dense, k mod {taps} : dense" if taps > 1 else "k : dense"
+    return parse_layout(f"(i, k) -> ({rows}, {columns}{within})")
+
+
+def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layout:
+    """Return the layout of the sparse kernels: chunks of rows, parts of the depth, and rows bucketed by length.
+
+    Parameters
+    ----------
+    part, parts : columns in a part, and how many parts there are
+    r : rows of a dense block
+    chunk : rows of a chunk, a multiple of r; 0 for one chunk
+    """
+    levels = [f"i floordiv {chunk} : dense"] if chunk else []
+    if parts > 1:
+        levels.append(f"k floordiv {part} : dense")
+    block = f" floordiv {r}" if r > 1 else ""
+    levels.append(f"i{block}" + (f" mod {chunk // r}" if chunk else "") + " : bucketed")
+    levels.append("k" + (f" mod {part}" if parts > 1 else "") + " : compressed")
+    if r > 1:
+        levels.append(f"i mod {r} : dense")
+    return parse_layout(f"(i, k) -> ({', '.join(levels)})")

@@ -55,6 +55,7 @@ class Product:
     epilogue : the result, over `acc` and loads from `operands`
     valid : int32 `[columns]`, 0 where the result is replaced by zero
     cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to zero
+    taps : how many consecutive depths read the same stretch of X, shifted by at most `span` elements
     """
 
     name: str
@@ -72,6 +73,8 @@ class Product:
     epilogue: Expr = SUM
     valid: Buffer | None = None
     cleared: tuple[tuple[int, int], ...] = ()
+    taps: int = 1
+    span: int = 0
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

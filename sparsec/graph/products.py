@@ -1,0 +1,280 @@
+"""Anchors: the nodes whose work is a product, each as a `Product` over flat buffers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsec.graph.graph import Node, Value
+from sparsec.graph.shape import Dim, Shape, product, same_shape
+from sparsec.ir.image import Image
+from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
+from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
+
+VECTOR = 16  # elements; runs of pixels are rounded up to it where there is room
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A node as a product.
+
+    Parameters
+    ----------
+    product : without layout and epilogue
+    weight, x, y : the values that `product.weight`, `product.x` and `product.y` stand for
+    matrix : makes the constant weight as `[rows, depth]`; None for an activation
+    shapes : the shape of every buffer of the product in graph dimensions, where it is not the buffer's own
+    constants : what `product.valid` holds
+    """
+
+    product: Product
+    weight: Value
+    x: Value
+    y: Value
+    matrix: Callable[[], np.ndarray] | None
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def operand(self, value: Value, name: str) -> tuple[Buffer, Expr, Shape] | None:
+        """Return how the epilogue reads a value that broadcasts against y, or None where it cannot.
+
+        Returns
+        -------
+        The kernel's buffer, the load of the element that meets `acc`, and the buffer's shape in graph dimensions.
+        """
+        if value.dtype != self.y.dtype:
+            return None
+        shape = (1,) * (self.y.rank - value.rank) + tuple(value.shape)
+        if len(shape) != self.y.rank:
+            return None
+        if same_shape(shape, self.y.shape):
+            flat = self.shapes.get("Y", self.product.y.shape)
+            return Buffer(name, value.dtype, self.product.y.shape), Load(name, self.product.y_index), flat
+        if product(shape) == 1:
+            return Buffer(name, value.dtype, (1,)), Load(name, (Const(0),)), (1,)
+        row_axis = self.y.rank - 2 if "image" not in self._attrs else 1
+        if isinstance(self.product.rows, int) and shape[row_axis] == self.product.rows == product(shape):
+            return Buffer(name, value.dtype, (self.product.rows,)), Load(name, (ROW,)), (self.product.rows,)
+        return self._broadcast(shape, value.dtype, name)
+
+    @property
+    def _attrs(self) -> dict[str, object]:
+        return self.y.producer.attrs if self.y.producer else {}
+
+    def _broadcast(self, shape: Shape, dtype: str, name: str) -> tuple[Buffer, Expr, Shape] | None:
+        """Read an operand of `[b.., n or 1, m or 1]` by the axes that it has."""
+        if "image" in self._attrs:
+            return None
+        names = _Names()
+        indices: list[Expr] = []
+        inner: Dim = 1
+        for axis in reversed(range(len(shape))):
+            full = self.y.shape[axis]
+            if axis == len(shape) - 1:
+                index: Expr = COLUMN
+            elif axis == len(shape) - 2:
+                index = ROW
+            else:
+                if not isinstance(inner, int):
+                    return None
+                index = BATCH // inner if inner != 1 else BATCH
+                if axis:
+                    if not isinstance(full, int):
+                        return None
+                    index = index % full
+                inner = inner * full
+            indices.insert(0, Const(0) if shape[axis] == 1 else index)
+        return Buffer(name, dtype, tuple(names(d) for d in shape)), Load(name, tuple(indices)), shape
+
+
+def find_anchor(node: Node) -> Anchor | None:
+    """Return the node as a product, or None if it is not one."""
+    make = {"linear_cols": _linear, "batch_matmul": _attention, "conv_padded": _convolution}.get(node.op)
+    return make(node) if make and all(value.dtype == "float32" for value in node.inputs) else None
+
+
+class _Names:
+    """Kernel dimensions for graph dimensions: integers as they are, expressions by a name made from their text."""
+
+    def __call__(self, dim: Dim) -> int | str:
+        return dim if isinstance(dim, int) else re.sub(r"\W+", "_", f"n_{dim}").strip("_")
+
+
+def _linear(node: Node) -> Anchor:
+    x, weight = node.inputs
+    rows, depth = weight.shape
+    columns = x.shape[-1]
+    data = weight.data
+    assert data is not None and isinstance(rows, int) and isinstance(depth, int)
+    return _matrix_product(node, x, weight, rows, depth, columns, (), lambda: data)
+
+
+def _attention(node: Node) -> Anchor | None:
+    a, b = node.inputs
+    transposed = bool(node.attrs["lhs_transposed"])
+    depth, columns = b.shape[-2:]
+    rows = node.output.shape[-2]
+    names = _Names()
+    batch = _weight_batch(a.shape[:-2], node.output.shape[:-2])
+    if batch is None or not same_shape(b.shape[:-2], node.output.shape[:-2]):
+        return None
+    index = (batch, DEPTH, ROW) if transposed else (batch, ROW, DEPTH)
+    anchor = _matrix_product(node, b, a, names(rows), names(depth), columns, index, None)
+    return anchor
+
+
+def _weight_batch(shape: Shape, full: Shape) -> Expr | None:
+    """Return which matrix of the flattened `shape` meets batch `b` of the flattened `full`."""
+    if same_shape(shape, full):
+        return BATCH
+    return Const(0) if product(shape) == 1 else None
+
+
+def _matrix_product(
+    node: Node,
+    x: Value,
+    weight: Value,
+    rows: int | str,
+    depth: int | str,
+    columns: Dim,
+    weight_index: tuple[Expr, ...],
+    matrix: Callable[[], np.ndarray] | None,
+) -> Anchor:
+    """Make the product of `[b.., k, m]` images: flat where all is constant, so that offsets are."""
+    names = _Names()
+    y = node.output
+    batch: Dim = product(y.shape[:-2])
+    x_shape: Shape = (batch, x.shape[-2], columns)
+    y_shape: Shape = (batch, y.shape[-2], columns)
+    x_index: tuple[Expr, ...] = (BATCH, DEPTH, COLUMN)
+    y_index: tuple[Expr, ...] = (BATCH, ROW, COLUMN)
+    if isinstance(columns, int) and isinstance(depth, int) and isinstance(rows, int):
+        x_shape, x_index = (batch, depth * columns), (BATCH, DEPTH * columns + COLUMN)
+        y_shape, y_index = (batch, rows * columns), (BATCH, ROW * columns + COLUMN)
+    weight_shape: Shape = weight.shape if matrix else (product(weight.shape[:-2]), *weight.shape[-2:])
+
+    def buffer(name: str, value: Value, shape: Shape) -> Buffer:
+        return Buffer(name, value.dtype, tuple(names(dim) for dim in shape))
+
+    return Anchor(
+        Product(
+            "linear" if matrix else "matmul",
+            buffer("W", weight, weight_shape),
+            buffer("X", x, x_shape),
+            buffer("Y", y, y_shape),
+            x_index,
+            y_index,
+            names(batch),
+            rows,
+            depth,
+            names(columns),
+            weight_index,
+        ),
+        weight,
+        x,
+        y,
+        matrix,
+        {"W": weight_shape, "X": x_shape, "Y": y_shape},
+    )
+
+
+def _convolution(node: Node) -> Anchor:
+    """`conv_padded(x, weight)` with attrs `image` (of y), `x_image`, `x_origin`, `strides`, `dilation`, `groups`, `halo`.
+
+    x is `[N, C, rows, pitch]`, or `[N, C, sy, sx, rows, pitch]` split into phases; `x_origin` is where tap (0, 0) of
+    the first pixel lies. `halo` says whether what surrounds the pixels of y must be zero.
+    """
+    x, weight = node.inputs
+    data = weight.data
+    assert data is not None
+    out_channels, group_channels, height, width = data.shape
+    attrs = node.attrs
+    image, x_image, groups = attrs["image"], attrs["x_image"], attrs["groups"]
+    batch, channels = x.shape[:2]
+    assert isinstance(channels, int) and isinstance(image, Image) and isinstance(x_image, Image)
+    assert image.pitch == x_image.pitch, f"{node.where}: rows of {x_image.pitch} cannot become rows of {image.pitch}"
+    depth = channels * height * width
+    gather = _tap(DEPTH, (height, width), attrs["strides"], attrs["dilation"], x_image)
+    phases = attrs["strides"][0] * attrs["strides"][1]
+    names = _Names()
+    columns = -(-image.run // VECTOR) * VECTOR
+    if image.origin + columns > image.plane or x.producer is None:
+        columns = image.run
+    masked = attrs["halo"] and (columns != image.run or image.pitch != image.width)
+    valid = np.arange(columns) % image.pitch < image.width
+    valid[image.run :] = False
+    end = image.plane - image.origin
+    cleared = ((-image.origin, 0), (columns, end)) if attrs["halo"] else ()
+    x_shape: Shape = (batch, channels * phases * x_image.plane)
+    y_shape: Shape = (batch, out_channels * image.plane)
+    origin = attrs["x_origin"]
+
+    def matrix() -> np.ndarray:
+        return _block_diagonal(data.reshape(out_channels, -1), groups)
+
+    return Anchor(
+        Product(
+            "conv2d",
+            Buffer("W", weight.dtype, (out_channels, depth)),
+            Buffer("X", x.dtype, (names(batch), channels * phases * x_image.plane)),
+            Buffer("Y", x.dtype, (names(batch), out_channels * image.plane)),
+            (BATCH, gather + COLUMN + origin if origin else gather + COLUMN),
+            (BATCH, ROW * image.plane + COLUMN + image.origin if image.origin else ROW * image.plane + COLUMN),
+            names(batch),
+            out_channels,
+            depth,
+            columns,
+            valid=Buffer("valid", "int32", (columns,)) if masked else None,
+            cleared=tuple(run for run in cleared if run[0] < run[1]),
+            taps=height * width,
+            span=(height - 1) * x_image.pitch + width - 1,
+        ),
+        weight,
+        x,
+        node.output,
+        matrix,
+        {"X": x_shape, "Y": y_shape},
+        {"valid": valid.astype(np.int32)} if masked else {},
+    )
+
+
+def _tap(
+    k: Var, kernel: tuple[int, int], strides: tuple[int, int], dilation: tuple[int, int], image: Image
+) -> Expr:
+    """Return the offset in x of depth `k`, which is the tap (r, s) of channel c."""
+    taps = kernel[0] * kernel[1]
+    sy, sx = strides
+    if taps == 1:
+        return k * (sy * sx * image.plane)
+    r: Expr = k % taps // kernel[1]
+    s: Expr = k % kernel[1]
+    if taps == kernel[1]:
+        r = Const(0)
+    r = r * dilation[0] if dilation[0] != 1 else r
+    s = s * dilation[1] if dilation[1] != 1 else s
+    channel = k // taps * (sy * sx * image.plane)
+    if (sy, sx) == (1, 1):
+        return _sum(channel, r * image.pitch, s)
+    phase = (r % sy * sx + s % sx) * image.plane
+    return _sum(channel, phase, r // sy * image.pitch, s // sx)
+
+
+def _sum(first: Expr, *rest: Expr) -> Expr:
+    """Add up, as one term of an index."""
+    total = rest[0]
+    for term in rest[1:]:
+        total = total + term
+    return first + total
+
+
+def _block_diagonal(matrix: np.ndarray, groups: int) -> np.ndarray:
+    """Return the matrix over all channels of a grouped convolution."""
+    if groups == 1:
+        return matrix
+    rows, depth = matrix.shape
+    whole = np.zeros((groups, rows // groups, groups, depth), matrix.dtype)
+    whole[np.arange(groups), :, np.arange(groups)] = matrix.reshape(groups, -1, depth)
+    return whole.reshape(rows, groups * depth)
