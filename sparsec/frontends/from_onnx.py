@@ -8,10 +8,12 @@ import tvm
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from sparsec.errors import UnsupportedError
-from sparsec.frontends.layers import Bounds, first_line, silence, trace_layers
+from sparsec.frontends.bounds import Bounds
+from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_read import densify
 from sparsec.frontends.onnx_rewrites import inline_functions, rewrite
+from sparsec.frontends.quiet import first_line, silence
 from sparsec.frontends.relax_importer import RelaxImporter
 from sparsec.frontends.shapes import Range, Shapes, StatedDim, bind_shapes
 

@@ -12,8 +12,10 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from sparsec.errors import ModelError, UnsupportedError
-from sparsec.frontends.layers import Bounds, first_line, silence, trace_layers
+from sparsec.frontends.bounds import Bounds
+from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
+from sparsec.frontends.quiet import first_line, silence
 from sparsec.frontends.shapes import Dim, Range, Shapes, StatedDim, bind_shapes
 from sparsec.frontends.torch_decompositions import decompositions
 
@@ -153,7 +155,6 @@ class _Importer(ExportedProgramImporter):
             try:
                 result = convert(node)
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
-                self.block_builder._end_block()  # or the builder complains when it is freed
                 raise UnsupportedError(f"node {layer!r}: operator {op} is not supported: {first_line(err)}") from err
             return pytree.tree_map(lambda value: self._bind(value, layer), result)
 

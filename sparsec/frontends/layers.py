@@ -1,60 +1,6 @@
-"""What both importers need: the user's names of layers, the ranges of symbols, and quiet libraries."""
+"""Keeps the user's names of layers through TVM's importers."""
 
-import contextlib
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import tvm
-import tvm_ffi
-from tvm import relax, sym, tirx
-
-from sparsec.frontends.shapes import Range
-
-
-class Bounds:
-    """One variable per symbol, and what follows from its range.
-
-    >>> bounds = Bounds({"seq": (1, 128)})
-    >>> bounds.simplify(tirx.min(bounds.variables["seq"], 512))
-    seq
-    """
-
-    def __init__(self, symbols: Mapping[str, Range]) -> None:
-        self.variables = {name: tirx.Var(name, "int64") for name in symbols}
-        self._analyzer = sym.Analyzer()
-        for name, (lower, upper) in symbols.items():
-            self._analyzer.bind(self.variables[name], tvm.ir.Range(lower, upper + 1))
-
-    def shape(self, dims: Sequence[int | str]) -> list[Any]:
-        """Sizes and symbol names as sizes and variables."""
-        return [self.variables[dim] if isinstance(dim, str) else dim for dim in dims]
-
-    def simplify(self, size: Any) -> Any:
-        """The shortest form of a size, an int where the ranges leave one value."""
-        if isinstance(size, int):
-            return size
-        size = self._analyzer.simplify(size)
-        return int(size) if isinstance(size, tirx.IntImm) else size
-
-    def bind(self, builder: relax.BlockBuilder, value: Any, name: str = "") -> relax.Var:
-        """Bind a value to a variable whose shape is simplified, so that what is made from it matches.
-
-        TVM infers ``min(seq, 512)`` for a slice of 512 positions and then cannot add it to ``seq`` tokens.
-        """
-        var = value if isinstance(value, relax.Var) else builder.emit(value, name_hint=name)
-        if not (isinstance(var.ty, relax.TensorType) and isinstance(var.ty.shape, relax.ShapeExpr)):
-            return var
-        shape = relax.ShapeExpr([self.simplify(size) for size in var.ty.shape.values])
-        value = builder.lookup_binding(var)
-        if value is None or tvm_ffi.structural_equal(shape, var.ty.shape):
-            return var
-        kind = type(var)
-        var = kind(builder.get_unique_name(var.name), relax.TensorType(shape, var.ty.dtype))
-        builder.emit_normalized(relax.VarBinding(var, value))
-        return var
 
 
 def trace_layers(module: Any, named: dict[str, str]) -> dict[str, str]:
@@ -68,28 +14,3 @@ def trace_layers(module: Any, named: dict[str, str]) -> dict[str, str]:
                 layers.update(dict.fromkeys(pending, named[pending[-1]]))
                 pending.clear()
     return layers
-
-
-def first_line(err: BaseException) -> str:
-    """What an error of TVM or torch says, without its backtrace."""
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return lines[-1] if lines else type(err).__name__
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep what the libraries print from the user, C++ included; what matters is raised."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
-        warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-                yield
-        finally:
-            for target, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, target)
-                os.close(copy)

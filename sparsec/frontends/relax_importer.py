@@ -9,7 +9,8 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from sparsec.errors import UnsupportedError
-from sparsec.frontends.layers import Bounds, first_line
+from sparsec.frontends.bounds import Bounds
+from sparsec.frontends.quiet import first_line
 from sparsec.frontends.shape_values import SHAPE_OPERATORS, evaluate_shape, from_expr, to_expr
 
 _TAKES_SHAPES = {"Reshape", "Resize", "ConstantOfShape", "Slice", "Expand"}
@@ -36,14 +37,18 @@ class RelaxImporter(onnx_frontend.ONNXGraphImporter):
         self.named: dict[str, str] = {}
         """Variables that hold the result of a node, and the user's name of that node."""
 
+    def from_onnx(self, graph: onnx.GraphProto, opset: int) -> tvm.IRModule:
+        try:
+            return super().from_onnx(graph, opset)
+        except UnsupportedError:
+            self.bb._end_block()  # the builder complains of open blocks when it is freed
+            raise
+
     def _construct_nodes(self, graph: onnx.GraphProto) -> None:
         for node in graph.node:
             try:
                 self._construct_node(node)
-            except UnsupportedError:
-                raise
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
-                self.bb._end_block()  # or the builder complains when it is freed
                 raise self._unsupported(node, first_line(err)) from err
 
     def _construct_node(self, node: onnx.NodeProto) -> None:

@@ -12,7 +12,7 @@ import tvm
 from onnx import helper
 from tvm import relax, tirx
 
-from sparsec.frontends.layers import Bounds
+from sparsec.frontends.bounds import Bounds
 
 ShapeValue = np.ndarray
 _LONGEST = 64
@@ -28,7 +28,7 @@ _ELEMENTWISE: dict[str, Callable[[Any, Any], Any]] = {
     "Max": lambda a, b: max(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.max(a, b),
 }
 SHAPE_OPERATORS = {
-    "Cast", "Concat", "ConstantOfShape", "Equal", "Gather", "Identity", "ReduceProd", "Reshape", "Shape", "Size", "Slice",
+    "Cast", "Concat", "ConstantOfShape", "Equal", "Gather", "Identity", "ReduceProd", "Reshape", "Shape", "Slice",
     "Squeeze", "Unsqueeze", "Where", *_ELEMENTWISE,
 }  # fmt: skip
 
@@ -61,20 +61,22 @@ def evaluate_shape(node: onnx.NodeProto, values: Sequence[ShapeValue | None], bo
     if not values or any(value is None and name for value, name in zip(values, node.input, strict=True)):
         return None
     result = _evaluate(node, values)
-    if result is None or result.ndim > 1:
+    if result is None:
+        return None
+    if not isinstance(result, np.ndarray):  # NumPy unpacks arrays of rank 0
+        result = _array(result)
+    if result.ndim > 1:
         return None
     return _array([bounds.simplify(size) for size in result] if result.ndim else bounds.simplify(result.item()))
 
 
-def _evaluate(node: onnx.NodeProto, values: Sequence[Any]) -> ShapeValue | None:
+def _evaluate(node: onnx.NodeProto, values: Sequence[Any]) -> Any:
     attrs = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     first = values[0]
     ints = [[int(v) for v in value.flat] if value is not None and _all_ints(value) else None for value in values]
     match node.op_type:
         case "Shape":
             return first[attrs.get("start", 0) : attrs.get("end", len(first))]
-        case "Size":
-            return None
         case "Identity":
             return first
         case "Cast":
@@ -100,7 +102,7 @@ def _evaluate(node: onnx.NodeProto, values: Sequence[Any]) -> ShapeValue | None:
         case op if op in _ELEMENTWISE and len(values) == 2:
             if op in ("Div", "Mod") and (ints[1] is None or min(ints[1]) <= 0):
                 return None
-            return np.frompyfunc(_ELEMENTWISE[op], 2, 1)(first, values[1]) + _array(0)
+            return np.frompyfunc(_ELEMENTWISE[op], 2, 1)(first, values[1])
     return None
 
 
