@@ -234,7 +234,7 @@ class _Run:
         shape = self.arrays[load.buffer].shape
         indices = tuple(self.evaluate(index, INDEX) for index in load.indices)
         for index, extent in zip(indices, shape, strict=True):
-            if np.any((index < 0) | (index >= extent)):
+            if ((index < 0) | (index >= extent)).any():
                 text, reached = print_expression(load), np.min(index) if np.min(index) < 0 else np.max(index)
                 raise IndexError(f"{text} has the index {reached} in a dimension of extent {extent}")
         return indices

@@ -117,7 +117,10 @@ class Coordinate(Expr):
 
 @dataclass(frozen=True)
 class Op(Expr):
-    """An arithmetic operator, a comparison or one of `FUNCTIONS`; `//` and `%` round toward minus infinity."""
+    """An arithmetic operator, a comparison or one of `FUNCTIONS`.
+
+    `//` and `%` round toward minus infinity; `select(condition, a, b)` evaluates only the side that it takes.
+    """
 
     name: str
     args: tuple[Expr, ...]
@@ -206,7 +209,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Assign:
-    """`target = value`, or `target += value`."""
+    """`target = value`, or `target += value`; the arithmetic is carried out in the element type of the target."""
 
     target: Load
     value: Expr

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layout_strategies import layouts
 
@@ -38,6 +38,7 @@ def values(expression):
     return interpret(Kernel("f", (), (Buffer("Y", "int64", shape),), (body,)), {})["Y"]
 
 
+@settings(deadline=None)
 @given(expressions)
 def test_bounds_hold_and_are_met_where_they_are_said_to_be(expression):
     found = values(expression)
@@ -90,6 +91,7 @@ def walk(packed, parent=ROOT, coordinates=()):
         yield from walk(packed, cursor, (*coordinates, cursor.coordinate))
 
 
+@settings(deadline=None)
 @given(layouts(1), st.integers(1, 13))
 def test_walks_over_full_and_diagonal_tensors_stay_below_the_logical_extent(layout, size):
     visited = set()

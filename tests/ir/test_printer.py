@@ -4,7 +4,7 @@ import doctest
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_texts import TEXTS
 
@@ -149,6 +149,7 @@ expressions = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(expressions)
 def test_any_expression_reads_back(value):
     weight = Buffer("W", "float32", (4, 4), CSR)
