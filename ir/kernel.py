@@ -174,7 +174,7 @@ class Walk:
     level: int
 
 
-Axis = Union[Range, Walk]
+Axis = Range | Walk
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Assign:
     accumulate: bool = False
 
 
-Stmt = Union[For, If, Tile, Assign]
+Stmt = For | If | Tile | Assign
 
 
 # -- kernels -------------------------------------------------------------------------------------------------------
