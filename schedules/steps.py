@@ -68,7 +68,9 @@ class Tensorize:
             raise ScheduleError(f"the trace tensorizes with {self.instruction!r}, which is not declared; use 'fma'")
         for block in blocks(schedule, self.block):
             loop = _lanes(schedule, block, self.lanes)
-            schedule.tensorize(loop, fma(int(schedule.get(loop).extent)))
+            lanes = int(schedule.get(loop).extent)
+            if lanes > 1:  # one lane is a scalar multiply-add already
+                schedule.tensorize(loop, fma(lanes))
 
 
 Step = Tile | Vectorize | Tensorize
