@@ -18,7 +18,7 @@
 enum {
   CACHE_LINE = 64,
   SPIN_NANOSECONDS = 100000,
-  TASKS_PER_THREAD = 4, /* so that one slow thread does not hold up the others */
+  TASKS_PER_THREAD = 2, /* so that one slow thread does not hold up the others */
 };
 
 /* These three are TVM's (c_backend_api.h). */

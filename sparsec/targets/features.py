@@ -71,6 +71,11 @@ PROBES: dict[str, dict[str, Probe]] = {
 }
 """Every extension that sparsec knows, by architecture and LLVM name."""
 
+# What each x86 vector extension builds on.
+_BASES = {name: "avx512f" for name in PROBES["x86_64"] if name.startswith("avx512")}
+_BASES |= {"avx512f": "avx2", "avx2": "avx", "avxvnni": "avx2", "f16c": "avx", "fma": "avx", "vaes": "avx"}
+_BASES |= {"vpclmulqdq": "avx", "avx": "sse4.2", "amx-bf16": "amx-tile", "amx-fp16": "amx-tile", "amx-int8": "amx-tile"}
+
 # The levels of the x86-64 psABI, section 3.1.1.
 X86_V2 = frozenset({"cx16", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"})
 X86_V3 = X86_V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
@@ -82,6 +87,14 @@ _LINUX_NAMES = {
     "asimd": "neon", "asimddp": "dotprod", "asimdhp": "fullfp16", "asimdrdm": "rdm", "atomics": "lse", "bmi1": "bmi",
     "crc32": "crc", "pclmulqdq": "pclmul", "pni": "sse3", "sha_ni": "sha", "sse4_1": "sse4.1", "sse4_2": "sse4.2",
 }  # fmt: skip
+
+
+def implied_by(feature: str, arch: str) -> frozenset[str]:
+    """The extension and all that it builds on, as LLVM has it: who uses one uses the others."""
+    chain = {feature}
+    while (feature := _BASES.get(feature, "")) and arch == "x86_64":
+        chain.add(feature)
+    return frozenset(chain)
 
 
 def from_linux(flags: list[str], arch: str) -> frozenset[str]:

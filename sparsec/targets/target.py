@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sparsec.errors import TargetError
-from sparsec.targets.features import probe
+from sparsec.targets.features import implied_by, probe
 
 _BITS = {"float64": 64, "int64": 64, "float32": 32, "int32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "uint8": 8}
 
@@ -78,13 +78,13 @@ class Target:
         isa = set(self.isa)
         for change in changes:
             sign, feature = change[:1], change[1:]
+            if sign not in ("+", "-"):
+                raise TargetError(f"an extension is written +avxvnni or -avxvnni after the target, not {change!r}")
             probe(feature, self.arch)
             if sign == "+":
-                isa.add(feature)
-            elif sign == "-":
-                isa.discard(feature)
+                isa |= implied_by(feature, self.arch)
             else:
-                raise TargetError(f"a change of features is written +{change} or -{change}, not {change!r}")
+                isa = {name for name in isa if feature not in implied_by(name, self.arch)}
         return replace(
             self,
             name=",".join([self.name, *changes]),
