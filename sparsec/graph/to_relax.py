@@ -17,7 +17,8 @@ def to_relax(nodes: Sequence[Node], inputs: Sequence[Value], outputs: Sequence[V
     Parameters
     ----------
     inputs
-        The values that become parameters; they may be constants, others of which are embedded.
+        The values that become parameters; they may be constants. Other constants are embedded, those of one element as
+        numbers that broadcast.
     outputs
         The values that are returned, as a tuple where there are several.
 
@@ -35,7 +36,7 @@ def to_relax(nodes: Sequence[Node], inputs: Sequence[Value], outputs: Sequence[V
     with builder.function("main", params):
         with builder.dataflow():
             for node in nodes:
-                args = [known[v] if v in known else relax.const(v.data, v.dtype) for v in node.inputs]
+                args = [known[v] if v in known else _embedded(v) for v in node.inputs]
                 result = builder.emit(_call(builder, node, args))
                 if len(node.outputs) == 1:
                     known[node.output] = result
@@ -66,6 +67,12 @@ def _call(builder: relax.BlockBuilder, node: Node, args: list[relax.Expr]) -> re
             arguments[name] = args.pop(0)
     attrs = {name: _expression(node.op, name, value) for name, value in node.attrs.items()}
     return function(**arguments, **attrs)
+
+
+def _embedded(value: Value) -> relax.Expr:
+    """A constant in the code; one element has rank 0, which TVM writes as a number."""
+    assert value.data is not None, f"{value!r} is neither an input nor a constant"
+    return relax.const(value.data.reshape(()) if value.data.size == 1 else value.data, value.dtype)
 
 
 def _expression(op: str, name: str, value: Any) -> Any:

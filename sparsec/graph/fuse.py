@@ -1,0 +1,275 @@
+"""Group the nodes of a physical graph: every group becomes one kernel.
+
+A *product group* is an anchor and the elementwise nodes behind it, as an epilogue that runs while the sum is in
+registers. A *generic group* is a reduction with what feeds it and what follows it, or a chain of elementwise nodes.
+Views (reshapes and the like, which move no element) are in no group: they are other shapes of the same bytes.
+
+A group has one result that others read. So it needs no check for cycles: an operand that depended on the group could
+only do so through that result, which depends on the operand.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sparsec.graph.epilogue import constant_of, express
+from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
+from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.products import Anchor, find_anchor
+from sparsec.graph.shape import Shape, is_one, product, same_shape
+from sparsec.ir.kernel import Buffer, Expr, Load, walk_expressions
+from sparsec.ir.product import SUM
+
+_RELABELS = {"expand_dims", "flatten", "nn.batch_flatten", "reshape", "squeeze"}
+_NORMALIZE = {"nn.layer_norm", "nn.log_softmax", "nn.rms_norm", "nn.softmax"}
+_MAPS = {*ELEMENTWISE, "broadcast_to"}
+_GATHERS = {"strided_slice", "take"}
+"""Operators that pick elements, which an elementwise reader may do as it goes."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value that an epilogue reads, as its kernel sees it; `shape` is that of `buffer` in graph dimensions."""
+
+    value: Value
+    buffer: Buffer
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Nodes that one kernel computes, in topological order.
+
+    Parameters
+    ----------
+    inputs : what the nodes read from outside, constants included, each once
+    outputs : what others read, in storage order of the nodes' own shapes
+    anchor : the product that the group is made around, if it is one
+    epilogue, operands : what is done to each of the product's results
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    anchor: Anchor | None = None
+    epilogue: Expr = SUM
+    operands: tuple[Operand, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The layer, for profiles and reports: where the group's work is."""
+        node = self.anchor.y.producer if self.anchor else self.nodes[-1]
+        assert node is not None
+        return node.where or node.op
+
+
+def fuse(graph: Graph) -> list[Group]:
+    """Group all nodes that are no views, in an order in which they can run."""
+    index = {node: position for position, node in enumerate(graph.nodes)}
+    group_of: dict[Node, Group] = {}
+
+    def add(group: Group) -> None:
+        group_of.update(dict.fromkeys(group.nodes, group))
+
+    # The later of two products takes the residual that adds them up, the earlier one being stored by then.
+    for node in reversed(graph.nodes):
+        anchor = None if node in group_of else find_anchor(node)
+        if anchor is not None:
+            add(_Epilogue(graph, anchor, index, group_of).grow())
+    for node in reversed(graph.nodes):
+        if node not in group_of and not is_view(node):
+            add(_absorb(graph, node, index, group_of))
+    last = {group: max(index[node] for node in group.nodes if not is_view(node)) for group in group_of.values()}
+    return sorted(last, key=last.__getitem__)
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node only gives the bytes of its first input another shape."""
+    if node.op == "permute_dims":
+        (x,) = node.inputs
+        axes = node.attrs["axes"] or tuple(reversed(range(x.rank)))
+        moving = [axis % x.rank for axis in axes if not is_one(x.shape[axis])]
+        return moving == sorted(moving)
+    if node.op == "broadcast_to":
+        return same_shape(node.inputs[0].shape, node.output.shape)
+    return node.op in _RELABELS
+
+
+def root(value: Value) -> Value:
+    """The value whose bytes a view shows: an input, a constant or the result of a kernel."""
+    while value.producer is not None and is_view(value.producer):
+        value = value.producer.inputs[0]
+    return value
+
+
+class _Epilogue:
+    """Grows an anchor by the elementwise nodes that read it, as long as one result is left for others to read.
+
+    A GELU that is spelled out reads its input twice, so nodes are added until all its branches have met again, and
+    what was added after the last such point is given back.
+    """
+
+    def __init__(self, graph: Graph, anchor: Anchor, index: dict[Node, int], taken: dict[Node, Group]) -> None:
+        self.anchor = anchor
+        self.index = index
+        self.taken = taken
+        self.results = set(graph.outputs)
+        assert anchor.y.producer is not None
+        self.nodes = [anchor.y.producer]
+        self.known: dict[Value, Expr] = {anchor.y: SUM}
+        self.operands: dict[Value, tuple[Operand, Expr]] = {}
+
+    def grow(self) -> Group:
+        """The largest group."""
+        best = self._group(self.anchor.y)
+        frontier: list[tuple[int, Node]] = []
+        seen = set(self.nodes)
+        self._reach(self.anchor.y, frontier, seen)
+        while frontier:
+            _, node = heapq.heappop(frontier)
+            if node in self.taken or not self._add(node):
+                continue
+            self._reach(node.output, frontier, seen)
+            escaping = self._escaping()
+            if len(escaping) == 1:
+                best = self._group(escaping.pop())
+        return best
+
+    def _reach(self, value: Value, frontier: list[tuple[int, Node]], seen: set[Node]) -> None:
+        for user in value.users:
+            if user not in seen:
+                seen.add(user)
+                heapq.heappush(frontier, (self.index[user], user))
+
+    def _add(self, node: Node) -> bool:
+        """Add a node whose result can be expressed."""
+        if is_view(node):
+            self.known[node.output] = self.known[node.inputs[0]]
+        else:
+            (inner, *_) = (value for value in node.inputs if value in self.known)
+            if len(node.outputs) != 1 or not same_shape(node.output.shape, inner.shape):
+                return False
+            args = [self._argument(value, inner.shape) for value in node.inputs]
+            result = None if None in args else express(node, [arg for arg in args if arg is not None])
+            if result is None:
+                return False
+            self.known[node.output] = result
+        self.nodes.append(node)
+        return True
+
+    def _argument(self, value: Value, frame: Shape) -> Expr | None:
+        if value in self.known:
+            return self.known[value] if same_shape(value.shape, frame) else None
+        constant = constant_of(value)
+        if constant is not None:
+            return constant
+        if value not in self.operands:
+            shape = _in_frame(value.shape, frame, self.anchor.y.shape)
+            if shape is None:
+                return None
+            name = f"e{len(self.operands)}"
+            read = self.anchor.operand(Value(value.name, shape, value.dtype), name)
+            if read is None:
+                return None
+            buffer, load, extents = read
+            self.operands[value] = Operand(value, buffer, extents), load
+        return self.operands[value][1]
+
+    def _escaping(self) -> set[Value]:
+        """The results that are read outside the group, views of one counted as one."""
+        inside = set(self.nodes)
+        return {
+            root(value)
+            for value in self.known
+            if value in self.results or not inside.issuperset(value.users)
+        }
+
+    def _group(self, output: Value) -> Group:
+        nodes = tuple(node for node in self.nodes if self.index[node] <= self._position(output))
+        read = {part.buffer for part in walk_expressions(self.known[output]) if isinstance(part, Load)}
+        operands = tuple(operand for operand, _ in self.operands.values() if operand.buffer.name in read)
+        inputs = [self.anchor.weight, self.anchor.x, *(operand.value for operand in operands)]
+        return Group(nodes, tuple(dict.fromkeys(inputs)), (output,), self.anchor, self.known[output], operands)
+
+    def _position(self, value: Value) -> int:
+        assert value.producer is not None
+        return self.index[value.producer]
+
+
+def _in_frame(shape: Shape, frame: Shape, target: Shape) -> Shape | None:
+    """The shape by which an operand that broadcasts against `frame` broadcasts against a relabelled `target`.
+
+    >>> _in_frame((768,), (1, 1, 768), (1, 768, 1))
+    (1, 768, 1)
+    """
+    if product(shape) == 1:
+        return (1,) * len(target)
+    shape = (1,) * (len(frame) - len(shape)) + tuple(shape)
+    if same_shape(shape, frame):
+        return target
+    wide = [axis for axis, dim in enumerate(frame) if not is_one(dim)]
+    places = [axis for axis, dim in enumerate(target) if not is_one(dim)]
+    if not same_shape([frame[axis] for axis in wide], [target[axis] for axis in places]):
+        return None
+    dims = dict(zip(places, (shape[axis] for axis in wide), strict=True))
+    return tuple(dims.get(axis, 1) for axis in range(len(target)))
+
+
+def _absorb(graph: Graph, sink: Node, index: dict[Node, int], taken: dict[Node, Group]) -> Group:
+    """Group a node with the producers that nothing else reads, the latest first."""
+    members = [sink]
+    frontier = [(-index[p], p) for p in _producers(sink)]
+    heapq.heapify(frontier)
+    seen = {p for _, p in frontier}
+    results = set(graph.outputs)
+    while frontier:
+        _, node = heapq.heappop(frontier)
+        inside = set(members)
+        private = all(value not in results and inside.issuperset(value.users) for value in node.outputs)
+        if node in taken or is_view(node) or not private or not _fits(node, members):
+            continue
+        members.append(node)
+        for producer in _producers(node):
+            if producer not in seen:
+                seen.add(producer)
+                heapq.heappush(frontier, (-index[producer], producer))
+    members.sort(key=index.__getitem__)
+    made = {value for node in members for value in node.outputs}
+    inputs = dict.fromkeys(value for node in members for value in node.inputs if value not in made)
+    return Group(tuple(members), tuple(inputs), tuple(sink.outputs))
+
+
+def _producers(node: Node) -> list[Node]:
+    return list(dict.fromkeys(value.producer for value in node.inputs if value.producer is not None))
+
+
+def _fits(node: Node, members: Sequence[Node]) -> bool:
+    """Whether a producer can be computed inside a group: all its readers are among the members."""
+    readers = [member for member in members if any(value in member.inputs for value in node.outputs)]
+    if not all(member.op in _MAPS or _is_reduction(member) for member in readers):
+        return False
+    if node.op in _GATHERS:
+        return all(reader.op in _MAPS for reader in readers)
+    if _is_reduction(node):
+        return all(_same_axes(node, member) for member in members if _is_reduction(member))
+    return node.op in _MAPS
+
+
+def _is_reduction(node: Node) -> bool:
+    return node.op in REDUCTIONS or node.op in _NORMALIZE
+
+
+def _same_axes(a: Node, b: Node) -> bool:
+    """Whether two reductions run over the same axes of tensors of one shape, so that one loop holds both."""
+    return same_shape(a.inputs[0].shape, b.inputs[0].shape) and _axes(a) == _axes(b)
+
+
+def _axes(node: Node) -> list[int]:
+    rank = node.inputs[0].rank
+    axes = node.attrs.get("axis", node.attrs.get("axes"))
+    if axes is None:
+        return list(range(rank))
+    every: Iterable[int] = (axes,) if isinstance(axes, int) else axes
+    return sorted(axis % rank for axis in every)

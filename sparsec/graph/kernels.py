@@ -1,0 +1,164 @@
+"""The kernels of a model, each form once: layers that differ only in the values of their weights share one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.ir import IRModule
+
+from sparsec.errors import UnsupportedError
+from sparsec.graph.fuse import Group
+from sparsec.graph.graph import Value
+from sparsec.graph.lower_generic import lower_group
+from sparsec.graph.shape import Shape
+from sparsec.graph.to_relax import to_relax
+from sparsec.ir.product import Product
+from sparsec.schedules.fast_math import expand_math
+from sparsec.schedules.rules.generic import schedule
+from sparsec.schedules.rules.product import Proposal, propose
+from sparsec.schedules.trace import Scheduled, Trace
+from sparsec.targets import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """What a kernel gets for one parameter: a value of the graph or a packed array, and the shape it has there."""
+
+    source: Value | np.ndarray
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A kernel's name and its arguments in parameter order; `proposal` and `matrix` tell of a constant weight."""
+
+    kernel: str
+    args: tuple[Argument, ...]
+    proposal: Proposal | None = None
+
+
+class Kernels:
+    """Makes the calls of groups, and keeps the functions that they call.
+
+    Parameters
+    ----------
+    target : the processor
+    dump : a folder that gets every kernel, its trace and its scheduled form as text
+    """
+
+    def __init__(self, target: Target, dump: Path | None = None) -> None:
+        self.target = target
+        self.dump = dump
+        self.functions: dict[str, tirx.PrimFunc] = {}
+        self._products: dict[tuple[Product, Trace], tuple[str, Scheduled]] = {}
+        self._generic: dict[str, str] = {}
+
+    @property
+    def module(self) -> IRModule:
+        return IRModule(self.functions)
+
+    def call(self, group: Group) -> Call:
+        """Return the call that computes a group, its weight packed."""
+        return self._product(group) if group.anchor else self._chain(group)
+
+    def _product(self, group: Group) -> Call:
+        anchor = group.anchor
+        assert anchor is not None
+        buffers = tuple(operand.buffer for operand in group.operands)
+        product = replace(anchor.product, operands=buffers, epilogue=group.epilogue)
+        matrix = anchor.matrix() if anchor.matrix else None
+        proposal = propose(product, matrix, self.target)
+        name, scheduled = self._schedule(proposal)
+        values = {anchor.product.weight.name: anchor.weight, anchor.product.x.name: anchor.x}
+        values |= {operand.buffer.name: operand.value for operand in group.operands}
+        values |= {anchor.product.y.name: group.outputs[0]}
+        shapes = anchor.shapes | {operand.buffer.name: operand.shape for operand in group.operands}
+        packed: dict[str, dict[str, np.ndarray]] = {}
+        args = []
+        for buffer, array in scheduled.lowered.parameters:
+            if array:
+                if buffer not in packed:
+                    assert matrix is not None
+                    packed[buffer] = scheduled.pack(buffer, matrix)
+                data = packed[buffer][array]
+                args.append(Argument(data, data.shape))
+            elif buffer in anchor.constants:
+                args.append(Argument(anchor.constants[buffer], anchor.constants[buffer].shape))
+            else:
+                own = scheduled.kernel.buffers[buffer].shape
+                args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
+        return Call(name, tuple(args), proposal)
+
+    def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:
+        key = proposal.product, proposal.trace
+        if key not in self._products:
+            name = self._name(proposal.product.name)
+            scheduled = proposal.trace.apply(replace(proposal.product, name=name))
+            self._keep(name, expand_math(scheduled.func), str(scheduled.kernel), proposal.trace)
+            self._products[key] = name, scheduled
+        return self._products[key]
+
+    def _chain(self, group: Group) -> Call:
+        numbers = {value for value in group.inputs if _is_number(value, group)}
+        parameters = [value for value in group.inputs if value not in numbers]
+        form = _form(group, numbers)
+        if form not in self._generic:
+            name = self._name("_".join(dict.fromkeys(re.sub(r"\W", "_", node.op) for node in group.nodes)))
+            try:
+                func = lower_group(to_relax(group.nodes, parameters, group.outputs), name)
+            except UnsupportedError as error:
+                raise UnsupportedError(f"{group.label}: {error}") from error
+            self._keep(name, schedule(func, self.target), str(func))
+            self._generic[form] = name
+        return Call(self._generic[form], tuple(Argument(value, value.shape) for value in (*parameters, *group.outputs)))
+
+    def _name(self, base: str) -> str:
+        return f"{base[:60]}_{len(self.functions)}"
+
+    def _keep(self, name: str, func: tirx.PrimFunc, source: str, trace: Trace | None = None) -> None:
+        self.functions[name] = func
+        if self.dump is not None:
+            (self.dump / f"{name}.txt").write_text(f"{source}\n")
+            (self.dump / f"{name}.scheduled.py").write_text(f"{func}\n")
+            if trace is not None:
+                (self.dump / f"{name}.trace.json").write_text(f"{trace.to_json()}\n")
+
+
+def _is_number(value: Value, group: Group) -> bool:
+    """Whether a constant is written into the code of its kernel, where TVM takes numbers."""
+    if value.data is None or value.data.size != 1:
+        return False
+    readers = [node for node in group.nodes if value in node.inputs]
+    return all(
+        node.op in _BINARY and max(v.rank for v in node.inputs if v is not value) == node.output.rank
+        for node in readers
+    )
+
+
+_BINARY = {"add", "divide", "equal", "floor_divide", "floor_mod", "greater", "greater_equal", "less", "less_equal"}
+_BINARY |= {"maximum", "minimum", "mod", "multiply", "not_equal", "power", "subtract"}
+
+
+def _form(group: Group, numbers: Set[Value]) -> str:
+    """A text that is the same for groups that are computed alike, whatever their values are called."""
+    number: dict[Value, str] = {}
+
+    def describe(value: Value) -> str:
+        text = f"{value.dtype}{list(map(str, value.shape))}"
+        if value in numbers and value.data is not None:
+            return f"{text}={value.data.tobytes().hex()}"
+        return f"{number.setdefault(value, f'%{len(number)}')}:{text}"
+
+    def one(node: Any) -> str:
+        attrs = ", ".join(f"{name}={value}" for name, value in sorted(node.attrs.items()))
+        return f"{[*map(describe, node.outputs)]} = {node.op}({[*map(describe, node.inputs)]}, {attrs})"
+
+    inputs = [describe(value) for value in group.inputs]
+    return "\n".join([str(inputs), *map(one, group.nodes), str([*map(describe, group.outputs)])])

@@ -1,0 +1,211 @@
+"""From groups to a plan: kernels, constants, storage and the order of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product as combinations
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
+from sparsec.errors import UnsupportedError
+from sparsec.graph.evaluate import ELEMENTWISE
+from sparsec.graph.fuse import Group, root
+from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.kernels import Argument, Call, Kernels
+from sparsec.graph.plan_memory import Life, plan_memory
+from sparsec.graph.shape import Dim, Shape, evaluate_dim, product, same_shape
+
+VECTOR_BYTES = 256
+"""A row of this many bytes is whole vectors for every target, so no element of it is computed twice."""
+
+
+def lower(
+    graph: Graph,
+    groups: Sequence[Group],
+    kernels: Kernels,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Plan:
+    """Make the plan of a graph whose nodes are in these groups.
+
+    Parameters
+    ----------
+    kernels : makes the kernels, and knows the target
+    progress : is told the fraction of the groups that are done
+    """
+    calls = []
+    for done, group in enumerate(groups):
+        calls.append((group, kernels.call(group)))
+        progress((done + 1) / len(groups))
+    storages = _Storages(graph, groups)
+    for value, output in storages.copies:
+        group = _copy(value, output)
+        calls.append((group, kernels.call(group)))
+    storages.place([(group, [arg.source for arg in call.args if isinstance(arg.source, Value)]) for group, call in calls])
+    return _assemble(graph, calls, storages, kernels)
+
+
+def dim_text(dim: Dim) -> int | str:
+    """A dimension as the plan writes it.
+
+    >>> dim_text(tirx.Var("n", "int64") * 4 + 1)
+    '((n * 4) + 1)'
+    """
+    if isinstance(dim, int | str):
+        return dim
+    if isinstance(dim, tirx.IntImm):
+        return int(dim.value)
+    if isinstance(dim, tirx.Var):
+        return str(dim.name)
+    operator = _OPERATORS.get(type(dim))
+    if operator is None:
+        raise UnsupportedError(
+            f"A tensor has the dimension {dim}, which is more than + - * / % of symbols; fix the symbols with --shape."
+        )
+    return f"({dim_text(dim.a)} {operator} {dim_text(dim.b)})"
+
+
+_OPERATORS: dict[type, str] = {
+    tirx.Add: "+",
+    tirx.Sub: "-",
+    tirx.Mul: "*",
+    tirx.FloorDiv: "/",
+    tirx.FloorMod: "%",
+    tirx.Div: "/",
+    tirx.Mod: "%",
+}
+
+
+def nbytes(value: Value, symbols: Mapping[str, tuple[int, int]]) -> int:
+    """The most bytes that a value takes within the ranges of the symbols."""
+    corners = combinations(*([(name, bound) for bound in bounds] for name, bounds in symbols.items()))
+    size = product(value.shape)
+    elements = size if isinstance(size, int) else max(evaluate_dim(size, dict(corner)) for corner in corners)
+    return elements * np.dtype(value.dtype).itemsize
+
+
+def _copy(value: Value, output: Value) -> Group:
+    node = Node("astype", [value], [output], {"dtype": value.dtype}, "copy")
+    output.producer = node
+    return Group((node,), (value,), (output,))
+
+
+class _Storages:
+    """Where the bytes of every value lie; a view lies where its root does.
+
+    The result of a kernel that is an output of the model lies in the output. An output that is an input, a constant
+    or another output once more is copied.
+    """
+
+    def __init__(self, graph: Graph, groups: Sequence[Group]) -> None:
+        self.symbols = graph.symbols
+        self.constants: list[np.ndarray] = []
+        self._constant_index: dict[int, int] = {}
+        self._of: dict[Value, Storage] = {v: Storage("input", i) for i, v in enumerate(graph.inputs)}
+        self.copies: list[tuple[Value, Value]] = []
+        self.arena_bytes = 0
+        made = {value for group in groups for value in group.outputs}
+        padded = {root(group.anchor.x) for group in groups if group.anchor and group.anchor.y.rank > 3}
+        for index, value in enumerate(graph.outputs):
+            base = root(value)
+            if base in made and base not in self._of and base not in padded:
+                self._of[base] = Storage("output", index)
+            else:
+                result = Value(f"{value.name}.copy", value.shape, value.dtype)
+                self._of[result] = Storage("output", index)
+                self.copies.append((value, result))
+
+    def place(self, steps: Sequence[tuple[Group, Sequence[Value]]]) -> None:
+        """Give every other result of a step its bytes in the arena."""
+        last: dict[Value, int] = {}
+        for step, (_, values) in enumerate(steps):
+            last.update(dict.fromkeys(map(root, values), step))
+        index: dict[Value, int] = {}
+        lives: list[Life] = []
+        for step, (group, _) in enumerate(steps):
+            for value in group.outputs:
+                if value not in self._of:
+                    over = index.get(replaceable) if (replaceable := _overwrites(group)) else None
+                    index[value] = len(lives)
+                    lives.append(Life(nbytes(value, self.symbols), step, last.get(value, step), over))
+        offsets, self.arena_bytes = plan_memory(lives)
+        self._of |= {value: Storage("arena", offset=offsets[i]) for value, i in index.items()}
+
+    def of(self, source: Value | np.ndarray) -> Storage:
+        if isinstance(source, np.ndarray):
+            return self._constant(source)
+        base = root(source)
+        return self._of[base] if base.data is None else self._constant(base.data)
+
+    def _constant(self, array: np.ndarray) -> Storage:
+        if id(array) not in self._constant_index:
+            self._constant_index[id(array)] = len(self.constants)
+            self.constants.append(array)
+        return Storage("constant", self._constant_index[id(array)])
+
+
+def _overwrites(group: Group) -> Value | None:
+    """The operand whose place the result of a group may take: each of its elements is read just before it is written.
+
+    Tiles at the end of a ragged row are computed twice, which is right only while the operand is still there.
+    """
+    (output, *more) = group.outputs
+    if more or group.anchor or not all(node.op in ELEMENTWISE for node in group.nodes):
+        return None
+    row = output.shape[-1] if output.shape else 1
+    if not isinstance(row, int) or row * np.dtype(output.dtype).itemsize % VECTOR_BYTES:
+        return None
+    read = [root(value) for value in group.inputs]
+    fitting = [
+        base
+        for value, base in zip(group.inputs, read, strict=True)
+        if same_shape(value.shape, output.shape) and value.dtype == output.dtype and read.count(base) == 1
+    ]
+    return fitting[0] if fitting else None
+
+
+def _assemble(graph: Graph, calls: Sequence[tuple[Group, Call]], storages: _Storages, kernels: Kernels) -> Plan:
+    tensors = _Tensors(storages)
+    inputs = [tensors.of(Argument(value, value.shape), value.name) for value in graph.inputs]
+    outputs = []
+    for index, value in enumerate(graph.outputs):
+        tensor = Tensor(value.name, tuple(map(dim_text, value.shape)), value.dtype, Storage("output", index))
+        outputs.append(tensors.add(tensor))
+    steps = [Step(call.kernel, tuple(map(tensors.of, call.args)), group.label) for group, call in calls]
+    return Plan(
+        tensors=tensors.all,
+        inputs=inputs,
+        outputs=outputs,
+        steps=steps,
+        constants=storages.constants,
+        arena_bytes=storages.arena_bytes,
+        module=kernels.module,
+        target=kernels.target,
+        symbols=[Symbol(name, *bounds) for name, bounds in graph.symbols.items()],
+        manifest={},
+    )
+
+
+class _Tensors:
+    """The tensors of a plan, each form of each storage once."""
+
+    def __init__(self, storages: _Storages) -> None:
+        self.storages = storages
+        self.all: list[Tensor] = []
+        self._index: dict[tuple[Any, ...], int] = {}
+
+    def of(self, arg: Argument, name: str | None = None) -> int:
+        storage, shape = self.storages.of(arg.source), tuple(map(dim_text, arg.shape))
+        own = arg.source.name if isinstance(arg.source, Value) else ""
+        return self.add(Tensor(name or own, shape, str(arg.source.dtype), storage))
+
+    def add(self, tensor: Tensor) -> int:
+        key = tensor.storage, tensor.shape, tensor.dtype
+        if key not in self._index:
+            self._index[key] = len(self.all)
+            self.all.append(tensor)
+        return self._index[key]
