@@ -5,6 +5,7 @@ import onnx
 import onnx.version_converter
 import onnxsim
 import tvm
+from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from sparsec.errors import UnsupportedError
@@ -144,7 +145,7 @@ def _import(
     bounds = Bounds(symbols)
     importer = RelaxImporter({name: bounds.shape(axes) for name, axes in dims.items()}, bounds, names)
     with silence():
-        module = importer.from_onnx(model.graph, opset_of(model))
+        module = relax.transform.DeadCodeElimination()(importer.from_onnx(model.graph, opset_of(model)))
     return Imported(
         module=module,
         inputs=tuple(value.name for value in model.graph.input),

@@ -202,6 +202,7 @@ def _import(
             no_bind_return_tuple=False,
             custom_convert_map=None,
         )
+    module = relax.transform.DeadCodeElimination()(module)
     return Imported(
         module=module,
         inputs=tuple(dims),

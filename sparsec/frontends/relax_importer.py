@@ -74,11 +74,16 @@ class RelaxImporter(onnx_frontend.ONNXGraphImporter):
 
     def _bind(self, expr: Any, node: str) -> Any:
         """Bind a result to a variable named after its node, its shape simplified with the ranges of the symbols."""
-        if not isinstance(expr, tvm.ir.Call) or not isinstance(expr.ty, relax.TensorType):
+        if not isinstance(expr, tvm.ir.Call | relax.Var) or not isinstance(expr.ty, relax.TensorType):
             return expr
         var = self.bounds.bind(self.bb, expr, node)
-        self.named[var.name] = self.names[node]
+        self.named.setdefault(var.name, self.names[node])
         return var
+
+    def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
+        if op_name == "Gather" and not isinstance(inputs[0], relax.ShapeExpr):
+            return self.bb.normalize(_gather(inputs[0], inputs[1], attrs.get("axis", 0)))
+        return super()._convert_operator(op_name, inputs, attrs, opset)
 
     def _unsupported(self, node: onnx.NodeProto, reason: str) -> UnsupportedError:
         shapes = ", ".join(_describe(self._nodes[name]) if name else "-" for name in node.input)
@@ -87,6 +92,14 @@ class RelaxImporter(onnx_frontend.ONNXGraphImporter):
             f"node {self.names[node.name]!r}: operator {domain}{node.op_type} of operator set {self.opset} on ({shapes}) "
             f"is not supported: {reason}"
         )
+
+
+def _gather(data: Any, indices: Any, axis: int) -> Any:
+    """A `take` with nothing around it: TVM's converter computes shapes at run time to make indices positive."""
+    size = data.ty.shape[axis]
+    if isinstance(indices, tvm.ir.GenericConst) and isinstance(size, tvm.tirx.IntImm):
+        return relax.op.take(data, relax.const(indices.value.numpy() % size.value), axis)
+    return relax.op.take(data, indices, axis, mode="wrap")
 
 
 def _describe(value: Any) -> str:
