@@ -9,7 +9,7 @@ from sparsec.graph.move_reshapes import move_reshapes
 from sparsec.graph.recognize import recognize
 from sparsec.graph.simplify import simplify
 
-PASSES = (fold_constants, simplify, recognize, move_reshapes, fold_batch_norm, fold_constants, simplify)
+PASSES = (simplify, fold_constants, simplify, recognize, move_reshapes, fold_batch_norm, fold_constants, simplify)
 
 
 def canonicalize(imported: Imported) -> Graph:

@@ -10,7 +10,9 @@ from tvm import tirx
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.image_semantics import conv_padded, repack
 from sparsec.graph.shape import evaluate_dim
+from sparsec.ir.image import Image
 
 Array = np.ndarray
 
@@ -54,7 +56,7 @@ def _bind_symbols(graph: Graph, arrays: Sequence[Array]) -> dict[str, int]:
 def _bind(value: Any, symbols: Mapping[str, int]) -> Any:
     if isinstance(value, tuple):
         return tuple(_bind(v, symbols) for v in value)
-    is_plain = value is None or isinstance(value, bool | int | float | str)
+    is_plain = value is None or isinstance(value, bool | int | float | str | Image)
     return value if is_plain else evaluate_dim(value, symbols)
 
 
@@ -317,6 +319,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
     "concat": lambda *xs, axis=0: np.concatenate(xs, axis=axis or 0),
     "conv2d": _conv2d,
+    "conv_padded": conv_padded,
     "cumsum": lambda x, axis, dtype=None, exclusive=False: np.cumsum(x, axis) - (x if exclusive else 0),
     "expand_dims": lambda x, axis: np.expand_dims(x, axis),
     "flatten": np.ravel,
@@ -342,6 +345,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "ones": lambda shape, dtype=None: np.ones(shape),
     "permute_dims": lambda x, axes=None: np.transpose(x, axes),
     "repeat": lambda x, repeats, axis=None: np.repeat(x, repeats, axis),
+    "repack": repack,
     "reshape": lambda x, shape: np.reshape(x, shape),
     "shape_to_tensor": lambda expr: np.array(expr, "int64"),
     "split": _split,

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.shape import Shape, is_one, reshape_groups
+from sparsec.graph.shape import Dim, Shape, is_one, reshape_groups
 from sparsec.graph.simplify import permute, reshape
 
-FEW_TOKENS = 4
-"""A linear layer over at most this many tokens may compute row by row instead of with tokens as vectors."""
+VECTOR = 16
+"""Elements of a vector, roughly: with fewer columns a linear layer is inefficient."""
 
 INNERMOST_REDUCTION = 0.25
 """What a reduction along the innermost axis costs more than one along another, in traffic of its operand."""
@@ -105,7 +105,13 @@ def same_memory(shape: Shape, a: int, b: int) -> bool:
 
 def candidates(value: Value) -> list[int]:
     """The inner axes that a tensor may have, the row-major one first."""
-    return [last(value), *(axis for axis in range(value.rank - 1) if not is_one(value.shape[axis]))]
+    return [last(value), *range(value.rank - 1)]
+
+
+def _reduction_cost(shape: Shape, inner: int, axes: Sequence[int]) -> float:
+    """The extra cost of reducing some axes, if one of them is the innermost that is longer than one."""
+    long = [axis for axis in order(len(shape), inner) if not is_one(shape[axis])]
+    return INNERMOST_REDUCTION if long and long[-1] in axes else 0.0
 
 
 # Row-major
@@ -153,17 +159,14 @@ def _elementwise_rewrite(space: Space, node: Node, mode: Mode) -> None:
 
 
 def _same_modes(node: Node) -> list[Mode]:
-    """Any axis innermost, the same in all operands; also one that only the input or only the output has long."""
-    axes = dict.fromkeys(candidates(node.inputs[0]) + candidates(node.outputs[0]))
-    return [Mode(tuple((inner,) for _ in node.inputs), inner) for inner in axes]
+    """Any axis innermost, the same in all operands."""
+    return [Mode(tuple((inner,) for _ in node.inputs), inner) for inner in candidates(node.outputs[0])]
 
 
 def _along_modes(node: Node) -> list[Mode]:
-    axis = node.attrs["axis"] % node.inputs[0].rank
-    reduces = node.op in ("nn.softmax", "nn.log_softmax")
-    return [
-        Mode(m.inputs, m.output, INNERMOST_REDUCTION if reduces and m.output == axis else 0) for m in _same_modes(node)
-    ]
+    x = node.inputs[0]
+    reduced = [node.attrs["axis"] % x.rank] if node.op in ("nn.softmax", "nn.log_softmax") else []
+    return [Mode(m.inputs, m.output, _reduction_cost(x.shape, m.output, reduced)) for m in _same_modes(node)]
 
 
 def _along_rewrite(space: Space, node: Node, mode: Mode) -> None:
@@ -197,8 +200,7 @@ def _layer_norm_modes(node: Node) -> list[Mode]:
     for inner in candidates(node.output):
         moved = [position(axis, x.rank, inner) for axis in _norm_axes(node)]
         if moved == sorted(moved):  # gamma and beta have the normalized axes in this order
-            cost = INNERMOST_REDUCTION if x.rank - 1 in moved else 0
-            modes.append(Mode(((inner,), *rows), inner, cost))
+            modes.append(Mode(((inner,), *rows), inner, _reduction_cost(x.shape, inner, _norm_axes(node))))
     return modes
 
 
@@ -226,7 +228,7 @@ def _reduction_modes(node: Node) -> list[Mode]:
             output = last(node.output)
         else:
             output = inner - sum(axis < inner for axis in axes)
-        modes.append(Mode(((inner,),), output, INNERMOST_REDUCTION if inner in axes else 0))
+        modes.append(Mode(((inner,),), output, _reduction_cost(node.inputs[0].shape, inner, axes)))
     return modes
 
 
@@ -280,23 +282,20 @@ def _permute_rewrite(space: Space, node: Node, mode: Mode) -> None:
 
 
 def _linear_modes(node: Node) -> list[Mode]:
-    rank, tokens = node.output.rank, node.output.shape[-2]
-    modes = [Mode(((rank - 2,), (1,)), rank - 2)]
-    if isinstance(tokens, int) and tokens <= FEW_TOKENS:
-        modes.append(Mode(((rank - 1,), (1,)), rank - 1))
-    return modes
+    """Rows of x are independent, so that any axis but the last may hold the columns; long ones are best."""
+    *leading, _ = node.output.shape
+    return [Mode(((axis,), (1,)), axis, _short_columns(leading[axis])) for axis in reversed(range(len(leading)))]
+
+
+def _short_columns(extent: Dim) -> float:
+    """What vectors that are not full cost."""
+    return max(0.0, VECTOR / extent - 1) if isinstance(extent, int) else 0.0
 
 
 def _linear_rewrite(space: Space, node: Node, mode: Mode) -> None:
     x, _ = space.read(node.inputs[0], mode.output)
     weight, _ = space.read(node.inputs[1], 1)
-    if mode.output == node.output.rank - 2:
-        space.emit(node, "linear_cols", [x, weight], {}, mode.output)
-        return
-    column = reshape(space.graph, x, (*x.shape, 1), None)
-    shape = (*node.output.shape, 1)
-    result = space.graph.add("linear_cols", [column, weight], shape, dtype=node.output.dtype, name=node.output.name)
-    space.set(node, reshape(space.graph, result, node.output.shape, None), mode.output)
+    space.emit(node, "linear_cols", [x, weight], {}, mode.output)
 
 
 def _matmul_modes(node: Node) -> list[Mode]:

@@ -5,13 +5,15 @@ takes any number of leading axes, so these reshapes can pass it, meet their inve
 on ``[B, T, …]`` throughout, where the token axis can be told from the batch.
 """
 
+import math
+
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import Shape, equal, is_one, same_shape
 from sparsec.graph.simplify import reshape, simplify
 
 ENOUGH_TOKENS = 16
-"""A reshape that would leave fewer tokens than this on the token axis (windows of 7 × 7, say) stays where it is."""
+"""A reshape that would leave no axis of this many tokens (windows of 7 × 7, say) stays where it is."""
 
 
 def move_reshapes(graph: Graph) -> None:
@@ -95,11 +97,9 @@ def _merges(long: Shape, short: Shape) -> bool:
     """Whether a reshape from ``long`` to ``short`` merges leading axes, keeps the last, and is worth undoing."""
     if len(long) <= len(short) or not short or not equal(long[-1], short[-1]):
         return False
-    tokens = long[-2]
-    is_short = isinstance(tokens, int) and tokens < ENOUGH_TOKENS
-    return not is_short or all(map(is_one, long[:-2])) or not _grows(short, tokens)
+    return _longest(long) >= min(ENOUGH_TOKENS, _longest(short))
 
 
-def _grows(short: Shape, tokens: int) -> bool:
-    """Whether the merged shape has more rows on its last leading axis."""
-    return len(short) > 1 and not equal(short[-2], tokens)
+def _longest(shape: Shape) -> float:
+    """The longest axis but the last; a symbolic one may be as long as it likes."""
+    return max((d if isinstance(d, int) else math.inf for d in shape[:-1]), default=0)

@@ -31,6 +31,9 @@ from sparsec.graph.simplify import permute, reshape, simplify
 ANY_EXTENT = 1024
 """The size at which the traffic of a symbolic dimension without a range is reckoned."""
 
+RELABEL = 0.25
+"""Bytes that a reshape counts for: it moves nothing, but stands between operators that could be fused."""
+
 
 def plan_layouts(graph: Graph) -> None:
     """Rewrite a canonical graph into physical space, with the fewest bytes converted."""
@@ -119,12 +122,18 @@ class _Planner:
         return Factor((v,), np.array(costs))
 
     def _tie_break(self, value: Value) -> Factor:
-        """A byte for not being row-major, so that ties are broken the plain way."""
+        """A byte for not being row-major, and less for an odd shape, so that ties are broken the plain way."""
         v = self.variable[value]
-        return Factor((v,), np.array([float(not same_memory(value.shape, c, last(value))) for c in self.choices[v]]))
+        costs = [0.0 if c == last(value) else self._tie(value, c) for c in self.choices[v]]
+        return Factor((v,), np.array(costs))
+
+    def _tie(self, value: Value, inner: int) -> float:
+        return RELABEL / 2 if same_memory(value.shape, inner, last(value)) else 1.0
 
     def _conversion(self, value: Value, stored: int, wanted: Sequence[int]) -> float:
-        return 0.0 if any(same_memory(value.shape, stored, w) for w in wanted) else self._bytes(value)
+        if stored in wanted:
+            return 0.0
+        return RELABEL if any(same_memory(value.shape, stored, w) for w in wanted) else self._bytes(value)
 
     def _bytes(self, value: Value) -> float:
         sizes = {v.name: self.largest.get(v.name, ANY_EXTENT) for v in symbols_of(value.shape)}

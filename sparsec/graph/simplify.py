@@ -20,7 +20,7 @@ def simplify(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op in ("add", "multiply") and node.inputs[0].is_constant:
             graph.set_inputs(node, node.inputs[::-1])
-        if node.op in ELEMENTWISE:
+        if node.op in ELEMENTWISE or node.op == "matmul":
             _narrow(graph, node)
         rule = _RULES.get(node.op)
         replacement = rule(graph, node) if rule else None
@@ -55,13 +55,19 @@ def permute(graph: Graph, value: Value, axes: tuple[int, ...], before: Node | No
 
 
 def _narrow(graph: Graph, node: Node) -> None:
-    """Let an elementwise node broadcast its operands itself."""
+    """Let an elementwise node or a product broadcast its operands itself."""
+    own = 2 if node.op == "matmul" else 0  # trailing axes that do not broadcast
     for position, value in enumerate(node.inputs):
         source = _before_broadcast(graph, value)
-        shapes = [v.shape for v in node.inputs]
-        if source is not None:
+        if (
+            source is not None
+            and source.rank >= own
+            and same_shape(source.shape[-own:], value.shape[-own:] if own else ())
+        ):
+            shapes = [v.shape for v in node.inputs]
             shapes[position] = source.shape
-            if same_shape(broadcast(*shapes), node.output.shape):
+            leading = [shape[: len(shape) - own] for shape in shapes]
+            if same_shape(broadcast(*leading), node.output.shape[: node.output.rank - own]):
                 graph.set_inputs(node, [*node.inputs[:position], source, *node.inputs[position + 1 :]])
 
 
