@@ -184,9 +184,9 @@ class Axes:
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop of a rewritten stage."""
+    """One loop of a rewritten stage; the axis is None for the unit loop of a stage that leaves one number."""
 
-    axis: Axis
+    axis: Axis | None
     reduce: bool
     extent: Extent
 
@@ -231,11 +231,13 @@ class Rewriter:
         nests = [self._stage(stage) for stage in self.axes.stages]
         alloc = [self._buffers[b] for b in self.func.body.block.alloc_buffers if b in self._buffers]
         root = SBlock([], [], [], "root", tirx.stmt_seq(*nests), alloc_buffers=alloc)
-        loops = {
-            stage.name: [Loop(a, kind == REDUCE, self.size(a)) for a, kind in self.axes.of_stage(stage).items()]
-            for stage in self.axes.stages
-        }
+        loops = {stage.name: self._loops(stage) for stage in self.axes.stages}
         return self.func.with_body(SBlockRealize([], True, root)), loops
+
+    def _loops(self, stage: Stage) -> list[Loop]:
+        loops = [Loop(a, kind == REDUCE, self.size(a)) for a, kind in self.axes.of_stage(stage).items()]
+        # TVM's rfactor wants a spatial loop outside.
+        return loops if any(not loop.reduce for loop in loops) else [Loop(None, False, _one()), *loops]
 
     def _stage(self, stage: Stage) -> tirx.Stmt:
         kinds = self.axes.of_stage(stage)
@@ -272,12 +274,21 @@ class Rewriter:
         # The stores come first: they declare the intermediates that loads refer to.
         init = None if stage.block.init is None else convert(stage.block.init)
         body = convert(stage.block.body)
+        if stage.block.init is not None:
+            body = face_accumulator(body)
         body = share_reciprocals(body, set(fresh.values()), self._params)
         for axis, kind in kinds.items():
             if kind == REDUCE and self.ragged(axis):
                 start = fresh[axis] // self.tiles[axis] * self.tiles[axis]
                 body = guard(body, inside[axis] >= start)
-        iters = [tirx.IterVar(Range(0, self.size(a)), fresh[a], kind) for a, kind in kinds.items()]
+        iters = [
+            tirx.IterVar(
+                Range(0, loop.extent),
+                Var("unit", "int64") if loop.axis is None else fresh[loop.axis],
+                REDUCE if loop.reduce else SPATIAL,
+            )
+            for loop in self._loops(stage)
+        ]
         return _nest(stage.name, iters, body, init, [*self._params, *self._buffers.values()])
 
     def _buffer(self, old: Var) -> Var:
@@ -297,6 +308,18 @@ class Rewriter:
                 shape.append(self.size(self.axes.axis_of[member]))
         self._buffers[old] = tirx.decl_buffer(shape or [_one()], old.dtype, old.name, scope=old.scope())
         return self._buffers[old]
+
+
+def face_accumulator(body: tirx.Stmt) -> tirx.Stmt:
+    """Compare accumulators with elements, not elements with accumulators: the form of argmax that rfactor knows."""
+    written: set[Var] = set()
+    tvm_ffi.structural_walk(body, (tirx.BufferStore, lambda n: written.add(n.buffer)))
+
+    def convert(node: tirx.LT) -> Any:
+        turned = isinstance(node.b, TensorLoad) and node.b.source in written
+        return tirx.GT(node.b, node.a) if turned else node
+
+    return tvm_ffi.structural_map(body, (tirx.LT, convert), order="post")
 
 
 def share_reciprocals(body: tirx.Stmt, axes: set[Var], params: set[Var]) -> tirx.Stmt:
@@ -344,11 +367,10 @@ def guard(body: tirx.Stmt, valid: Any) -> tirx.Stmt:
 def _nest(
     name: str, iters: list[tirx.IterVar], body: tirx.Stmt, init: tirx.Stmt | None, buffers: Iterable[Var]
 ) -> tirx.Stmt:
-    iters = iters or [tirx.IterVar(Range(0, _one()), Var("v", "int64"), SPATIAL)]
     draft = SBlock(iters, [], [], name, body, init)
     reads, writes, *_ = get_sblock_access_region(draft, {b: b for b in buffers})
     block = SBlock(iters, reads, writes, name, body, init)
-    loops = [Var(it.var.name[1:] and f"i{it.var.name[1:]}" or "i", "int64") for it in iters]
+    loops = [Var(f"i{n}", "int64") for n in range(len(iters))]
     nest: tirx.Stmt = SBlockRealize(loops, True, block)
     for loop, it in zip(reversed(loops), reversed(iters), strict=True):
         nest = tirx.For(loop, _zero(), it.dom.extent, tirx.stmt.ForKind.SERIAL, nest)

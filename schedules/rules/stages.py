@@ -157,6 +157,12 @@ def inline_stages(func: tirx.PrimFunc, stages: Sequence[Stage]) -> tirx.PrimFunc
                 readers[buffer][user] += times
         for buffer in stage.inputs():
             readers[buffer].pop(stage.name, None)
+    for stage in stages:
+        if not stage.injective:
+            # Accumulate in an intermediate, which a tile can keep in registers, and copy that out.
+            for n, out in enumerate(stage.outputs()):
+                if out in params:
+                    sch.cache_write(sch.get_sblock(stage.name), n, "global")
     return sch.mod["main"]
 
 

@@ -1,0 +1,54 @@
+"""Vectorised transcendental functions over the whole range of float32, in units of the last place."""
+
+import math
+
+import numpy as np
+import pytest
+from relax_groups import compiled, group
+from tvm.relax import op
+
+_erf = np.vectorize(math.erf, otypes=["float64"])
+
+# Every 4093rd float of either sign, what lies between, and the edges.
+_BITS = np.arange(0, 0x7F800000, 4093, dtype="uint32").view("float32")
+_EDGES = np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 88.7, 88.8, -87.4, -103.9, -104.1, 1e-45, 3.93, 9.02])
+SAMPLE = np.concatenate([_BITS, -_BITS, np.linspace(-110, 110, 40001, dtype="float32"), _EDGES])
+
+FUNCTIONS = {
+    "exp": (op.exp, np.exp, 1.0),
+    "log": (op.log, np.log, 1.0),
+    "sigmoid": (op.sigmoid, lambda x: np.exp(-np.logaddexp(0, -x)), 3.0),
+    "tanh": (op.tanh, np.tanh, 5.0),
+    "erf": (op.erf, _erf, 5.0),
+    "rsqrt": (op.rsqrt, lambda x: 1 / np.sqrt(x), 1.5),
+}
+
+
+def ulps(got, exact):
+    """The distance to the exact value, in the spacing of float32 there; 0 where both are the same NaN or infinity."""
+    rounded = exact.astype("float32")
+    spacing = np.spacing(np.abs(rounded)).astype("float64")
+    same = (np.isnan(got) & np.isnan(rounded)) | (got == rounded)
+    return np.where(same, 0, np.abs(got.astype("float64") - exact) / spacing)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_error_over_the_whole_range(name):
+    ours, exact, bound = FUNCTIONS[name]
+    (got,) = compiled(group(lambda emit, x: ours(x), SAMPLE.shape))([SAMPLE], SAMPLE)
+    with np.errstate(all="ignore"):
+        error = ulps(got, np.asarray(exact(SAMPLE.astype("float64"))))
+    worst = int(np.argmax(np.nan_to_num(error, nan=np.inf)))
+    assert error[worst] <= bound, f"{name}({SAMPLE[worst]}) = {got[worst]}: {error[worst]:.2f} ulp"
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "sigmoid"])
+def test_saturating_functions_stay_in_range(name):
+    (got,) = compiled(group(lambda emit, x: FUNCTIONS[name][0](x), SAMPLE.shape))([SAMPLE], SAMPLE)
+    assert np.nanmax(np.abs(got)) <= 1
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_call_is_left(name):
+    kernel = compiled(group(lambda emit, x: FUNCTIONS[name][0](x), (1024,)))
+    assert "f@PLT" not in kernel.assembly
