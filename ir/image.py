@@ -1,44 +1,60 @@
 """Padded images: how a convolution's activations lie in memory so that its output is one flat run of vectors.
 
-An image is stored as rows of `pitch` elements: `left` zeros, then the pixels. The zeros at the left of a row are also
-the right border of the row above, so a 3×3 filter needs one column of padding. `top` rows of zeros stand above,
-`bottom` rows below; there is room for the last vector of pixels, which runs past them.
+An image is a plane of rows, `pitch` elements apart. Between the pixels of two rows stand zeros, which are the right
+border of one and the left border of the next, so a 3×3 filter needs one column of padding. Before the first pixel and
+after the last one there is room for the borders that filters reach, and for the last vector of pixels, which runs past
+them. The first pixel stands at a multiple of a vector, and so does every plane.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+VECTOR = 16  # elements of the widest vector
+
 
 @dataclass(frozen=True)
 class Image:
-    """The place of `height` × `width` pixels in `rows` × `pitch` elements."""
+    """The place of `height` × `width` pixels in a plane.
+
+    Parameters
+    ----------
+    height, width : pixels
+    pitch : elements from one row to the next
+    before, after : elements that filters reach before the first pixel and after the last one
+    """
 
     height: int
     width: int
-    top: int = 0
-    left: int = 0
-    bottom: int = 0
-
-    @property
-    def rows(self) -> int:
-        return self.top + self.height + self.bottom
-
-    @property
-    def pitch(self) -> int:
-        return self.left + self.width
-
-    @property
-    def plane(self) -> int:
-        """Elements of a whole image."""
-        return self.rows * self.pitch
+    pitch: int
+    before: int = 0
+    after: int = 0
 
     @property
     def origin(self) -> int:
         """Offset of the first pixel."""
-        return self.top * self.pitch + self.left
+        return _round_up(self.before)
 
     @property
     def run(self) -> int:
         """Elements from the first pixel to the last one."""
         return (self.height - 1) * self.pitch + self.width
+
+    @property
+    def columns(self) -> int:
+        """Elements from the first pixel to the end of the last vector."""
+        return _round_up(self.run)
+
+    @property
+    def plane(self) -> int:
+        """Elements of a whole image."""
+        return _round_up(self.origin + max(self.columns, self.run + self.after, self.height * self.pitch))
+
+    @property
+    def halo(self) -> bool:
+        """Whether filters read what surrounds the pixels, which must be zero then."""
+        return self.before > 0 or self.after > 0
+
+
+def _round_up(extent: int) -> int:
+    return -(-extent // VECTOR) * VECTOR

@@ -42,6 +42,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Packed
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
+from sparsec.ir.verifier import verify
 
 MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
@@ -75,7 +76,13 @@ class Lowered:
 
 
 def lower(kernel: Kernel) -> Lowered:
-    """Lower a verified kernel to an S-TIR PrimFunc of the same name."""
+    """Lower a kernel to an S-TIR PrimFunc of the same name.
+
+    Raises
+    ------
+    KernelError : if the kernel does not verify
+    """
+    verify(kernel)
     return _Lowering(kernel).run()
 
 
@@ -179,18 +186,17 @@ class _Lowering:
         with T.If(self._expr(stmt.condition)), T.Then():
             self._body(stmt.body)
 
-    def _lanes(self, stmt: Stmt) -> tuple[tuple[Axis, ...], Assign, Expr | None] | None:
-        """Return the axes, the assignment and its condition if this is a perfect nest of loops of constant extent."""
-        axes: list[Axis] = []
-        while isinstance(stmt, For) and len(stmt.body) == 1 and not stmt.parallel:
-            axes += stmt.axes
-            stmt = stmt.body[0]
-        condition = None
-        if isinstance(stmt, If) and len(stmt.body) == 1:
-            condition, stmt = stmt.condition, stmt.body[0]
-        if not isinstance(stmt, Assign) or not all(self._is_lane(axis, stmt) for axis in axes):
+    def _lanes(self, stmt: For) -> tuple[tuple[Axis, ...], Assign, Expr | None] | None:
+        """Return the axes, the assignment and its condition if these loops have constant extents and hold no more."""
+        if len(stmt.body) != 1 or stmt.parallel:
             return None
-        return tuple(axes), stmt, condition
+        inner = stmt.body[0]
+        condition = None
+        if isinstance(inner, If) and len(inner.body) == 1:
+            condition, inner = inner.condition, inner.body[0]
+        if not isinstance(inner, Assign) or not all(self._is_lane(axis, inner) for axis in stmt.axes):
+            return None
+        return stmt.axes, inner, condition
 
     def _is_lane(self, axis: Axis, stmt: Assign) -> bool:
         if stmt.accumulate and Var(axis.var) not in stmt.target.indices:
@@ -380,8 +386,15 @@ class _Lowering:
         if value.name == "select":
             condition, a, b = value.args
             return T.if_then_else(self._expr(condition), self._expr(a, dtype), self._expr(b, dtype))
-        args = [self._expr(arg, "int32" if comparison else dtype) for arg in value.args]
+        args = [self._expr(arg, self._compared(value) if comparison else dtype) for arg in value.args]
         return _EMIT[value.name](*args)
+
+
+    def _compared(self, value: Op) -> str:
+        """Return the type that a comparison's constants take: that of the loads beside them, else of indices."""
+        loads = [part for part in walk_expressions(value) if isinstance(part, Load | Stored)]
+        types = [str(self.handles[p.buffer if isinstance(p, Load) else f"{p.buffer}.data"].dtype) for p in loads]
+        return next((dtype for dtype in types if dtype.startswith("float")), "int32")
 
 
 def T_name(variable: Any, name: str) -> None:
@@ -418,5 +431,3 @@ _EMIT = {
     "sqrt": tirx.sqrt,
     "tanh": tirx.tanh,
 }
-
-__all__ = ["Lowered", "lower", "walk_expressions"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sparsec.errors import LayoutError
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -33,7 +34,7 @@ from sparsec.ir.kernel import (
     substitute,
 )
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Dense
+from sparsec.ir.levels import Bucketed, Dense
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -117,6 +118,7 @@ def _packed(product: Product, columns: Run) -> Stmt:
     """
     layout = product.weight.layout
     assert layout is not None and isinstance(product.depth, int) and isinstance(product.rows, int)
+    _check(layout)
     name, width = product.weight.name, columns[2]
     row_dim, depth_dim = layout.dims
     dims = [digit.dim for digit, _ in layout.levels]
@@ -131,16 +133,19 @@ def _packed(product: Product, columns: Run) -> Stmt:
     x = _at(product.x, product.x_index, {"k": Coordinate(name, depth_dim), "m": column})
     y = _at(product.y, product.y_index, {"i": row, "m": column})
 
+    padded = _padded_rows(layout, product.rows) != product.rows
+    inside = call("<", row, product.rows)
     init: Expr = Const(0.0)
     result = _result(product, acc, row, column)
     blocks = [level for level in range(split) if dims[level] == depth_dim and sizes[level] > 1]
     if blocks:
-        init = call("select", _all(call("==", Var(f"p{level}"), 0) for level in blocks), init, y)
+        before = call("select", inside, y, init) if padded else y
+        init = call("select", _all(call("==", Var(f"p{level}"), 0) for level in blocks), init, before)
         last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in blocks)
         result = call("select", last, result, acc)
     store: Stmt = Assign(y, result)
-    if _padded_rows(layout, product.rows) != product.rows:
-        store = If(call("<", row, product.rows), (store,))
+    if padded:
+        store = If(inside, (store,))
 
     tile = Tile(
         "acc",
@@ -203,6 +208,27 @@ def _result(product: Product, acc: Expr, row: Expr, column: Expr) -> Expr:
     if product.valid is not None:
         result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, 0.0)
     return result
+
+
+def _check(layout: Layout) -> None:
+    """Raise where the levels of a weight do not make tiles: rows stored outside, and one depth level inside them.
+
+    Raises
+    ------
+    LayoutError
+    """
+    rows, depth = layout.dims
+    kinds = [(digit.dim, level) for digit, level in layout.levels]
+    last = max(n for n, (dim, _) in enumerate(kinds) if dim == depth)
+    tile = kinds[last + 1 :]
+    stored_rows = any(dim == rows and not isinstance(level, Dense | Bucketed) for dim, level in kinds[:last])
+    sparse_depths = sum(not isinstance(level, Dense) for dim, level in kinds if dim == depth)
+    blocks = last < len(kinds) and sparse_depths > 0 and isinstance(kinds[last][1], Dense)
+    if stored_rows or sparse_depths > 1 or blocks or any(not isinstance(level, Dense) for _, level in tile):
+        raise LayoutError(
+            f"a product cannot run over {layout}: rows must be dense or bucketed, and only the last digit of the depth "
+            "compressed; store the weight as compressed rows, row vectors or depth-blocked"
+        )
 
 
 def _independent(layout: Layout, split: int) -> int:

@@ -14,9 +14,6 @@ from sparsec.ir.image import Image
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
 
-VECTOR = 16  # elements; runs of pixels are rounded up to it where there is room
-
-
 @dataclass(frozen=True)
 class Anchor:
     """A node as a product.
@@ -182,47 +179,41 @@ def _matrix_product(
 
 
 def _convolution(node: Node) -> Anchor:
-    """`conv_padded(x, weight)` with attrs `image` (of y), `x_image`, `x_origin`, `strides`, `dilation`, `groups`, `halo`.
-
-    x is `[N, C, rows, pitch]`, or `[N, C, sy, sx, rows, pitch]` split into phases; `x_origin` is where tap (0, 0) of
-    the first pixel lies. `halo` says whether what surrounds the pixels of y must be zero.
-    """
+    """`conv_padded(x, weight)`: see `sparsec.graph.plan_images`."""
     x, weight = node.inputs
     data = weight.data
     assert data is not None
-    out_channels, group_channels, height, width = data.shape
+    out_channels, _, height, width = data.shape
     attrs = node.attrs
-    image, x_image, groups = attrs["image"], attrs["x_image"], attrs["groups"]
-    batch, channels = x.shape[:2]
-    assert isinstance(channels, int) and isinstance(image, Image) and isinstance(x_image, Image)
+    image, x_image, strides = attrs["image"], attrs["x_image"], attrs["strides"]
+    batch, x_plane = x.shape[0], product(x.shape[1:])
+    assert isinstance(x_plane, int) and isinstance(image, Image) and isinstance(x_image, Image)
     assert image.pitch == x_image.pitch, f"{node.where}: rows of {x_image.pitch} cannot become rows of {image.pitch}"
-    depth = channels * height * width
-    gather = _tap(DEPTH, (height, width), attrs["strides"], attrs["dilation"], x_image)
-    phases = attrs["strides"][0] * attrs["strides"][1]
+    depth = x_plane // x_image.plane // (strides[0] * strides[1]) * height * width
     names = _Names()
-    columns = -(-image.run // VECTOR) * VECTOR
-    if image.origin + columns > image.plane or x.producer is None:
-        columns = image.run
-    masked = attrs["halo"] and (columns != image.run or image.pitch != image.width)
+    columns = image.columns
     valid = np.arange(columns) % image.pitch < image.width
     valid[image.run :] = False
-    end = image.plane - image.origin
-    cleared = ((-image.origin, 0), (columns, end)) if attrs["halo"] else ()
-    x_shape: Shape = (batch, channels * phases * x_image.plane)
-    y_shape: Shape = (batch, out_channels * image.plane)
-    origin = attrs["x_origin"]
+    masked = image.halo and not valid.all()
+    cleared = ((-image.before, 0), (columns, image.run + image.after))
+    x_index = _tap(DEPTH, (height, width), strides, attrs["dilation"], x_image) + COLUMN
+    if attrs["x_origin"]:
+        x_index = x_index + attrs["x_origin"]
+    y_index = ROW * image.plane + COLUMN
+    if image.origin:
+        y_index = y_index + image.origin
 
     def matrix() -> np.ndarray:
-        return _block_diagonal(data.reshape(out_channels, -1), groups)
+        return _block_diagonal(data.reshape(out_channels, -1), attrs["groups"])
 
     return Anchor(
         Product(
             "conv2d",
             Buffer("W", weight.dtype, (out_channels, depth)),
-            Buffer("X", x.dtype, (names(batch), channels * phases * x_image.plane)),
+            Buffer("X", x.dtype, (names(batch), x_plane)),
             Buffer("Y", x.dtype, (names(batch), out_channels * image.plane)),
-            (BATCH, gather + COLUMN + origin if origin else gather + COLUMN),
-            (BATCH, ROW * image.plane + COLUMN + image.origin if image.origin else ROW * image.plane + COLUMN),
+            (BATCH, x_index),
+            (BATCH, y_index),
             names(batch),
             out_channels,
             depth,
@@ -236,7 +227,7 @@ def _convolution(node: Node) -> Anchor:
         x,
         node.output,
         matrix,
-        {"X": x_shape, "Y": y_shape},
+        {"X": (batch, x_plane), "Y": (batch, out_channels * image.plane)},
         {"valid": valid.astype(np.int32)} if masked else {},
     )
 

@@ -1,0 +1,71 @@
+"""The meaning in NumPy of the operators that `plan_images` introduces."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsec.ir.image import Image
+
+
+def repack(
+    x: np.ndarray,
+    source: Image | None,
+    image: Image | None,
+    strides: tuple[int, int],
+    phases: tuple[int, int],
+    padding: tuple[int, int],
+) -> np.ndarray:
+    """Copy images between forms; see `sparsec.graph.plan_images`."""
+    plain = x if source is None else unpad(x, source)
+    if image is None:
+        return plain
+    (sy, sx), (top, left) = strides, padding
+    batch, channels, height, width = plain.shape
+    canvas = np.zeros((batch, channels, top + max(height, image.height * sy), left + max(width, image.width * sx)), x.dtype)
+    canvas[:, :, top : top + height, left : left + width] = plain
+    canvas = canvas[:, :, : image.height * sy, : image.width * sx]
+    split = canvas.reshape(batch, channels, image.height, sy, image.width, sx).transpose(0, 1, 3, 5, 2, 4)
+    kept = split[:, :, : phases[0], : phases[1]]
+    return pad(kept.reshape(batch, channels * phases[0] * phases[1], image.height, image.width), image)
+
+
+def conv_padded(
+    x: np.ndarray,
+    weight: np.ndarray,
+    image: Image,
+    x_image: Image,
+    x_origin: int,
+    strides: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> np.ndarray:
+    """Convolve padded images; see `sparsec.graph.plan_images`."""
+    (sy, sx), (dy, dx) = strides, dilation
+    batch, planes, plane = x.shape
+    rows, channels, height, width = weight.shape
+    flat = np.concatenate([np.zeros(image.pitch, x.dtype), x.ravel(), np.zeros(image.plane, x.dtype)])
+    pixels = np.add.outer(np.arange(image.height) * image.pitch, np.arange(image.width)).ravel()
+    result = np.zeros((batch, groups, rows // groups, image.height * image.width), x.dtype)
+    for r in range(height):
+        for s in range(width):
+            phase = r * dy % sy * sx + s * dx % sx
+            first = np.arange(phase, planes, sy * sx)[None, :] + np.arange(batch)[:, None] * planes
+            shift = image.pitch + x_origin + r * dy // sy * image.pitch + s * dx // sx
+            taps = flat[(first * plane + shift)[:, :, None] + pixels].reshape(batch, groups, channels, -1)
+            kernel = weight[:, :, r, s].reshape(groups, rows // groups, channels)
+            result += np.einsum("gok,bgkm->bgom", kernel, taps)
+    return pad(result.reshape(batch, rows, image.height, image.width), image)
+
+
+def pad(pixels: np.ndarray, image: Image) -> np.ndarray:
+    """Return `[N, C, H, W]` in padded form."""
+    planes = np.zeros((*pixels.shape[:2], image.plane), pixels.dtype)
+    rows = planes[..., image.origin : image.origin + image.height * image.pitch]
+    rows.reshape(*pixels.shape[:3], image.pitch)[..., : image.width] = pixels
+    return planes
+
+
+def unpad(planes: np.ndarray, image: Image) -> np.ndarray:
+    """Return padded images as `[N, C, H, W]`."""
+    rows = planes[..., image.origin : image.origin + image.height * image.pitch]
+    return rows.reshape(*planes.shape[:2], image.height, image.pitch)[..., : image.width].copy()

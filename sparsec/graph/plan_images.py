@@ -1,0 +1,292 @@
+"""Give every image that a convolution reads or writes a padded place in memory.
+
+Images between convolutions of stride 1 share one form, so that nothing is copied between them; where the form changes
+(a stride, a filter without padding, an operator that knows only plain images) a `repack` copies. After the pass, images
+in padded form are `[N, C, plane]`, and these operators have taken the place of `conv2d`:
+
+``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups)``
+    The pixel (y, x) of the output, at `image.origin + y * image.pitch + x`, reads its tap (r, s) in channel c at
+    `x_origin + y * pitch + x + r * pitch * dilation + s * dilation` from the channel's plane. With strides, x is split
+    into phases: `[N, C * sy * sx, plane]`, where pixel (y, x) of phase (p, q) is pixel (y * sy + p, x * sx + q). Where
+    a filter has one tap in a direction, it reads one phase, and the stride is 1 in that direction.
+``repack(x; source, image, strides, phases, padding)``
+    Copy the pixels of `source` (None for plain `[N, C, H, W]`) into planes of `image` (None for plain), the pixel
+    (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
+    in each direction; everything else becomes zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsec.graph.evaluate import ELEMENTWISE
+from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.shape import is_one, same_shape
+from sparsec.ir.image import Image
+
+
+@dataclass(eq=False)
+class _Form:
+    """What the images of one form have in common; forms are merged as more is known about them."""
+
+    height: int
+    width: int
+    pitch: int = 0
+    pads: list[tuple[int, int, int, int]] = field(default_factory=list)  # top, left, bottom, right
+    merged: _Form | None = None
+
+    def find(self) -> _Form:
+        return self if self.merged is None else self.merged.find()
+
+    def join(self, other: _Form) -> None:
+        mine, theirs = self.find(), other.find()
+        if mine is not theirs:
+            mine.pitch = max(mine.pitch, theirs.pitch)
+            mine.pads += theirs.pads
+            theirs.merged = mine
+
+    def image(self) -> Image:
+        form = self.find()
+        if form is not self:
+            return form.image()
+        border = max((max(left, right) for _, left, _, right in self.pads), default=0)
+        pitch = max(self.width + border, self.pitch)
+        before = max((top * pitch + left for top, left, _, _ in self.pads), default=0)
+        after = max((bottom * pitch + right for _, _, bottom, right in self.pads), default=0)
+        return Image(self.height, self.width, pitch, before, after)
+
+
+def plan_images(graph: Graph) -> None:
+    """Rewrite the convolutions of a canonical graph, and what stands between them, into padded form."""
+    planner = _Planner(graph)
+    planner.assign_forms()
+    planner.rewrite()
+    graph.remove_dead()
+    graph.verify()
+
+
+class _Planner:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.forms: dict[Value, _Form] = {}
+        self.padded: dict[Value, Value] = {}  # a value as it was, and as it is in padded form
+        self.plain: dict[Value, Value] = {}
+
+    # -- forms -----------------------------------------------------------------------------------------------------
+
+    def assign_forms(self) -> None:
+        for node in self.graph.nodes:
+            if node.op == "conv2d" and _can_pad(node):
+                self._convolution(node)
+            elif node.op in ELEMENTWISE or node.op == "concat":
+                self._follow(node)
+
+    def _convolution(self, node: Node) -> None:
+        """A filter that keeps the size of its image reads it in the form of its output."""
+        x, weight = node.inputs
+        assert weight.data is not None
+        height, width = (int(extent) for extent in node.output.shape[2:])  # type: ignore[arg-type]
+        form = self.forms[node.output] = _Form(height, width)
+        if self._shares(node):
+            self.forms[x].find().pads.append(tuple(node.attrs["padding"]))
+            self.forms[x].join(form)
+        else:
+            form.pitch = _columns_read(node)
+
+    def _shares(self, node: Node) -> bool:
+        x = node.inputs[0]
+        return (
+            x in self.forms
+            and tuple(node.attrs["strides"]) == (1, 1)
+            and same_shape(x.shape[2:], node.output.shape[2:])
+        )
+
+    def _follow(self, node: Node) -> None:
+        """Elementwise operators and concatenations of channels keep the form of their images."""
+        if len(node.outputs) != 1:
+            return
+        images = [value for value in node.inputs if value in self.forms]
+        if not images or any(not same_shape(v.shape[2:], node.output.shape[2:]) for v in images):
+            return
+        if node.op == "concat":
+            fits = node.attrs["axis"] in (1, -3) and all(value in self.forms for value in node.inputs)
+        else:
+            fits = all(v in self.forms or _per_channel(v, node.output) for v in node.inputs)
+        if not fits or node.output.rank != 4:
+            return
+        first, *rest = images
+        for value in rest:
+            self.forms[first].join(self.forms[value])
+        self.forms[node.output] = self.forms[first].find()
+
+    # -- rewriting -------------------------------------------------------------------------------------------------
+
+    def rewrite(self) -> None:
+        for node in list(self.graph.nodes):
+            if node.op == "conv2d" and node.output in self.forms:
+                self._rewrite_convolution(node)
+            elif len(node.outputs) == 1 and node.output in self.forms:
+                self._rewrite_follower(node)
+            elif any(value in self.padded for value in node.inputs):
+                self.graph.set_inputs(node, [self._as_plain(value, node) for value in node.inputs])
+        self.graph.outputs = [self._as_plain(value, None) for value in self.graph.outputs]
+
+    def _rewrite_convolution(self, node: Node) -> None:
+        x, weight = node.inputs
+        image = self.forms[node.output].image()
+        top, left = node.attrs["padding"][:2]
+        if self._shares(node):
+            source, x_image = self.padded[x], image
+            origin = image.origin - top * image.pitch - left
+        else:
+            height = image.height + _reach(node, 0) // int(node.attrs["strides"][0])
+            x_image = Image(height, _columns_read(node), image.pitch, after=image.columns - image.run + image.pitch)
+            source, origin = self._repack(node, x, x_image), 0
+        attrs = {
+            "image": image,
+            "x_image": x_image,
+            "x_origin": origin,
+            "strides": _phases(node),
+            "dilation": tuple(node.attrs["dilation"]),
+            "groups": node.attrs["groups"],
+        }
+        shape = (*node.output.shape[:2], image.plane)
+        self.padded[node.output] = self._add("conv_padded", node, [source, weight], shape, attrs)
+
+    def _repack(self, node: Node, x: Value, x_image: Image) -> Value:
+        phases = _phases(node)
+        attrs = {
+            "source": self.forms[x].image() if x in self.forms else None,
+            "image": x_image,
+            "strides": tuple(node.attrs["strides"]),
+            "phases": phases,
+            "padding": tuple(node.attrs["padding"][:2]),
+        }
+        channels = x.shape[1] * phases[0] * phases[1]
+        source = self.padded.get(x, x)
+        for user in source.users:  # two filters that read alike, as in a residual block, share a copy
+            if user.op == "repack" and user.attrs == attrs:
+                return user.output
+        return self.graph.add("repack", [source], (x.shape[0], channels, x_image.plane), attrs, before=node)
+
+    def _rewrite_follower(self, node: Node) -> None:
+        image = self.forms[node.output].image()
+        inputs = [self._operand(value, node) for value in node.inputs]
+        attrs = node.attrs | ({"axis": 1} if node.op == "concat" else {})
+        shape = (*node.output.shape[:2], image.plane)
+        self.padded[node.output] = self._add(node.op, node, inputs, shape, attrs)
+
+    def _operand(self, value: Value, node: Node) -> Value:
+        if value in self.forms:
+            return self.padded[value]
+        if value.rank < 4:
+            return value  # a scalar
+        shape = value.shape[:3]
+        if value.data is not None:
+            return self.graph.constant(value.data.reshape(value.data.shape[:3]), value.name)
+        return self.graph.add("reshape", [value], shape, {"shape": shape}, before=node)
+
+    def _add(self, op: str, node: Node, inputs: list[Value], shape: tuple, attrs: dict) -> Value:
+        name = node.output.name
+        return self.graph.add(op, inputs, shape, attrs, dtype=node.output.dtype, before=node, name=name)
+
+    def _as_plain(self, value: Value, before: Node | None) -> Value:
+        """Return the value as `[N, C, H, W]`."""
+        if value not in self.padded:
+            return value
+        if value not in self.plain:
+            image = self.forms[value].image()
+            attrs = {"source": image, "image": None, "strides": (1, 1), "phases": (1, 1), "padding": (0, 0)}
+            plain = self.graph.add("repack", [self.padded[value]], value.shape, attrs, before=before, name=value.name)
+            self.plain[value] = plain
+        return self.plain[value]
+
+
+def _can_pad(node: Node) -> bool:
+    """Whether a convolution has constant weights and an image of constant size."""
+    x, weight = node.inputs
+    constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
+    return weight.data is not None and constant and x.dtype == "float32"
+
+
+def _reach(node: Node, axis: int) -> int:
+    """Return how far the last tap is from the first one, in pixels of the input."""
+    return (int(node.inputs[1].shape[2 + axis]) - 1) * int(node.attrs["dilation"][axis])  # type: ignore[arg-type]
+
+
+def _phases(node: Node) -> tuple[int, int]:
+    """Return how many phases of its image a filter reads in each direction."""
+    sy, sx = (int(stride) for stride in node.attrs["strides"])
+    return sy if _reach(node, 0) else 1, sx if _reach(node, 1) else 1
+
+
+def _columns_read(node: Node) -> int:
+    """Return how many columns of one phase a row of output pixels reads."""
+    return int(node.output.shape[3]) + _reach(node, 1) // int(node.attrs["strides"][1])  # type: ignore[arg-type]
+
+
+def _per_channel(value: Value, image: Value) -> bool:
+    """Whether a value broadcasts over the pixels of an image."""
+    if value.rank == 0 or all(is_one(extent) for extent in value.shape):
+        return value.rank in (0, image.rank)
+    return value.rank == image.rank and all(is_one(extent) for extent in value.shape[2:])
+
+
+_ZERO_AT_ZERO = frozenset(
+    "abs add concat maximum minimum multiply negative nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.silu sqrt subtract "
+    "tanh".split()
+)
+
+
+def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
+    """Set what surrounds the pixels to zero where a filter reads it and an elementwise operator may have changed it.
+
+    Parameters
+    ----------
+    masked : the results of the kernels that write these zeros themselves, which all convolutions with their epilogues do
+
+    Returns
+    -------
+    Whether the graph was changed.
+    """
+    changed = False
+    for node in list(graph.nodes):
+        if node.op != "conv_padded" or node.attrs["x_image"] != node.attrs["image"]:
+            continue
+        x, image = node.inputs[0], node.attrs["x_image"]
+        if not image.halo or _is_zero_around(x, masked):
+            continue
+        pixels = graph.constant(_pixels(image), "pixels")
+        zero = graph.constant(np.zeros((), x.dtype), "zero")
+        inside = graph.add("where", [pixels, x, zero], x.shape, dtype=x.dtype, before=node)
+        graph.set_inputs(node, [inside, node.inputs[1]])
+        changed = True
+    return changed
+
+
+def _pixels(image: Image) -> np.ndarray:
+    """Return where the pixels are, bool `[1, 1, plane]`."""
+    mask = np.zeros((1, 1, image.plane), bool)
+    rows = mask[..., image.origin : image.origin + image.height * image.pitch]
+    rows.reshape(image.height, image.pitch)[:, : image.width] = True
+    return mask
+
+
+def _is_zero_around(value: Value, masked: Collection[Value]) -> bool:
+    node = value.producer
+    if value in masked or (node is not None and node.op in ("where", "repack")):
+        return True
+    if node is None:
+        return False
+    images = [operand for operand in node.inputs if operand.rank == 3 and same_shape(operand.shape[2:], value.shape[2:])]
+    zero = [_is_zero_around(image, masked) for image in images]
+    if node.op == "clip":
+        return node.attrs["min"] <= 0 <= node.attrs["max"] and all(zero)
+    if node.op == "multiply":
+        return any(zero)
+    if node.op == "divide":
+        return zero[0] and images[0] is node.inputs[0] and len(images) == 1
+    return node.op in _ZERO_AT_ZERO and len(images) == len(node.inputs) and all(zero)
