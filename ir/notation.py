@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import TypeVar
 
 from sparsec.errors import LayoutError
@@ -26,6 +27,7 @@ _TOKEN = re.compile(r"\s*(->|[A-Za-z_]\w*|\d+|\S)")
 _KEYWORDS = ("floordiv", "mod")
 
 
+@lru_cache(4096)
 def parse_layout(text: str) -> Layout:
     """Read a layout from its notation.
 
