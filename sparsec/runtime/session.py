@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, c_int64, c_void_p, cast
 from dataclasses import dataclass
+from math import prod
 from statistics import median
 from typing import Any
 
@@ -66,6 +67,8 @@ class Session:
         # The library is an argument, so that it stays open until the context is destroyed.
         self._finalizer = weakref.finalize(self, _destroy, library, self._context)
         self._lock = threading.Lock()
+        self._input_pointers = (c_void_p * len(library.inputs))()
+        self._output_pointers = (c_void_p * len(library.outputs))()
 
     @property
     def inputs(self) -> list[TensorInfo]:
@@ -182,9 +185,9 @@ class Session:
         return arrays
 
     def _run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        c_inputs = (c_void_p * max(len(inputs), 1))(*(array.ctypes.data for array in inputs))
-        c_outputs = (c_void_p * max(len(outputs), 1))(*(array.ctypes.data for array in outputs))
-        if self._library.c.sparsec_run(self._context, c_inputs, c_outputs):
+        self._input_pointers[:] = [array.ctypes.data for array in inputs]
+        self._output_pointers[:] = [array.ctypes.data for array in outputs]
+        if self._library.c.sparsec_run(self._context, self._input_pointers, self._output_pointers):
             raise ArtifactError(self._library.last_error())
 
 
@@ -218,7 +221,6 @@ def _describe(value: Any) -> str:
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """A new array at a multiple of 64 bytes, which the runtime writes to without a copy."""
-    count = int(np.prod(shape, dtype=np.int64))
-    raw = np.empty(count * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+    nbytes = prod(shape) * dtype.itemsize
+    raw = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, raw, -raw.ctypes.data % _ALIGNMENT)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
-from small_plans import affine, affine_plan, only, parallel_plan, symbolic_plan
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -19,6 +18,7 @@ from sparsec.codegen.plan import Step, Storage, Tensor
 from sparsec.errors import ArtifactError, TargetError
 from sparsec.runtime.elf import read_manifest
 from sparsec.targets import Target
+from tests.codegen.small_plans import affine, affine_plan, only, parallel_plan, symbolic_plan
 
 BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
 

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_plans import affine_plan, arena, symbolic_plan
 
 from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
 from sparsec.errors import ArtifactError
+from tests.codegen.small_plans import affine_plan, arena, symbolic_plan
 
 BIAS = np.arange(16, dtype=np.float32)
 

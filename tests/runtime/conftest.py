@@ -1,14 +1,10 @@
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "codegen"))  # small_plans
-
-from small_plans import affine_plan, parallel_plan, symbolic_plan
-
 from sparsec.codegen.artifact import build
+from tests.codegen.small_plans import affine_plan, parallel_plan, symbolic_plan
 
 
 @pytest.fixture(scope="session")

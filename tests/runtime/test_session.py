@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_plans import affine, symbolic
 
 from sparsec.errors import InputError
 from sparsec.runtime.session import Session, load
+from tests.codegen.small_plans import affine, symbolic
 
 BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
 X = np.random.default_rng(1).standard_normal((4, 16), dtype=np.float32)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_plans import affine
 
 from sparsec.errors import ArtifactError, InputError
 from sparsec.runtime.session import load
+from tests.codegen.small_plans import affine
 
 X = np.random.default_rng(2).standard_normal((61, 512), dtype=np.float32)
 
