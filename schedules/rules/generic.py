@@ -6,12 +6,13 @@ from tvm import tirx
 
 from sparsec.schedules.declined import Declined
 from sparsec.schedules.fast_math import expand_math
-from sparsec.schedules.rules import nests
+from sparsec.schedules.rules import nests, transpose
+from sparsec.schedules.rules.stages import Fused, fuse_stages
 from sparsec.targets.target import Target
 
-Rule = Callable[[tirx.PrimFunc, Target], tirx.PrimFunc | Declined]
+Rule = Callable[[Fused, Target], tirx.PrimFunc | Declined]
 
-RULES: tuple[Rule, ...] = (nests.apply,)
+RULES: tuple[Rule, ...] = (transpose.apply, nests.apply)
 
 
 def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
@@ -31,8 +32,11 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     PrimFunc
         The first rule's answer. Blocks that no rule reads (scatter, sort) keep the loops they were written with.
     """
+    fused = fuse_stages(func)
+    if isinstance(fused, Declined):
+        return expand_math(func)
     for rule in RULES:
-        scheduled = rule(func, target)
+        scheduled = rule(fused, target)
         if not isinstance(scheduled, Declined):
             return expand_math(scheduled)
-    return expand_math(func)
+    return expand_math(fused.func)

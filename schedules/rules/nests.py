@@ -17,30 +17,15 @@ from tvm.s_tir.schedule import LoopRV
 from sparsec.schedules.declined import Declined
 from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, at_least, static
 from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups
-from sparsec.schedules.rules.stages import REDUCE, inline_stages, read_stages, simplify
+from sparsec.schedules.rules.stages import REDUCE, Fused
 from sparsec.targets.target import Target
 
 _get_realize = tvm_ffi.get_global_func("s_tir.schedule.GetSBlockRealize")
 
 
-def apply(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | Declined:
-    """Schedule a function whose blocks are plain loop nests.
-
-    Parameters
-    ----------
-    func : PrimFunc
-        A fused function as Relax's FuseTIR makes it.
-    target : Target
-        Vector width, caches and cores.
-    """
-    func = simplify(func)
-    stages = read_stages(func)
-    if isinstance(stages, Declined):
-        return stages
-    func = simplify(inline_stages(func, stages))
-    stages = read_stages(func)
-    if isinstance(stages, Declined):
-        return stages
+def apply(fused: Fused, target: Target) -> tirx.PrimFunc | Declined:
+    """Schedule the stages in groups that share a tile loop."""
+    func, stages = fused.func, fused.stages
     axes = Axes(stages)
     groups = plan_groups(list(func.params), axes, target)
     scheduled = _schedule(func, axes, groups, target)

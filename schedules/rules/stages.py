@@ -83,6 +83,14 @@ class Stage:
         return list(dict.fromkeys(a.buffer for a in self.accesses() if not a.store and a.buffer not in written))
 
 
+@dataclass(frozen=True)
+class Fused:
+    """A function after inlining, and its stages in order."""
+
+    func: tirx.PrimFunc
+    stages: list[Stage]
+
+
 def simplify(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Simplify the index arithmetic of a function, with what its loops imply."""
     return StmtSimplify()(IRModule({"main": func}))["main"]
@@ -100,6 +108,17 @@ def read_stages(func: tirx.PrimFunc) -> list[Stage] | Declined:
             return stage
         stages.append(stage)
     return stages
+
+
+def fuse_stages(func: tirx.PrimFunc) -> Fused | Declined:
+    """Inline what is cheap and read what is left."""
+    func = simplify(func)
+    stages = read_stages(func)
+    if isinstance(stages, Declined):
+        return stages
+    func = simplify(inline_stages(func, stages))
+    stages = read_stages(func)
+    return stages if isinstance(stages, Declined) else Fused(func, stages)
 
 
 def _read_stage(nest: tirx.Stmt) -> Stage | Declined:

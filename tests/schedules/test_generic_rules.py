@@ -157,6 +157,28 @@ def test_outputs_of_a_split():
     )
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (16, 16), (17, 33), (128, 768), (300, 260), (1, 20)])
+def test_transposition(shape):
+    agree(lambda emit, x: op.permute_dims(x), lambda x: np.ascontiguousarray(x.T), normal(*shape))
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1, 3), (0, 3, 1, 2), (3, 2, 1, 0), (2, 0, 3, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int64"])
+def test_permutations(order, dtype):
+    x = np.arange(2 * 19 * 3 * 34).reshape(2, 19, 3, 34).astype(dtype)
+    agree(lambda emit, x: op.permute_dims(x, list(order)), lambda x: np.ascontiguousarray(x.transpose(order)), x)
+
+
+def test_transposition_inside_a_chain():
+    agree(
+        lambda emit, x, y, b: op.add(emit(op.multiply(emit(op.permute_dims(x)), y)), b),
+        lambda x, y, b: x.T * y + b,
+        normal(50, 37),
+        normal(37, 50),
+        normal(50),
+    )
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_concatenation(axis):
     shapes = [[3, 4, 35], [3, 4, 35], [3, 4, 35]]
