@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tvm
+
 import sparsec
 from sparsec.codegen.check import check_calls
 from sparsec.codegen.dims import Dim
@@ -98,7 +100,7 @@ def build(plan: Plan) -> Artifact:
     root = Path(folder.name)
     manifest = _manifest(plan)
     try:
-        kernels = lower(plan.module, plan.target, root / "kernels.o")
+        kernels = lower(_used_kernels(plan), plan.target, root / "kernels.o")
         check_calls(plan, kernels)
         offsets = write_constants(plan.constants, root / "constants.bin")
         tables = write_tables(plan, kernels, offsets, json.dumps(manifest))
@@ -109,6 +111,14 @@ def build(plan: Plan) -> Artifact:
     except OSError as error:
         raise ArtifactError(f"cannot build the artifact in {root}: {error.strerror or error}") from None
     return Artifact(root / "model.so", _header(plan), manifest, folder)
+
+
+def _used_kernels(plan: Plan) -> tvm.IRModule:
+    used = {step.kernel for step in plan.steps}
+    functions = {name: function for name, function in plan.module.functions.items() if name.name_hint in used}
+    if missing := used - {name.name_hint for name in functions}:
+        raise ArtifactError(f"the plan is inconsistent: its module holds no kernel {min(missing)!r}")
+    return tvm.IRModule(functions)
 
 
 def _manifest(plan: Plan) -> dict[str, Any]:

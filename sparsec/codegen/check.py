@@ -28,14 +28,13 @@ def argument_shapes(plan: Plan, step: Step, symbols: Mapping[str, int]) -> list[
 
 
 def _problems(plan: Plan, kernels: Mapping[str, Kernel], step: Step) -> Iterator[str]:
-    if step.kernel not in kernels:
-        yield "calls a kernel that the module does not hold"
-        return
     kernel = kernels[step.kernel]
     if len(kernel.buffers) != len(step.args):
         yield f"has {len(step.args)} arguments, but its kernel takes {len(kernel.buffers)} buffers"
         return
     for scalar in kernel.scalars:
+        if dtype_of(scalar) not in ("int32", "int64"):
+            yield f"takes the scalar {scalar.name!r} in {dtype_of(scalar)}; it must be int32 or int64"
         if scalar.name not in plan.upper:
             yield f"takes the scalar {scalar.name!r}, which is not a symbol of the plan"
     tensors = [plan.tensors[arg] for arg in step.args]

@@ -128,6 +128,8 @@ class Plan:
         for tensor in self.tensors:
             yield from self._tensor_problems(tensor)
         for step in self.steps:
+            if not f"_{step.kernel}".isidentifier() or not step.kernel.isascii():
+                yield f"kernel {step.kernel!r} of step {step.label!r} is not a C identifier"
             if bad := [arg for arg in step.args if not 0 <= arg < len(self.tensors)]:
                 yield f"step {step.label!r} names tensor {bad[0]} of {len(self.tensors)}"
 

@@ -28,6 +28,8 @@ struct sparsec_context {
   char **staging;  /* for inputs, then outputs, that the caller did not align */
   void **tensors;  /* the address of each tensor; those of inputs and outputs are set by each run */
   int64_t *symbols, *dims;
+  int64_t *new_symbols, *new_dims; /* that sparsec_set_shapes has yet to check */
+  int num_dims;
   int64_t **shapes; /* of inputs, then outputs: into dims */
   uint64_t *nanoseconds;
 };
@@ -103,13 +105,16 @@ static int check_cpu(void) {
 static int allocate_tables(sparsec_context *ctx) {
   int num_dims = 0;
   for (int i = 0; i < num_ports(); i++) num_dims += port(i)->rank;
-  size_t words = (size_t)(2 * num_ports() + model->num_tensors + model->num_symbols + num_dims + model->num_steps);
+  ctx->num_dims = num_dims;
+  size_t words = (size_t)(2 * num_ports() + model->num_tensors + 2 * model->num_symbols + 2 * num_dims + model->num_steps);
   uint64_t *table = calloc(words + 1, sizeof *table);
   if (!table) return fail("out of memory");
   ctx->tensors = (void **)table, table += model->num_tensors;
   ctx->staging = (char **)table, table += num_ports();
   ctx->shapes = (int64_t **)table, table += num_ports();
   ctx->symbols = (int64_t *)table, table += model->num_symbols;
+  ctx->new_symbols = (int64_t *)table, table += model->num_symbols;
+  ctx->new_dims = (int64_t *)table, table += num_dims;
   ctx->nanoseconds = table, table += model->num_steps;
   ctx->dims = (int64_t *)table;
   for (int i = 0, next = 0; i < num_ports(); next += port(i)->rank, i++) ctx->shapes[i] = ctx->dims + next;
@@ -192,14 +197,17 @@ int sparsec_set_shapes(sparsec_context *ctx, const int64_t *const *shapes) {
       return fail("axis %d of input '%s' is %lld; the model was compiled for %s from %lld to %lld", symbol->axis,
                   model->inputs[symbol->input].name, (long long)value, symbol->name, (long long)symbol->lower,
                   (long long)symbol->upper);
-    ctx->symbols[i] = value;
+    ctx->new_symbols[i] = value;
   }
-  model->shapes(ctx->symbols, ctx->dims);
+  model->shapes(ctx->new_symbols, ctx->new_dims);
+  const int64_t *expected = ctx->new_dims;
   for (int i = 0; i < model->num_inputs; i++)
-    for (int axis = 0; axis < model->inputs[i].rank; axis++)
-      if (shapes[i][axis] != ctx->shapes[i][axis])
+    for (int axis = 0; axis < model->inputs[i].rank; axis++, expected++)
+      if (shapes[i][axis] != *expected)
         return fail("axis %d of input '%s' is %lld; expected %lld", axis, model->inputs[i].name,
-                    (long long)shapes[i][axis], (long long)ctx->shapes[i][axis]);
+                    (long long)shapes[i][axis], (long long)*expected);
+  memcpy(ctx->symbols, ctx->new_symbols, (size_t)model->num_symbols * sizeof *ctx->symbols);
+  memcpy(ctx->dims, ctx->new_dims, (size_t)ctx->num_dims * sizeof *ctx->dims);
   return 0;
 }
 

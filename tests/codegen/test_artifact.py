@@ -18,6 +18,7 @@ from sparsec.codegen.plan import Step, Storage, Tensor
 from sparsec.errors import ArtifactError, TargetError
 from sparsec.runtime.elf import read_manifest
 from sparsec.targets import Target
+from sparsec.targets.features import PROBES, Probe, from_linux
 from tests.codegen.small_plans import affine, affine_plan, only, parallel_plan, symbolic_plan
 
 BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
@@ -135,10 +136,28 @@ def test_an_artifact_for_another_machine_is_refused(tmp_path: Path) -> None:
         build(affine_plan(BIAS, target="aarch64")).load()
 
 
-def test_a_processor_without_an_extension_is_refused() -> None:
-    target = Target.parse("x86-64-v2,+amx-fp16")
-    with pytest.raises(TargetError, match="this processor lacks amx-fp16, which the model was compiled for"):
-        build(affine_plan(BIAS, target=target.name)).load()
+def test_a_processor_without_an_extension_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processor has this one; its CPUID leaf is far beyond any."""
+    monkeypatch.setitem(PROBES["x86_64"], "telepathy", Probe(0x7FFFFFFF, 0, 0, 0))
+    plan = affine_plan(BIAS, target="x86-64-v2")
+    plan.target = replace(plan.target, isa=plan.target.isa | {"telepathy"})
+    with pytest.raises(TargetError, match="this processor lacks telepathy, which the model was compiled for"):
+        build(plan).load()
+
+
+def test_the_processor_is_checked_as_linux_sees_it() -> None:
+    """An artifact for exactly this machine loads; one for each known extension that Linux does not list does not."""
+    native = Target.parse("native")
+    build(affine_plan(BIAS)).load(threads=1)
+    for feature in sorted(PROBES[native.arch].keys() - from_linux(linux_flags(), native.arch))[:3]:
+        plan = affine_plan(BIAS, target="x86-64-v2")
+        plan.target = replace(plan.target, isa=frozenset({feature}))
+        with pytest.raises(TargetError, match=f"this processor lacks {feature}, which"):
+            build(plan).load()
+
+
+def linux_flags() -> list[str]:
+    return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
 
 
 def test_a_kernel_named_like_a_c_function_does_not_replace_it() -> None:
@@ -151,7 +170,7 @@ def test_a_kernel_named_like_a_c_function_does_not_replace_it() -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (Step("triple", (0, 1), "s"), "step 's' \\(kernel triple\\) calls a kernel that the module does not hold"),
+        (Step("triple", (0, 1), "s"), "its module holds no kernel 'triple'"),
         (Step("double", (0, 2, 1), "s"), "has 3 arguments, but its kernel takes 2 buffers"),
         (Step("double", (0, 2), "s"), "expects the shape \\[4, 16\\] for 'bias' float32\\[16\\]"),
         (Step("double", (0, 6), "s"), "expects 'y' in float32, but gets 'ids' int32\\[4, 16\\]"),
@@ -176,6 +195,27 @@ def test_a_function_that_nobody_has_is_named() -> None:
 
     with pytest.raises(ArtifactError, match="kernels call fancy_function, which"):
         build(affine_plan(BIAS, module=Foreign, steps=[Step("double", (0, 1), "s")]))
+
+
+def test_a_failed_assertion_in_a_kernel_is_told() -> None:
+    @I.ir_module
+    class Asserting:
+        @T.prim_func(s_tir=True)
+        def double(x: T.Buffer((4, 16), "float32"), y: T.Buffer((4, 16), "float32")):
+            assert x[0, 0] > T.float32(0), "the first element must be positive"
+            for i, j in T.grid(4, 16):
+                with T.sblock("double"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    y[vi, vj] = x[vi, vj] * T.float32(2)
+
+    session = build(affine_plan(BIAS, module=Asserting, steps=[Step("double", (0, 1), "layer")])).load(threads=1)
+    x = np.ones((4, 16), np.float32)
+    np.testing.assert_array_equal(session(x), x * 2)
+    with pytest.raises(
+        ArtifactError, match=r"step 'layer' \(kernel double\) failed: .*the first element must be positive"
+    ):
+        session(-x)
+    np.testing.assert_array_equal(session(x), x * 2)
 
 
 def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

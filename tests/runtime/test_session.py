@@ -138,6 +138,7 @@ def test_symbolic_shapes_have_bounds_and_agree(models: Path) -> None:
         session(np.zeros((5, 2, 3), np.float32), np.zeros((5, 2), np.float32))
     with pytest.raises(InputError, match="axis 1 of input 'mask' is 4; expected 3"):
         session(np.zeros((2, 3, 3), np.float32), np.zeros((2, 4), np.float32))
+    assert session._output_shape(0) == (4 * 64, 3), "a refused shape changes nothing"
     session(np.zeros((2, 3, 3), np.float32), np.zeros((2, 3), np.float32))
 
 
