@@ -142,7 +142,7 @@ def _chunk(product: Product, width: int, r: int, parts: int, target: Target) -> 
     if parts > 1:
         wanted = max(wanted, -(-product.rows * width * 4 // (target.l2_bytes // 2)))
     rows = -(-product.rows // wanted)
-    rows = -(-rows // r) * r
+    rows = max(2, -(-rows // r)) * r
     return 0 if rows >= product.rows else rows
 
 
