@@ -62,6 +62,8 @@ class Kernel:
 
     def workspace_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
         """Scratch memory that one thread needs, as if no block were freed before the kernel returns."""
+        if not self.workspaces:
+            return 0
         analyzer = self._analyzer(shapes)
         for variable, value in self.lets:
             analyzer.bind(variable, value)
