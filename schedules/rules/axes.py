@@ -74,6 +74,7 @@ class Axes:
         roots: dict[Any, int] = {}
         self._id = {var: roots.setdefault(self._find(var), len(roots)) for var in self._iters if self._wide(var)}
         computed = {roots[r] for key in self._computed if (r := self._find(key)) in roots}
+        self._indexed_ids = computed
         self._opaque_ids = computed | {self._id[v] for v in self._opaque if v in self._id}
         self.axes = self._fuse()
         self.axis_of = {member: axis for axis in self.axes for member in axis.members}
@@ -179,7 +180,18 @@ class Axes:
         return list(dict.fromkeys(self.axis_of[m] for m in self._row(access) if m is not None))
 
     def is_opaque(self, axis: Axis) -> bool:
+        """Whether an index or a value is computed from the position along this axis."""
         return any(m in self._opaque_ids for m in axis.members)
+
+    def is_indexed(self, axis: Axis) -> bool:
+        """Whether a stage reads an intermediate at computed positions of this axis; then they must stay what they are."""
+        return any(m in self._indexed_ids for m in axis.members)
+
+    def branches_along(self, stage: Stage, axis: Axis) -> bool:
+        """Whether neighbours along this axis may take different branches."""
+        found: list[Var] = []
+        tvm_ffi.structural_walk(stage.branches(), (Var, found.append))
+        return any(self._id.get(v) in axis.members for v in found)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Which stages share an outer loop, over which axes, and along which axis they are vectorised."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -30,12 +31,27 @@ def product(sizes: Any) -> int:
 
 @dataclass
 class Group:
-    """Stages that run under one tile loop: the last is the sink, the others compute what it needs of one tile."""
+    """Stages that run under one tile loop: the last is the sink, the others compute what it needs of one tile.
+
+    Parameters
+    ----------
+    stages : list of Stage
+        In order of execution.
+    common : list of Axis
+        The axes of the tile loop.
+    vector : Axis or None
+        The axis that is vectorised, inside the tile if it is one of the common axes.
+    tile : int
+        Elements of the vector axis in a tile.
+    own : dict of stage name to Axis and int
+        The vector axis and its lanes for stages that do not have the group's axis.
+    """
 
     stages: list[Stage]
     common: list[Axis]
     vector: Axis | None = None
     tile: int = 1
+    own: dict[str, tuple[Axis, int]] = field(default_factory=dict)
 
     @property
     def sink(self) -> Stage:
@@ -59,7 +75,8 @@ def plan_groups(func_params: Sequence[Var], axes: Axes, target: Target) -> list[
         if len(readers) == 1 and not params & set(stage.outputs()):
             joined = groups[next(iter(readers))]
             common = [a for a in joined.common if a in spatial]
-            if common != joined.common and not _enough(common, target):
+            innermost = bool(common) and common[-1] is joined.common[-1]
+            if common != joined.common and not _enough(common, innermost, target):
                 joined = None
         if joined is None:
             groups.append(Group([stage], spatial))
@@ -71,14 +88,43 @@ def plan_groups(func_params: Sequence[Var], axes: Axes, target: Target) -> list[
         for buffer in stage.inputs():
             home.setdefault(buffer, set()).add(index)
     for group in groups:
-        group.vector = choose_vector_axis(group, axes)
-        group.tile = choose_tile(group, axes, target, params)
+        _choose_vectors(group, axes, target)
     return groups[::-1]
 
 
-def _enough(common: Sequence[Axis], target: Target) -> bool:
-    lanes = target.vector_bits // 32
-    return product(rough(a.extent) for a in common) >= target.cores * lanes
+def _choose_vectors(group: Group, axes: Axes, target: Target) -> None:
+    group.vector = choose_vector_axis(group, axes)
+    group.tile = _allowed(group.vector, choose_tile(group, axes, target), axes)
+    if group.tile == 1:
+        # The innermost loop stays whole: LLVM may vectorise it, branches included.
+        innermost = [a for a, kind in axes.of_stage(group.sink).items() if kind != REDUCE][-1:]
+        group.common = [a for a in group.common if a not in innermost]
+    for stage in group.stages:
+        kinds = axes.of_stage(stage)
+        axis = axes.innermost(next(a for a in stage.accesses() if a.store))
+        if axis is None or group.vector in kinds or axis in group.common or axes.branches_along(stage, axis):
+            continue
+        lanes = lanes_of(group, target)
+        extent = static(axis.extent)
+        if extent is not None and extent < lanes:
+            lanes = 1 << (extent.bit_length() - 1)
+        elif extent is None and not at_least(axis.extent, lanes):
+            lanes = 1
+        group.own[stage.name] = (axis, _allowed(axis, lanes, axes))
+
+
+def _allowed(axis: Axis | None, tile: int, axes: Axes) -> int:
+    """The largest part of a tile that needs no padding, if the axis must not be padded."""
+    if axis is None or not axes.is_indexed(axis):
+        return tile
+    extent = static(axis.extent)
+    return 1 if extent is None else math.gcd(tile, extent)
+
+
+def _enough(common: Sequence[Axis], innermost: bool, target: Target) -> bool:
+    """Whether the common axes leave a few tiles for every core."""
+    per_tile = target.vector_bits // 32 if innermost else 1
+    return product(rough(a.extent) for a in common) >= target.cores * per_tile
 
 
 def choose_vector_axis(group: Group, axes: Axes) -> Axis | None:
@@ -87,13 +133,13 @@ def choose_vector_axis(group: Group, axes: Axes) -> Axis | None:
     for stage in group.stages:
         for access in stage.accesses():
             axis = axes.innermost(access)
-            if axis is not None:
+            if axis is not None and not any(axes.branches_along(s, axis) for s in group.stages):
                 volume = product(rough(a.extent) for a in axes.footprint(access))
                 score[axis] = score.get(axis, 0) + volume * (2 if access.store else 1)
     return max(score, key=lambda a: score[a]) if score else None
 
 
-def choose_tile(group: Group, axes: Axes, target: Target, params: set[Var]) -> int:
+def choose_tile(group: Group, axes: Axes, target: Target) -> int:
     """The tile along the vector axis, in elements."""
     if group.vector is None:
         return 1

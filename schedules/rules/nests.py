@@ -16,9 +16,12 @@ from tvm.s_tir.schedule import LoopRV
 
 from sparsec.schedules.declined import Declined
 from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, at_least, static
-from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups
+from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups, product
 from sparsec.schedules.rules.stages import REDUCE, Fused
 from sparsec.targets.target import Target
+
+# Elements of a reduction up to which it is unrolled.
+WINDOW = 16
 
 _get_realize = tvm_ffi.get_global_func("s_tir.schedule.GetSBlockRealize")
 
@@ -44,10 +47,12 @@ def apply(fused: Fused, target: Target) -> tirx.PrimFunc | Declined:
 def _schedule(func: tirx.PrimFunc, axes: Axes, groups: Sequence[Group], target: Target) -> tirx.PrimFunc:
     tiles: dict[Axis, int] = {}
     for group in groups:
-        if group.vector is not None:
-            tiles[group.vector] = min(group.tile, tiles.get(group.vector, group.tile))
+        for axis, tile in [(group.vector, group.tile), *group.own.values()]:
+            if axis is not None:
+                tiles[axis] = min(tile, tiles.get(axis, tile))
     for group in groups:
         group.tile = tiles[group.vector] if group.vector is not None else 1
+        group.own = {name: (axis, tiles[axis]) for name, (axis, _) in group.own.items()}
     rewritten, loops = Rewriter(func, axes, tiles).run()
     sch = Schedule(rewritten)
     parallel = is_heavy(groups, axes, target)
@@ -130,10 +135,13 @@ class _Nest:
             else:
                 spatial.append(rv)
         order = [*spatial, *reduce]
+        if reduce and self._small(reduce):
+            for rv in reduce:
+                sch.unroll(rv)
         if lanes:
             (whole,) = lanes
-            steps, lane = sch.split(whole, [None, self.lanes])
-            within = name not in self.partial and group.vector in group.common
+            steps, lane = sch.split(whole, [None, self._lanes(name)])
+            within = name not in self.partial and name not in group.own and group.vector in group.common
             order = [*spatial, *reduce, steps, lane] if within else [*spatial, steps, *reduce, lane]
             sch.reorder(*order)
             if within:
@@ -145,14 +153,22 @@ class _Nest:
 
     def _vector_iter(self, name: str) -> int | None:
         """The position of the block variable that runs over vector lanes."""
-        if self.lanes == 1:
+        if self._lanes(name) == 1:
             return None
         if name in self.partial:
             block = self.sch.get(self.sch.get_sblock(name))
             lane = block.writes[0].region[0].min
             return next(n for n, it in enumerate(block.iter_vars) if it.var.same_as(lane))
-        loops = self.loops[name]
-        return next((n for n, x in enumerate(loops) if x.axis is self.group.vector and not x.reduce), None)
+        axis, _ = self.group.own.get(name, (self.group.vector, 1))
+        return next((n for n, x in enumerate(self.loops[name]) if x.axis is axis and not x.reduce), None)
+
+    def _lanes(self, name: str) -> int:
+        return self.group.own[name][1] if name in self.group.own else self.lanes
+
+    def _small(self, loops: list[LoopRV]) -> bool:
+        """Whether a reduction is a window rather than a walk."""
+        extents = [static(self.sch.get(rv).extent) for rv in loops]
+        return all(e is not None for e in extents) and product(extents) <= WINDOW
 
 
 def _uses(expr: Any, var: Var) -> bool:

@@ -61,6 +61,17 @@ class Stage:
             tvm_ffi.structural_walk(body, (Call, lambda n: calls.append(getattr(n.op, "name", ""))))
         return any(c in _EXPENSIVE for c in calls)
 
+    def branches(self) -> list[Any]:
+        """The conditions under which the stage reads one thing or another."""
+        found: list[Any] = []
+
+        def visit(call: Call) -> None:
+            if getattr(call.op, "name", "") == "tirx.if_then_else":
+                found.append(call.args[0])
+
+        tvm_ffi.structural_walk(self.block.body, (Call, visit))
+        return found
+
     @property
     def injective(self) -> bool:
         return all(it.iter_type == SPATIAL for it in self.iters)
@@ -148,8 +159,8 @@ def _is_plain(body: tirx.Stmt | None) -> bool:
 def inline_stages(func: tirx.PrimFunc, stages: Sequence[Stage]) -> tirx.PrimFunc:
     """Inline the injective stages that no one reads twice, and the cheap ones that several read.
 
-    A stage with an expensive call stays if it would be computed more than once per element; a stage that several
-    read stays if it reads more than one tensor, since storing the result costs less than reading them all again.
+    A stage with an expensive call or a branch stays if it would be computed more than once per element; a stage that
+    several read stays if it reads more than one tensor, since storing the result costs less than reading them all again.
     """
     params = set(func.params)
     cost = {s.name: _Cost.of(s) for s in stages}
@@ -194,7 +205,7 @@ class _Cost:
     def of(stage: Stage) -> "_Cost":
         rank = max((len(a.indices) for a in stage.accesses() if a.store), default=0)
         loads = sum(1 for a in stage.accesses() if not a.store and len(a.indices) >= rank and _is_full(a))
-        return _Cost(loads, stage.expensive)
+        return _Cost(loads, stage.expensive or bool(stage.branches()))
 
     def plus(self, other: "_Cost", times: int) -> "_Cost":
         return _Cost(self.loads + times * (other.loads - 1), self.expensive or other.expensive)
