@@ -1,0 +1,1 @@
+"""From a plan, through LLVM and a linker, to one shared library."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, libra
     environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": _cache(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ArtifactError(_explain(done.stderr))
+        raise ArtifactError(_explain(done.returncode, done.stderr))
 
 
 def _cache(fallback: Path) -> str:
@@ -88,12 +89,14 @@ def _cache(fallback: Path) -> str:
     return str(home) if os.access(home, os.W_OK) else str(fallback / "zig")
 
 
-def _explain(stderr: str) -> str:
+def _explain(status: int, stderr: str) -> str:
     if missing := re.findall(r"undefined symbol: (\S+)", stderr):
         return f"kernels call {', '.join(sorted(set(missing)))}, which the runtime of an artifact does not have"
     if "NoSpaceLeft" in stderr or "No space left" in stderr:
         return "the disk is full; free some space, or set TMPDIR to a folder on another disk"
-    lines = (
-        [line for line in stderr.splitlines() if "error" in line.lower()] or stderr.splitlines()[-1:] or ["no reason"]
-    )
-    return f"the artifact does not link: {lines[0].strip()}"
+    if status < 0:  # the linker writes through mapped memory, so a full disk may come as a signal
+        name = signal.Signals(-status).name
+        return f"the linker was killed by {name}: free some disk space or memory, or set TMPDIR to another disk"
+    lines = stderr.splitlines() or [f"Zig stopped with status {status}"]
+    first = next((line for line in lines if "error" in line.lower()), lines[-1])
+    return f"the artifact does not link: {first.strip()}"

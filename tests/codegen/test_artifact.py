@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,27 @@ def test_a_failed_assertion_in_a_kernel_is_told() -> None:
     ):
         session(-x)
     np.testing.assert_array_equal(session(x), x * 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "stderr", "message"),
+    [
+        (
+            1,
+            "lld: error: undefined symbol: f\n>>> x\nlld: error: undefined symbol: g\n",
+            "kernels call f, g, which",
+        ),
+        (1, "error: unable to write: NoSpaceLeft", "the disk is full; .* TMPDIR"),
+        (-signal.SIGKILL, "", "the linker was killed by SIGKILL: free some disk space or memory"),
+        (1, "note: x\ntables.c:1: error: what\n", "the artifact does not link: tables.c:1: error: what"),
+        (3, "", "the artifact does not link: Zig stopped with status 3"),
+    ],
+)
+def test_a_failing_linker_is_explained(status: int, stderr: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.CompletedProcess([], status, "", stderr)
+    monkeypatch.setattr("sparsec.codegen.link.subprocess.run", lambda *args, **kwargs: done)
+    with pytest.raises(ArtifactError, match=message):
+        build(affine_plan(BIAS))
 
 
 def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
