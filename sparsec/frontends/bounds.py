@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
-import tvm_ffi
-from tvm import relax, sym, tirx
+from tvm import sym, tirx
 
 from sparsec.frontends.shapes import Range
 
@@ -34,20 +33,3 @@ class Bounds:
             return size
         size = self._analyzer.simplify(size)
         return int(size) if isinstance(size, tirx.IntImm) else size
-
-    def bind(self, builder: relax.BlockBuilder, value: Any, name: str = "") -> relax.Var:
-        """Bind a value to a variable whose shape is simplified, so that what is made from it matches.
-
-        TVM infers ``min(seq, 512)`` for a slice of 512 positions and then cannot add it to ``seq`` tokens.
-        """
-        var = value if isinstance(value, relax.Var) else builder.emit(value, name_hint=name)
-        if not (isinstance(var.ty, relax.TensorType) and isinstance(var.ty.shape, relax.ShapeExpr)):
-            return var
-        shape = relax.ShapeExpr([self.simplify(size) for size in var.ty.shape.values])
-        value = builder.lookup_binding(var)
-        if value is None or tvm_ffi.structural_equal(shape, var.ty.shape):
-            return var
-        kind = type(var)
-        var = kind(builder.get_unique_name(var.name), relax.TensorType(shape, var.ty.dtype))
-        builder.emit_normalized(relax.VarBinding(var, value))
-        return var

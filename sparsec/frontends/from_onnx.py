@@ -1,10 +1,10 @@
 """From an ONNX model to Relax: close shapes, fold, rewrite, then TVM's importer with names kept."""
 
 import re
+
 import onnx
 import onnx.version_converter
 import onnxsim
-import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
@@ -12,10 +12,10 @@ from sparsec.errors import UnsupportedError
 from sparsec.frontends.bounds import Bounds
 from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
+from sparsec.frontends.onnx_importer import OnnxImporter
 from sparsec.frontends.onnx_read import densify
 from sparsec.frontends.onnx_rewrites import inline_functions, rewrite
 from sparsec.frontends.quiet import first_line, silence
-from sparsec.frontends.relax_importer import RelaxImporter
 from sparsec.frontends.shapes import Range, Shapes, StatedDim, bind_shapes
 
 OLDEST_OPSET = 13
@@ -143,7 +143,7 @@ def _import(
     model: onnx.ModelProto, dims: dict[str, list[int | str]], symbols: dict[str, Range], names: dict[str, str]
 ) -> Imported:
     bounds = Bounds(symbols)
-    importer = RelaxImporter({name: bounds.shape(axes) for name, axes in dims.items()}, bounds, names)
+    importer = OnnxImporter({name: bounds.shape(axes) for name, axes in dims.items()}, bounds, names)
     with silence():
         module = relax.transform.DeadCodeElimination()(importer.from_onnx(model.graph, opset_of(model)))
     return Imported(

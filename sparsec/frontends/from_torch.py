@@ -2,22 +2,20 @@
 
 import contextlib
 import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 from tvm import relax
-from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from sparsec.errors import ModelError, UnsupportedError
+from sparsec.errors import ModelError
 from sparsec.frontends.bounds import Bounds
 from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.quiet import first_line, silence
 from sparsec.frontends.shapes import Dim, Range, Shapes, StatedDim, bind_shapes
 from sparsec.frontends.torch_decompositions import decompositions
+from sparsec.frontends.torch_importer import TorchImporter
 
 
 def import_torch(
@@ -83,7 +81,9 @@ def _export(
     symbols: dict[str, Range],
 ) -> torch.export.ExportedProgram:
     sizes = {name: torch.export.Dim(name, min=lower, max=upper) for name, (lower, upper) in symbols.items()}
-    dynamic = {name: {axis: sizes[d] for axis, d in enumerate(axes) if isinstance(d, str)} for name, axes in dims.items()}
+    dynamic = {
+        name: {axis: sizes[d] for axis, d in enumerate(axes) if isinstance(d, str)} for name, axes in dims.items()
+    }
     # Tracing with size 1 would specialise to it, so symbolic axes are traced with at least 2.
     traced = {symbol: max(2, lower) for symbol, (lower, _) in symbols.items()}
     kwargs = {name: _resize(value, dims[name], traced) for name, value in examples.items()}
@@ -120,7 +120,9 @@ def _stated_dims(program: torch.export.ExportedProgram) -> dict[str, list[Stated
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     for name in wanted:
         if not isinstance(values.get(str(name)), torch.Tensor):
-            raise ModelError(f"input {name!r} of the exported program is not a tensor; export a module that takes only tensors")
+            raise ModelError(
+                f"input {name!r} of the exported program is not a tensor; export a module that takes only tensors"
+            )
     return {
         name: [size if isinstance(size, int) else str(size) for size in values[name].shape]
         for name in map(str, program.graph_signature.user_inputs)
@@ -139,61 +141,10 @@ def _finite_ranges(
     return ranges
 
 
-class _Importer(ExportedProgramImporter):
-    """TVM's importer, which remembers which node of the program every variable came from."""
-
-    def __init__(self, dims: dict[str, list[int | str]], bounds: Bounds) -> None:
-        super().__init__()
-        self.dims = dims
-        self.bounds = bounds
-        self.named: dict[str, str] = {}
-        self.convert_map = {op: self._traced(op, convert) for op, convert in self.convert_map.items()}
-
-    def _traced(self, op: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def convert_traced(node: Any) -> Any:
-            layer = _layer_of(node)
-            try:
-                result = convert(node)
-            except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
-                raise UnsupportedError(f"node {layer!r}: operator {op} is not supported: {first_line(err)}") from err
-            return pytree.tree_map(lambda value: self._bind(value, layer), result)
-
-        return convert_traced
-
-    def _bind(self, value: Any, layer: str) -> Any:
-        if not isinstance(value, relax.Var):
-            return value
-        var = self.bounds.bind(self.block_builder, value)
-        self.named.setdefault(var.name, layer)
-        return var
-
-    def create_input_vars(self, exported_program: torch.export.ExportedProgram) -> tuple[Any, Any, dict[str, Any]]:
-        """Give the inputs the sizes and symbols of ``dims`` in place of those of the export."""
-        constants, inputs, _ = super().create_input_vars(exported_program)
-        for name, axes in self.dims.items():
-            inputs[name] = relax.Var(name, relax.TensorType(self.bounds.shape(axes), inputs[name].ty.dtype))
-        return constants, inputs, {}
-
-    def _check_unsupported_func_type(self, nodes: Any) -> None:
-        for node in nodes:
-            if node.op == "call_function" and node.target.__name__ not in self.convert_map:
-                shapes = [tuple(arg.meta["val"].shape) for arg in node.all_input_nodes if hasattr(arg.meta.get("val"), "shape")]
-                raise UnsupportedError(
-                    f"node {_layer_of(node)!r}: operator {node.target} on {', '.join(map(str, shapes))} is not supported"
-                )
-
-
-def _layer_of(node: Any) -> str:
-    """The module that a node belongs to, in the words of ``named_modules``, and the node."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    path = re.sub(r"^L\['self'\]\.?", "", stack[-1][0]) if stack else ""
-    return f"{path}:{node.name}" if path else node.name
-
-
 def _import(
     program: torch.export.ExportedProgram, dims: dict[str, list[int | str]], symbols: dict[str, Range]
 ) -> Imported:
-    importer = _Importer(dims, Bounds(symbols))
+    importer = TorchImporter(dims, Bounds(symbols))
     with silence():
         module = importer.from_exported_program(
             program.run_decompositions(decompositions()),

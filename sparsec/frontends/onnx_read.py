@@ -55,7 +55,9 @@ def check_onnx(model: onnx.ModelProto, path: str = "the model") -> onnx.ModelPro
         missing = "outputs" if not model.graph.output else "IR version" if not model.ir_version else "operator set"
         raise ModelError(f"{path} is not an ONNX file, or it is truncated: it states no {missing}")
     if model.ByteSize() > _PROTOBUF_LIMIT:
-        raise ModelError(f"{path} holds {model.ByteSize() / 2**30:.1f} GiB; models are read up to the 2 GiB of one protobuf")
+        raise ModelError(
+            f"{path} holds {model.ByteSize() / 2**30:.1f} GiB; models are read up to the 2 GiB of one protobuf"
+        )
     for tensor in _tensors(model.graph):
         if external_data_helper.uses_external_data(tensor):
             raise ModelError(

@@ -33,7 +33,9 @@ def _parse_dim(dim: str, text: str) -> Dim:
         return int(bounds[1]), int(bounds[2])
     if re.fullmatch(r"[A-Za-z_]\w*", dim):
         return dim
-    raise ModelError(f"cannot read {dim!r} in the shape {text!r}; a dimension is a size as 640, a range as 1..8 or a name")
+    raise ModelError(
+        f"cannot read {dim!r} in the shape {text!r}; a dimension is a size as 640, a range as 1..8 or a name"
+    )
 
 
 def bind_shapes(
@@ -119,10 +121,14 @@ def _bind(symbol: str, value: Dim, binding: dict[str, Dim]) -> None:
     if not isinstance(value, str):
         lower, upper = (value, value) if isinstance(value, int) else value
         if not 1 <= lower <= upper:
-            raise ModelError(f"dimension {symbol!r} cannot be {value!r}; sizes start at 1, and a range is (lower, upper)")
+            raise ModelError(
+                f"dimension {symbol!r} cannot be {value!r}; sizes start at 1, and a range is (lower, upper)"
+            )
         value = lower if lower == upper else (lower, upper)
     if binding.setdefault(symbol, value) != value:
-        raise ModelError(f"dimension {symbol!r} is one size in the whole model, but got both {binding[symbol]} and {value}")
+        raise ModelError(
+            f"dimension {symbol!r} is one size in the whole model, but got both {binding[symbol]} and {value}"
+        )
 
 
 def _resolve(dim: StatedDim, binding: dict[str, Dim]) -> int | str:

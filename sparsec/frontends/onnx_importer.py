@@ -17,7 +17,7 @@ _TAKES_SHAPES = {"Reshape", "Resize", "ConstantOfShape", "Slice", "Expand"}
 """Operators whose converters want a shape as a `ShapeExpr`; to all others it is an int64 tensor."""
 
 
-class RelaxImporter(onnx_frontend.ONNXGraphImporter):
+class OnnxImporter(onnx_frontend.ONNXGraphImporter):
     """Turns a graph into Relax.
 
     Parameters
@@ -73,10 +73,10 @@ class RelaxImporter(onnx_frontend.ONNXGraphImporter):
         return value
 
     def _bind(self, expr: Any, node: str) -> Any:
-        """Bind a result to a variable named after its node, its shape simplified with the ranges of the symbols."""
+        """Bind a result to a variable named after its node."""
         if not isinstance(expr, tvm.ir.Call | relax.Var) or not isinstance(expr.ty, relax.TensorType):
             return expr
-        var = self.bounds.bind(self.bb, expr, node)
+        var = expr if isinstance(expr, relax.Var) else self.bb.emit(expr, name_hint=node)
         self.named.setdefault(var.name, self.names[node])
         return var
 

@@ -1,0 +1,161 @@
+"""TVM's importer of exported programs: results traced to modules, failures explained, masks and slices kept simple."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import tvm
+from torch.utils import _pytree as pytree
+from tvm import relax, tirx
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from sparsec.errors import UnsupportedError
+from sparsec.frontends.bounds import Bounds
+from sparsec.frontends.quiet import first_line
+
+_aten = torch.ops.aten
+
+
+class TorchImporter(ExportedProgramImporter):
+    """Turns an exported program into Relax.
+
+    Parameters
+    ----------
+    dims : dict
+        Input to its sizes and symbols, which take the place of those of the export.
+    bounds : Bounds
+        Variables and ranges of the symbols.
+    """
+
+    def __init__(self, dims: dict[str, list[int | str]], bounds: Bounds) -> None:
+        super().__init__()
+        self.dims = dims
+        self.bounds = bounds
+        self.named: dict[str, str] = {}
+        """Variables that hold the result of a node, and the module and node that they came from."""
+        special = {
+            "bitwise_and.Tensor": self._and,
+            "embedding.default": self._embed,
+            "index.Tensor": self._index,
+            "slice.Tensor": self._slice_in_bounds,
+        }
+        self.convert_map = {op: self._traced(op, convert) for op, convert in (self.convert_map | special).items()}
+
+    def _traced(self, op: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def convert_traced(node: Any) -> Any:
+            layer = _layer_of(node)
+            try:
+                result = convert(node)
+            except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
+                raise UnsupportedError(
+                    f"node {layer!r}: operator {op} on {_describe_inputs(node)} is not supported: {first_line(err)}"
+                ) from err
+            for value in pytree.tree_leaves(result):
+                if isinstance(value, relax.Var):
+                    self.named.setdefault(value.name, layer)
+            return result
+
+        return convert_traced
+
+    def from_exported_program(self, *arguments: Any, **options: Any) -> tvm.IRModule:
+        try:
+            return super().from_exported_program(*arguments, **options)
+        except UnsupportedError:
+            if hasattr(self, "block_builder"):
+                self.block_builder._end_block()  # the builder complains of open blocks when it is freed
+            raise
+
+    def create_input_vars(self, exported_program: torch.export.ExportedProgram) -> tuple[Any, Any, dict[str, Any]]:
+        constants, inputs, _ = super().create_input_vars(exported_program)
+        for name, axes in self.dims.items():
+            inputs[name] = relax.Var(name, relax.TensorType(self.bounds.shape(axes), inputs[name].ty.dtype))
+        return constants, inputs, {}
+
+    def _check_unsupported_func_type(self, nodes: Any) -> None:
+        for node in nodes:
+            if node.op == "call_function" and node.target.__name__ not in self.convert_map:
+                raise UnsupportedError(
+                    f"node {_layer_of(node)!r}: operator {node.target} on {_describe_inputs(node)} is not supported"
+                )
+
+    def _embed(self, node: Any) -> relax.Var:
+        weight, indices = (self.env[argument] for argument in node.args[:2])
+        return self.block_builder.emit(relax.op.take(weight, indices, axis=0))
+
+    def _slice_in_bounds(self, node: Any) -> relax.Var:
+        """Compare the ends with the axis here: ``min(seq, 512)``, inferred by TVM, would not match ``seq`` later."""
+        x, axis, start, end, step = [*self.retrieve_args(node), *(0, None, None, 1)[len(node.args) - 1 :]]
+        size = x.ty.shape[axis]
+        start, end = (self._position(value, size, default) for value, default in ((start, 0), (end, size)))
+        if step == 1 and start == 0 and not isinstance(end, int) and tvm.ir.prim.expr_deep_equal(end, size):
+            return x
+        return self.block_builder.emit(relax.op.strided_slice(x, [axis], [start], [end], [step], assume_inbound=True))
+
+    def _position(self, value: Any, size: Any, default: Any) -> Any:
+        if value is None:
+            return default
+        if isinstance(value, int):
+            value = tirx.const(min(value, 2**31 - 1), "int64")
+            value = value + size if value.value < 0 else value
+        return self.bounds.simplify(tirx.max(tirx.min(value, size), tirx.const(0, "int64")))
+
+    def _index(self, node: Any) -> relax.Var:
+        """Indexing every axis by all its positions only places the axes: that is how transformers build masks."""
+        data, indices = node.args
+        axes = [_iota_axis(index) if index is not None else None for index in indices]
+        places = [axis for axis in axes if axis is not None]
+        x = self.env[data]
+        whole = len(places) == len(x.ty.shape) and all(
+            str(index.meta["val"].numel()) == str(size)
+            for index, size in zip(indices, data.meta["val"].shape, strict=True)
+        )
+        if not whole or places != sorted(set(places)):
+            return self._index_tensor(node)
+        rank = node.meta["val"].dim()
+        offset = rank - indices[0].meta["val"].dim()
+        missing = sorted(set(range(rank)) - {place + offset for place in places})
+        return self.block_builder.emit(relax.op.expand_dims(x, missing))
+
+    def _and(self, node: Any) -> relax.Var:
+        """A conjunction with what always holds is its other side, broadcast."""
+        left, right = (self.env[argument] for argument in node.args)
+        result = relax.op.bitwise_and(left, right)
+        for sure, other in ((node.args[0], right), (node.args[1], left)):
+            if _always_true(sure):
+                shape = self.block_builder.normalize(result).ty.shape
+                return self.block_builder.emit(relax.op.broadcast_to(other, shape))
+        return self.block_builder.emit(result)
+
+
+def _iota_axis(node: Any) -> int | None:
+    """Where the axis of 0, 1, 2, … lies in an index that holds nothing else."""
+    if node.target in (_aten.arange.default, _aten.arange.start, _aten.arange.start_step):
+        start, step = (node.args[0], node.args[2:]) if node.target != _aten.arange.default else (0, ())
+        return 0 if start == 0 and step in ((), (1,)) else None
+    if node.target in (_aten.add.Tensor, _aten.add.Scalar) and node.args[1] == 0:
+        return _iota_axis(node.args[0])
+    if node.target == _aten.unsqueeze.default and (axis := _iota_axis(node.args[0])) is not None:
+        place = node.args[1] % node.meta["val"].dim()
+        return axis + 1 if place <= axis else axis
+    return None
+
+
+def _always_true(node: Any) -> bool:
+    if node.target == _aten.ge.Scalar:
+        return node.args[1] == 0 and _iota_axis(node.args[0]) is not None
+    if node.target == _aten.bitwise_and.Tensor:
+        return all(map(_always_true, node.args))
+    return node.target == _aten.full.default and node.args[1] is True
+
+
+def _layer_of(node: Any) -> str:
+    """The module that a node belongs to, in the words of ``named_modules``, and the node."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = re.sub(r"^L\['self'\]\.?", "", stack[-1][0]) if stack else ""
+    return f"{path}:{node.name}" if path else node.name
+
+
+def _describe_inputs(node: Any) -> str:
+    values = [argument.meta.get("val") for argument in node.all_input_nodes]
+    return "(" + ", ".join(f"{v.dtype}{list(v.shape)}" for v in values if isinstance(v, torch.Tensor)) + ")"
