@@ -45,7 +45,7 @@ class Size:
 class Kernel:
     """The C function that a PrimFunc became: it takes `buffers`, then `scalars` (by symbol name), then `sizes`.
 
-    `lets` are the variables bound in its body, `workspaces` the bytes of each block that it asks the runtime for.
+    `workspaces` are the bytes of each block that it asks the runtime for, `lets` the variables of its body in them.
     """
 
     name: str
@@ -62,8 +62,6 @@ class Kernel:
 
     def workspace_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
         """Scratch memory that one thread needs, as if no block were freed before the kernel returns."""
-        if not self.workspaces:
-            return 0
         analyzer = self._analyzer(shapes)
         for variable, value in self.lets:
             analyzer.bind(variable, value)
@@ -140,7 +138,8 @@ def _kernel(name: str, before: tirx.PrimFunc, after: tirx.PrimFunc) -> Kernel:
     scalars = tuple(before.params[len(buffers) :])
     if any(is_buffer_var(p) for p in scalars):
         raise ArtifactError(f"kernel {name!r} takes a buffer after a scalar; put its buffers first")
-    return Kernel(name, buffers, scalars, _sizes(buffers), _lets(after), _workspaces(after))
+    workspaces = _workspaces(after)
+    return Kernel(name, buffers, scalars, _sizes(buffers), _lets(after, workspaces), workspaces)
 
 
 def dtype_of(variable: tirx.Var) -> str:
@@ -173,10 +172,17 @@ def _as_c_function(name: str, function: tirx.PrimFunc) -> tirx.PrimFunc:
     return lowered.with_attr("global_symbol", PREFIX + name)
 
 
-def _lets(function: tirx.PrimFunc) -> tuple[tuple[tirx.Var, Any], ...]:
-    found: list[tuple[tirx.Var, Any]] = []
-    tvm_ffi.structural_walk(function.body, (Bind, lambda bind: found.append((bind.var, bind.value))))
-    return tuple(found)
+def _lets(function: tirx.PrimFunc, used: Sequence[Any]) -> tuple[tuple[tirx.Var, Any], ...]:
+    """The variables bound in a function that these expressions depend on, in order."""
+    bound: list[tuple[tirx.Var, Any]] = []
+    tvm_ffi.structural_walk(function.body, (Bind, lambda bind: bound.append((bind.var, bind.value))))
+    needed = {variable for value in used for variable in tirx.analysis.undefined_vars(value)}
+    found = []
+    for variable, value in reversed(bound):
+        if variable in needed:
+            needed.update(tirx.analysis.undefined_vars(value))
+            found.append((variable, value))
+    return tuple(reversed(found))
 
 
 def _workspaces(function: tirx.PrimFunc) -> tuple[Any, ...]:
