@@ -94,23 +94,25 @@ class Tiling:
     ----------
     columns : runs of tiles along the columns
     rows : for an activation weight, runs of tiles along the rows; a packed one has what its last dense levels hold
+    stage : copy the part of X that a depth block reads into a buffer of its own first, so that it fills L1 evenly
     """
 
     columns: tuple[Run, ...]
     rows: tuple[Run, ...] = ()
+    stage: bool = False
 
 
 def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     """Write the product as a kernel, its loops in the order of the weight's levels."""
     if product.weight.layout is not None:
-        body = tuple(_packed(product, columns) for columns in tiling.columns)
+        body = tuple(_packed(product, columns, tiling.stage) for columns in tiling.columns)
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
     body += tuple(_clear(product, run) for run in product.cleared)
     return Kernel(product.name, product.inputs, (product.y,), body)
 
 
-def _packed(product: Product, columns: Run) -> Stmt:
+def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
     """Loop over a packed weight.
 
     The tile opens where the last row digit outside the depth loops is known, and holds the rows of the dense levels
@@ -118,7 +120,7 @@ def _packed(product: Product, columns: Run) -> Stmt:
     """
     layout = product.weight.layout
     assert layout is not None and isinstance(product.depth, int) and isinstance(product.rows, int)
-    _check(layout)
+    _check(layout, (product.rows, product.depth))
     name, width = product.weight.name, columns[2]
     row_dim, depth_dim = layout.dims
     dims = [digit.dim for digit, _ in layout.levels]
@@ -132,6 +134,9 @@ def _packed(product: Product, columns: Run) -> Stmt:
     row, column = Coordinate(name, row_dim), COLUMN + Var("v")
     x = _at(product.x, product.x_index, {"k": Coordinate(name, depth_dim), "m": column})
     y = _at(product.y, product.y_index, {"i": row, "m": column})
+    staged = split - 1 if stage and dims[split - 2 : split - 1] == [depth_dim] else None  # the level below the copy
+    if staged is not None:
+        x = Load("part", (Var(f"p{last_depth}"), Var("v")))
 
     padded = _padded_rows(layout, product.rows) != product.rows
     inside = call("<", row, product.rows)
@@ -162,8 +167,24 @@ def _packed(product: Product, columns: Run) -> Stmt:
     )
     tasks = _independent(layout, split)
     nest = _outer(product, columns) + tuple(walks[:tasks])
-    inner: Stmt = For(tuple(walks[tasks:split]), (tile,)) if tasks < split else tile
+    inner: Stmt = tile
+    if staged is not None:
+        inner = _stage(product, sizes[last_depth], f"p{staged - 1}", width, For((walks[staged],), (tile,)))
+        inner = For(tuple(walks[tasks:staged]), (inner,))
+    elif tasks < split:
+        inner = For(tuple(walks[tasks:split]), (tile,))
     return For(nest, (inner,), parallel=True)
+
+
+def _stage(product: Product, part: int, block: str, width: int, body: Stmt) -> Stmt:
+    """Copy the rows of X that one depth block reads, `[part, width]`, for the body."""
+    depth = Var(block) * part + Var("r")
+    value: Expr = _at(product.x, product.x_index, {"k": depth, "m": COLUMN + Var("v")})
+    assert isinstance(product.depth, int)
+    if product.depth % part:
+        value = call("select", call("<", depth, product.depth), value, 0.0)
+    copy = For((Range("v", Const(0), Const(width)),), (Assign(Load("part", (Var("r"), Var("v"))), value),))
+    return Tile("part", product.x.dtype, (part, width), (For((Range("r", Const(0), Const(part)),), (copy,)), body))
 
 
 def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
@@ -210,8 +231,10 @@ def _result(product: Product, acc: Expr, row: Expr, column: Expr) -> Expr:
     return result
 
 
-def _check(layout: Layout) -> None:
+def _check(layout: Layout, shape: tuple[int, int]) -> None:
     """Raise where the levels of a weight do not make tiles: rows stored outside, and one depth level inside them.
+
+    Only a compressed level leaves out what pads the depth, where X has nothing to multiply.
 
     Raises
     ------
@@ -228,6 +251,11 @@ def _check(layout: Layout) -> None:
         raise LayoutError(
             f"a product cannot run over {layout}: rows must be dense or bucketed, and only the last digit of the depth "
             "compressed; store the weight as compressed rows, row vectors or depth-blocked"
+        )
+    if not sparse_depths and layout.padded(shape)[1] != shape[1]:
+        raise LayoutError(
+            f"a product cannot run over {layout}: its dense blocks do not divide a depth of {shape[1]}; choose blocks "
+            "that do, or compress the depth"
         )
 
 

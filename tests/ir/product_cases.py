@@ -1,0 +1,253 @@
+"""Products with operands, and the three ways to compute them: NumPy, the interpreter and compiled code.
+
+Weights and activations are small integers, so that float32 sums are exact in any order and results are equal bit for
+bit. Compiled code runs on arrays that lie between NaNs: what it reads from outside shows in its results, and what it
+writes there shows afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+import tvm_ffi
+from scipy.special import erf
+from tvm import tirx
+
+from sparsec.ir.interpreter import interpret
+from sparsec.ir.kernel import Buffer, Const, Expr, Kernel, Load, Var, call, substitute
+from sparsec.ir.layout import Layout
+from sparsec.ir.lower import Lowered
+from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
+from sparsec.schedules.fast_math import expand_math
+from sparsec.schedules.steps import Tensorize, Tile, Vectorize
+from sparsec.schedules.trace import Scheduled, Trace
+from sparsec.targets import Target
+
+NATIVE = Target.parse("native")
+GUARD = 64  # elements before and after every array; a multiple of the alignment that compiled code relies on
+
+
+# -- operands ------------------------------------------------------------------------------------------------------
+
+
+def integers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).integers(-8, 9, shape).astype(np.float32)
+
+
+def sparse(rows: int, depth: int, density: float, seed: int = 0) -> np.ndarray:
+    """A matrix with about this share of nonzeros."""
+    kept = np.random.default_rng([seed, rows, depth]).random((rows, depth)) < density
+    return np.where(kept, integers(rows, depth, seed=seed), np.float32(0))
+
+
+# -- cases ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done to each sum.
+
+    Parameters
+    ----------
+    expr : over `acc` and loads of `bias` [rows], `scale` [1], `mask` [columns] and `residual`, which is like Y
+    numpy : the same over arrays [batch, rows, columns], its parameters named as the loads
+    rtol : for functions that round
+    """
+
+    expr: Expr
+    numpy: Callable[..., np.ndarray]
+    reads: tuple[str, ...] = ()
+    rtol: float = 0.0
+
+
+_BIAS, _SCALE, _MASK = Load("bias", (ROW,)), Load("scale", (Const(0),)), Load("mask", (COLUMN,))
+_RESIDUAL = Var("residual")  # stands for its load, whose index is that of Y
+_SMALL = SUM * 0.0078125
+
+EPILOGUES = {
+    "none": Epilogue(SUM, lambda acc: acc),
+    "bias and relu": Epilogue(call("max", SUM + _BIAS, 0.0), lambda acc, bias: np.maximum(acc + bias, 0), ("bias",)),
+    "scale and bias": Epilogue(SUM * _SCALE + _BIAS, lambda acc, scale, bias: acc * scale + bias, ("scale", "bias")),
+    "residual": Epilogue(SUM + _RESIDUAL * 2.0, lambda acc, residual: acc + residual * 2, ("residual",)),
+    "mask of columns": Epilogue(SUM + _MASK, lambda acc, mask: acc + mask, ("mask",)),
+    "gelu": Epilogue(
+        _SMALL * 0.5 * (call("erf", _SMALL * 0.5**0.5) + 1.0),
+        lambda acc: acc / 256 * (erf(acc / 128 * 0.5**0.5) + 1),
+        rtol=2e-6,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A product, its operands by buffer and what it must compute, shaped as Y."""
+
+    product: Product
+    arrays: Mapping[str, np.ndarray]
+    expected: np.ndarray
+    rtol: float = 0.0
+
+    def agrees(self, found: np.ndarray) -> None:
+        np.testing.assert_allclose(found, self.expected, rtol=self.rtol, atol=self.rtol)
+
+
+def linear(
+    weight: np.ndarray,
+    columns: int,
+    batch: int = 1,
+    epilogue: str = "none",
+    layout: Layout | None = None,
+    symbolic: Sequence[str] = (),
+    taps: int = 1,
+) -> Case:
+    """W · X + …: W is a constant; `symbolic` names the extents (batch, columns) that the kernel is to leave open."""
+    rows, depth = weight.shape
+    x = integers(batch, depth, columns, seed=1)
+    buffer = Buffer("W", "float32", (rows, depth), layout)
+    return _case("linear", buffer, (), weight, weight, x, epilogue, symbolic, taps)
+
+
+def attention(
+    batch: int,
+    rows: int,
+    depth: int,
+    columns: int,
+    transposed: bool = False,
+    epilogue: str = "none",
+    symbolic: Sequence[str] = (),
+) -> Case:
+    """W · X where W is an activation, stored as [batch, depth, rows] if it is transposed."""
+    given = integers(batch, *((depth, rows) if transposed else (rows, depth)), seed=2)
+    extents = {"batch": batch, "rows": rows, "depth": depth}
+    names: list[int | str] = [name if name in symbolic else extents[name] for name in extents]
+    shape = (names[0], names[2], names[1]) if transposed else tuple(names)
+    index = (BATCH, DEPTH, ROW) if transposed else (BATCH, ROW, DEPTH)
+    matrix = given.transpose(0, 2, 1) if transposed else given
+    x = integers(batch, depth, columns, seed=1)
+    return _case("matmul", Buffer("W", "float32", shape), index, given, matrix, x, epilogue, symbolic)
+
+
+def _case(
+    name: str,
+    weight: Buffer,
+    weight_index: tuple[Expr, ...],
+    given: np.ndarray,
+    matrix: np.ndarray,
+    x: np.ndarray,
+    epilogue_name: str,
+    symbolic: Sequence[str],
+    taps: int = 1,
+) -> Case:
+    """Images are flat where their extents are constants, as `sparsec.graph.products` makes them."""
+    batch, depth, columns = x.shape
+    rows = matrix.shape[-2]
+    extents = {"batch": batch, "rows": rows, "depth": depth, "columns": columns}
+    b, i, k, m = (name if name in symbolic else extent for name, extent in extents.items())
+    shapes: dict[str, tuple[int | str, ...]] = {"X": (b, k, m), "Y": (b, i, m)}
+    x_index: tuple[Expr, ...] = (BATCH, DEPTH, COLUMN)
+    y_index: tuple[Expr, ...] = (BATCH, ROW, COLUMN)
+    if not {"rows", "depth", "columns"}.intersection(symbolic):
+        shapes = {"X": (b, depth * columns), "Y": (b, rows * columns)}
+        x_index, y_index = (BATCH, DEPTH * columns + COLUMN), (BATCH, ROW * columns + COLUMN)
+    shapes |= {"bias": (i,), "scale": (1,), "mask": (m,), "residual": shapes["Y"]}
+
+    epilogue = EPILOGUES[epilogue_name]
+    wide = {"bias": (rows, 1), "scale": (1,), "mask": (columns,), "residual": (batch, rows, columns)}
+    reads = {name: integers(*wide[name], seed=3) for name in epilogue.reads}
+    expected = epilogue.numpy(matrix.astype(np.float64) @ x, **reads).astype(np.float32)
+
+    def flat(name: str, array: np.ndarray) -> np.ndarray:
+        return array.reshape([extents.get(str(dim), dim) for dim in shapes[name]])
+
+    product = Product(
+        name,
+        weight,
+        Buffer("X", "float32", shapes["X"]),
+        Buffer("Y", "float32", shapes["Y"]),
+        x_index,
+        y_index,
+        b,
+        i,
+        k,
+        m,
+        weight_index,
+        tuple(Buffer(name, "float32", shapes[name]) for name in reads),
+        substitute(epilogue.expr, {"residual": Load("residual", y_index)}),
+        taps=taps,
+    )
+    arrays = {"W": given, "X": flat("X", x)} | {name: flat(name, array) for name, array in reads.items()}
+    return Case(product, arrays, flat("Y", expected), epilogue.rtol)
+
+
+# -- running -------------------------------------------------------------------------------------------------------
+
+
+def widths(columns: int | str, width: int) -> tuple[int, ...]:
+    """Tiles of this width, then of what is left of vectors, then of single elements."""
+    if isinstance(columns, str):
+        return tuple(dict.fromkeys(w for w in (width, 16, 4, 1) if w <= width))
+    left = columns % width
+    sizes = (width if columns >= width else 0, left // 16 * 16, left % 16)
+    return tuple(size for size in sizes if size)
+
+
+def trace(case: Case, width: int = 32, rows: tuple[int, ...] = ()) -> Trace:
+    """Tiles of `width` columns, vector instructions in them."""
+    moves = (Vectorize("init", 16), Tensorize("update", "fma", 16), Vectorize("finish", 16))
+    return Trace((Tile(widths(case.product.columns, width), rows), *moves))
+
+
+def interpreted(kernel: Kernel, case: Case) -> np.ndarray:
+    symbols = {dim: extent for dim, extent in zip(kernel.outputs[0].shape, case.expected.shape, strict=True)}
+    return interpret(kernel, case.arrays, {d: n for d, n in symbols.items() if isinstance(d, str)})["Y"]
+
+
+def compiled(lowered: Lowered, func: tirx.PrimFunc, case: Case, target: Target = NATIVE) -> np.ndarray:
+    """Compile a scheduled form of a lowered kernel, and run it."""
+    library = compile_function(func, target)
+    arrays: list[np.ndarray] = []
+    packed: dict[str, dict[str, np.ndarray]] = {}
+    for buffer, array in lowered.parameters:
+        if array:
+            if buffer not in packed:
+                packed[buffer] = lowered.pack(buffer, case.arrays[buffer])
+            arrays.append(packed[buffer][array])
+        else:
+            arrays.append(case.arrays.get(buffer, np.full(case.expected.shape, np.nan, np.float32)))
+    around, views = zip(*map(_guarded, arrays), strict=True)
+    library(*map(tvm_ffi.from_dlpack, views))
+    for memory, view in zip(around, views, strict=True):
+        assert _untouched(memory, view), "a kernel wrote outside its arrays"
+    return views[-1]
+
+
+def compile_function(func: tirx.PrimFunc, target: Target = NATIVE) -> Any:
+    name = str(func.attrs["global_symbol"])
+    return tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())[name]
+
+
+def check(case: Case, schedule: Trace | None = None) -> Scheduled:
+    """Hold the interpreter and compiled code against NumPy."""
+    scheduled = (schedule or trace(case)).apply(case.product)
+    case.agrees(interpreted(scheduled.kernel, case))
+    case.agrees(compiled(scheduled.lowered, scheduled.func, case))
+    return scheduled
+
+
+def _guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Copy an array to a place of 64-byte alignment; return the memory around it, and the copy."""
+    pad = GUARD * array.itemsize
+    memory = np.full(array.nbytes + 2 * pad + 64, 0xFF, np.uint8)  # as a float, NaN
+    start = pad + -(memory.ctypes.data + pad) % 64
+    view = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return memory, view
+
+
+def _untouched(memory: np.ndarray, view: np.ndarray) -> bool:
+    start = view.ctypes.data - memory.ctypes.data
+    return bool((memory[:start] == 0xFF).all() and (memory[start + view.nbytes :] == 0xFF).all())

@@ -1,0 +1,197 @@
+"""The kernels of products mean what NumPy computes, over every layout that a weight can take."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from layout_strategies import layouts
+from product_cases import EPILOGUES, Case, attention, interpreted, linear, sparse, widths
+
+from sparsec.errors import LayoutError
+from sparsec.ir.kernel import Buffer, Const, Var
+from sparsec.ir.named import COO, CSC, CSR, bsr, dense_blocks, depth_blocked, row_vectors
+from sparsec.ir.notation import parse_layout
+from sparsec.ir.parser import parse_kernel
+from sparsec.ir.product import Tiling, build_kernel
+from sparsec.schedules.steps import Tile
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+
+
+def run(case: Case, width: int = 16, rows: tuple[int, ...] = ()) -> None:
+    product = case.product
+    tile = Tile(widths(product.columns, width), rows)
+    kernel = build_kernel(product, tile.tiling(product.columns, product.rows))
+    assert parse_kernel(str(kernel)) == kernel
+    case.agrees(interpreted(kernel, case))
+
+
+# -- packed weights ------------------------------------------------------------------------------------------------
+
+
+@PROPERTY
+@given(
+    layout=layouts(2).filter(lambda layout: len(layout.dims) == 2),
+    shape=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    columns=st.sampled_from([1, 2, 5, 17]),
+    batch=st.integers(1, 2),
+    epilogue=st.sampled_from(sorted(EPILOGUES)),
+)
+def test_any_layout_is_computed_or_refused(layout, shape, density, columns, batch, epilogue):
+    case = linear(sparse(*shape, density), columns, batch, epilogue, layout)
+    try:
+        run(case)
+    except LayoutError:
+        assume(False)
+
+
+CHOSEN = {  # the layouts that rules propose, for 13 rows and a depth of 24
+    "panels of rows": dense_blocks(5),
+    "panels of one row": dense_blocks(1),
+    "panels of rows, by tap": dense_blocks(4, taps=3),
+    "buckets": depth_blocked(24),
+    "buckets in parts": depth_blocked(8, parts=3),
+    "buckets in a ragged part": depth_blocked(9, parts=3),
+    "buckets in chunks": depth_blocked(24, chunk=5),
+    "buckets in chunks and parts": depth_blocked(12, chunk=6, parts=2),
+    "buckets of blocks": depth_blocked(24, r=4),
+    "buckets of blocks in parts": depth_blocked(8, r=2, parts=3),
+    "buckets of blocks in chunks": depth_blocked(24, r=2, chunk=4),
+    "buckets of blocks in chunks and parts": depth_blocked(6, r=4, chunk=8, parts=4),
+    "compressed rows": CSR,
+    "row vectors": row_vectors(4),
+    "balanced rows": parse_layout("(i : balance[3], k) -> (i floordiv 5 : dense, i mod 5 : dense, k : compressed)"),
+    "balanced row vectors": parse_layout("(i : balance[2, 4], k) -> (i floordiv 4 : dense, k : compressed, i mod 4 : dense)"),
+}
+
+
+@pytest.mark.parametrize("layout", CHOSEN.values(), ids=CHOSEN)
+@pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
+def test_chosen_layouts(layout, density):
+    weight = sparse(13, 24, density)
+    weight[3] = 0
+    run(linear(weight, 19, 2, "scale and bias", layout))
+
+
+@pytest.mark.parametrize("layout", [CSR, depth_blocked(8, r=4, chunk=8, parts=3), dense_blocks(4)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 24), (13, 1), (7, 23), (16, 24)], ids=str)
+def test_one_row_one_column_and_primes(layout, shape):
+    run(linear(np.ones(shape, np.float32), 5, 1, "bias and relu", layout))
+
+
+@pytest.mark.parametrize("layout", [CSR, depth_blocked(8, r=4, parts=3), dense_blocks(3, 3)], ids=str)
+def test_one_nonzero(layout):
+    for place in (0, 0), (12, 23), (5, 11):
+        weight = np.zeros((13, 24), np.float32)
+        weight[place] = 3
+        run(linear(weight, 5, 1, "none", layout))
+
+
+def test_what_is_no_number_stays_in_its_row():
+    weight = sparse(6, 8, 0.3)
+    weight[1, 2], weight[3, 4], weight[4, 5] = np.nan, np.inf, -np.inf
+    case = linear(weight, 5, layout=CSR)
+    with np.errstate(invalid="ignore"):
+        run(case)
+    found = case.expected.reshape(6, 5)
+    assert np.isnan(found[1]).all() and not np.isfinite(found[[1, 3, 4]]).any()
+    assert np.isfinite(found[[0, 2, 5]]).all()
+
+
+def test_a_zero_that_is_not_stored_meets_nothing():
+    weight = np.eye(4, dtype=np.float32)
+    case = linear(weight, 3, layout=CSR)
+    x = np.array(case.arrays["X"])
+    x[0, 3:6] = np.nan  # row 1 of X, which only row 1 of W reads
+    expected = x.copy()
+    run(replace(case, arrays={**case.arrays, "X": x}, expected=expected))
+
+
+@pytest.mark.parametrize("layout", [CSR, depth_blocked(8, r=2, chunk=4, parts=3), dense_blocks(4)], ids=str)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 37])
+def test_symbolic_extents(layout, batch, columns):
+    run(linear(sparse(9, 24, 0.3), columns, batch, "residual", layout, symbolic=("batch", "columns")), width=32)
+
+
+REFUSED = [
+    CSC,
+    COO,
+    bsr(2, 2),
+    parse_layout("(i, k) -> (i : compressed, k : compressed)"),
+    parse_layout("(i, k) -> (i : dense, k floordiv 4 : compressed, k mod 4 : compressed)"),
+    parse_layout("(i, k) -> (k floordiv 4 : dense, i : compressed, k mod 4 : dense)"),
+]
+
+
+@pytest.mark.parametrize("layout", REFUSED, ids=str)
+def test_layouts_without_tiles_are_refused(layout):
+    case = linear(sparse(12, 16, 0.3), 8, layout=layout)
+    with pytest.raises(LayoutError, match=re.escape(f"a product cannot run over {layout}")):
+        run(case)
+
+
+def test_dense_blocks_must_divide_the_depth():
+    case = linear(sparse(12, 16, 0.3), 8, layout=dense_blocks(4, taps=3))
+    with pytest.raises(LayoutError, match="its dense blocks do not divide a depth of 16"):
+        run(case)
+
+
+# -- activations as weights ----------------------------------------------------------------------------------------
+
+
+@PROPERTY
+@given(
+    extents=st.tuples(st.integers(1, 3), *[st.sampled_from([1, 2, 7, 16, 19])] * 3),
+    transposed=st.booleans(),
+    symbolic=st.sets(st.sampled_from(["batch", "rows", "depth", "columns"])),
+    epilogue=st.sampled_from(["none", "scale and bias", "mask of columns", "residual"]),
+)
+def test_activations(extents, transposed, symbolic, epilogue):
+    case = attention(*extents, transposed, epilogue, tuple(symbolic))
+    rows = case.product.rows
+    ragged = (4, 1) if isinstance(rows, str) else tuple(r for r in (4 if rows >= 4 else 0, rows % 4) if r)
+    run(case, width=16, rows=ragged)
+
+
+# -- what convolutions add -----------------------------------------------------------------------------------------
+
+
+def test_masked_columns_and_cleared_runs_are_zero():
+    case = linear(sparse(4, 8, 0.5), 24, epilogue="scale and bias", layout=CSR)
+    valid = (np.arange(24) % 6 < 5).astype(np.int32)
+    plane, origin = 48, 16
+    y_index = (Var("b"), Var("i") * plane + Var("m") + origin)
+    product = replace(
+        case.product,
+        y=Buffer("Y", "float32", (1, 4 * plane)),
+        y_index=y_index,
+        valid=Buffer("valid", "int32", (24,)),
+        cleared=((-16, 0), (24, 32)),
+    )
+    expected = np.zeros((4, plane), np.float32)
+    expected[:, origin : origin + 24] = case.expected.reshape(4, 24) * valid
+    run(replace(case, product=product, arrays={**case.arrays, "valid": valid}, expected=expected.reshape(1, -1)))
+
+
+def test_a_batch_shares_one_matrix():
+    case = attention(3, 4, 5, 6)
+    weight = case.arrays["W"][:1]
+    product = replace(
+        case.product, weight=Buffer("W", "float32", (1, 4, 5)), weight_index=(Const(0), Var("i"), Var("k"))
+    )
+    expected = weight @ case.arrays["X"].reshape(3, 5, 6)
+    run(replace(case, product=product, arrays={**case.arrays, "W": weight}, expected=expected.reshape(3, -1)), rows=(4,))
+
+
+def test_one_kernel_for_tiles_of_several_sizes():
+    case = linear(sparse(5, 7, 0.5), 23, layout=CSR)
+    product = case.product
+    runs = ((Const(0), Const(16), 8), (Const(16), Const(20), 4), (Const(20), Const(23), 3))
+    kernel = build_kernel(product, Tiling(runs))
+    assert len(kernel.body) == 3
+    case.agrees(interpreted(kernel, case))
