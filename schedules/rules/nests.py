@@ -18,6 +18,7 @@ from sparsec.schedules.declined import Declined
 from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, at_least, static
 from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups, product
 from sparsec.schedules.rules.stages import REDUCE, Fused
+from sparsec.schedules.rules.strided import shuffle_strided_loads
 from sparsec.targets.target import Target
 
 # Elements of a reduction up to which it is unrolled.
@@ -58,7 +59,7 @@ def _schedule(func: tirx.PrimFunc, axes: Axes, groups: Sequence[Group], target: 
     parallel = is_heavy(groups, axes, target)
     for group in groups:
         _Nest(sch, group, loops, lanes_of(group, target), parallel).run()
-    return sch.mod["main"].with_attr("global_symbol", func.attrs["global_symbol"])
+    return shuffle_strided_loads(sch.mod["main"]).with_attr("global_symbol", func.attrs["global_symbol"])
 
 
 class _Nest:
@@ -75,15 +76,33 @@ class _Nest:
         for stage in self.group.stages:
             self._split_lanes(stage.name)
         tiles = self._tile_loops()
-        if tiles:
-            for name in reversed(self.order[:-1]):
-                sch.compute_at(sch.get_sblock(name), tiles[-1], preserve_unit_loops=True)
-            if self.parallel:
-                sch.parallel(tiles[0])
-        reductions = [(name, self._inside(name, len(tiles))) for name in self.order]
-        for name, loop in reductions:
+        *others, sink = self.order
+        reductions = {sink: self._inside(sink, len(tiles))}
+        depth = {name: len(tiles) for name in others}
+        loops = sch.get_loops(sch.get_sblock(sink))
+        for name in reversed(others):
+            if self._accumulates_for_sink(name):
+                depth[name] = len(loops) - 1
+            if depth[name]:
+                sch.compute_at(sch.get_sblock(name), loops[depth[name] - 1], preserve_unit_loops=True)
+        if tiles and self.parallel:
+            sch.parallel(tiles[0])
+        reductions |= {name: self._inside(name, depth[name]) for name in others}
+        for name, loop in reductions.items():
             if loop is not None:
                 sch.decompose_reduction(sch.get_sblock(name), loop)
+
+    def _accumulates_for_sink(self, name: str) -> bool:
+        """Whether a window reduction is all that the sink waits for, vector by vector of an axis inside the tile."""
+        group = self.group
+        vector, lanes = group.own.get(group.sink.name, (group.vector, self.lanes))
+        stage = next((s for s in group.stages if s.name == name), None)
+        if stage is None or stage.injective or lanes == 1 or vector in group.common:
+            return False
+        spatial = {loop.axis for loop in self.loops[name] if not loop.reduce}
+        wanted = {loop.axis for loop in self.loops[group.sink.name]}
+        readers = [s for s in group.stages if set(s.inputs()) & set(stage.outputs())]
+        return spatial == wanted and vector in wanted and readers == [group.sink]
 
     def _split_lanes(self, name: str) -> None:
         """Let a reduction across the vector axis keep one partial result per lane."""
@@ -122,6 +141,7 @@ class _Nest:
         block = sch.get_sblock(name)
         spatial, reduce, lanes = [], [], []
         vector = self._vector_iter(name)
+        tiled = name not in group.own and group.vector in group.common
         realize = _get_realize(sch, block)
         for rv in sch.get_loops(block)[depth:]:
             var = sch.get(rv).loop_var
@@ -140,8 +160,8 @@ class _Nest:
                 sch.unroll(rv)
         if lanes:
             (whole,) = lanes
+            within = name not in self.partial and (tiled or static(sch.get(whole).extent) == self._lanes(name))
             steps, lane = sch.split(whole, [None, self._lanes(name)])
-            within = name not in self.partial and name not in group.own and group.vector in group.common
             order = [*spatial, *reduce, steps, lane] if within else [*spatial, steps, *reduce, lane]
             sch.reorder(*order)
             if within:

@@ -66,7 +66,7 @@ class Stage:
         found: list[Any] = []
 
         def visit(call: Call) -> None:
-            if getattr(call.op, "name", "") == "tirx.if_then_else":
+            if getattr(call.op, "name", "") == "prim.if_then_else":
                 found.append(call.args[0])
 
         tvm_ffi.structural_walk(self.block.body, (Call, visit))
