@@ -1,0 +1,20 @@
+"""Tables and numbers for people, made from the data that programs read: manifests, reports of `inspect`, profiles."""
+
+from sparsec.report.layers import Totals, layer_table, totals
+from sparsec.report.screen import print_json, screen
+from sparsec.report.steps import step_table
+from sparsec.report.tensors import summarize_tensor, tensor_table
+from sparsec.report.units import bytes_text, seconds_text
+
+__all__ = [
+    "Totals",
+    "bytes_text",
+    "layer_table",
+    "print_json",
+    "screen",
+    "seconds_text",
+    "step_table",
+    "summarize_tensor",
+    "tensor_table",
+    "totals",
+]

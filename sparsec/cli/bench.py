@@ -1,0 +1,144 @@
+"""`sparsec bench`: race a model against dense runtimes, or time a library alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sparsec.cli.options import MODEL, close_shapes, is_artifact, quiet_flag
+from sparsec.errors import SparsecError
+
+if TYPE_CHECKING:
+    from sparsec.bench import Race
+    from sparsec.runtime.session import Session
+
+PEERS = "onnxruntime,openvino"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sparsec bench resnet50.onnx
+  sparsec bench bert.onnx --shape batch=1 --peers openvino --threads 2 --json times.json
+  sparsec bench resnet50.onnx --artifact resnet50.so --profile
+  sparsec bench resnet50.so"""
+)
+@click.argument("model", type=MODEL)
+@click.option("--peers", help=f"Runtimes to race against, out of onnxruntime, openvino, deepsparse.  [default: {PEERS}]")
+@click.option("--artifact", type=MODEL, help="A library that was compiled from MODEL before, to save the time.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of each engine.")
+@click.option(
+    "--seconds", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Time to run for."
+)
+@close_shapes
+@click.option("--json", "output", metavar="FILE", help="Write what was measured to a file; - is standard output.")
+@click.option("--profile", is_flag=True, help="Show the time of each step too.")
+@quiet_flag
+def bench(
+    model: Path,
+    peers: str | None,
+    artifact: Path | None,
+    threads: int,
+    seconds: float,
+    shapes: dict[str, Any],
+    output: str | None,
+    profile: bool,
+    quiet: bool,
+) -> None:
+    """Race MODEL, an ONNX file, against dense runtimes; or time MODEL, a compiled library, alone.
+
+    Every engine runs the same inputs in a process of its own. They take turns, and the median of the ratios of
+    neighbouring turns counts, because absolute times drift.
+    """
+    quiet = quiet or output == "-"
+    if is_artifact(model):
+        if peers or artifact:
+            raise click.UsageError("peers run the ONNX file, so they take: sparsec bench MODEL.onnx --artifact MODEL.so")
+        results = _alone(model, threads, seconds, shapes, profile, quiet)
+    else:
+        with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
+            library = artifact or _compile(model, Path(folder) / "model.so", shapes, quiet)
+            chosen = [peer for peer in (peers or PEERS).split(",") if peer]
+            results = _race(model, library, chosen, threads, seconds, profile, quiet)
+    if output == "-":
+        click.echo(json.dumps(results, indent=1))
+    elif output:
+        Path(output).write_text(json.dumps(results, indent=1) + "\n")
+    if wrong := [lane for lane in results.get("lanes", ()) if lane["engine"] == "sparsec" and not lane["agrees"]]:
+        raise SparsecError(
+            f"the outputs of sparsec differ from those of {results['reference']} by {wrong[0]['error']:.1e} of their "
+            "scale, which is a bug; please report it with the model"
+        )
+
+
+def _compile(model: Path, library: Path, shapes: dict[str, Any], quiet: bool) -> Path:
+    import sparsec
+    from sparsec.cli.progress import progress
+
+    with progress(quiet) as report:
+        return sparsec.compile(model, shapes=shapes, progress=report).save(library)
+
+
+def _race(
+    model: Path, library: Path, peers: list[str], threads: int, seconds: float, profile: bool, quiet: bool
+) -> dict[str, Any]:
+    import sparsec
+    from sparsec.bench import race, race_table
+    from sparsec.cli.progress import working
+    from sparsec.report import screen
+
+    session = sparsec.load(library, threads=threads)
+    shapes = {info.name: info.max_shape for info in session.inputs}
+    with working(f"racing for {seconds:.0f} s", quiet):
+        result: Race = race(model, peers, threads, library, seconds, shapes)
+    if not quiet:
+        screen().print(race_table(result))
+    return result.to_json() | (_profile(session, {}, quiet) if profile else {})
+
+
+def _alone(
+    library: Path, threads: int, seconds: float, shapes: dict[str, Any], profile: bool, quiet: bool
+) -> dict[str, Any]:
+    import sparsec
+    from sparsec.cli.inputs import random_inputs
+    from sparsec.cli.progress import working
+    from sparsec.report import screen, seconds_text
+
+    session = sparsec.load(library, threads=threads)
+    inputs = random_inputs(session.inputs, shapes, seed=0)
+    with working(f"running for {seconds:.0f} s", quiet):
+        times = _times(session, inputs, seconds)
+    if not quiet:
+        middle, fastest = seconds_text(median(times)), seconds_text(min(times))
+        screen().print(f"{library}: median {middle}, fastest {fastest}, {len(times)} runs, threads: {threads}")
+    return {"model": library.name, "threads": threads, "times": times} | (
+        _profile(session, shapes, quiet) if profile else {}
+    )
+
+
+def _times(session: Session, inputs: dict[str, Any], seconds: float) -> list[float]:
+    """Seconds of each run; a first one, which touches the memory, does not count."""
+    session(**inputs)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        session(**inputs)
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _profile(session: Session, shapes: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    from sparsec.cli.inputs import random_inputs
+    from sparsec.report import screen, step_table
+
+    steps = session.profile(**random_inputs(session.inputs, shapes, seed=0))
+    if not quiet:
+        screen().print(step_table(steps))
+    return {"profile": [vars(step) for step in steps]}

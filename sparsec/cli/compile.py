@@ -1,0 +1,84 @@
+"""`sparsec compile`: from a model to a shared library."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sparsec.cli.options import MODEL, close_shapes, json_flag, quiet_flag, target_option
+from sparsec.errors import ArtifactError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sparsec compile resnet50.onnx
+  sparsec compile bert.onnx -o bert.so --shape input_ids=1,128 --shape attention_mask=1,128
+  sparsec compile bert.onnx --shape batch=1..8 --shape sequence=16..512
+  sparsec compile resnet50.onnx -o arm.so --target neoverse-n1"""
+)
+@click.argument("model", type=MODEL)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The library to write; its header gets the same name with .h.  "
+    "[default: the model's name with .so, in this folder]",
+)  # fmt: skip
+@target_option
+@close_shapes
+@click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
+@json_flag
+@quiet_flag
+def compile(
+    model: Path,
+    output: Path | None,
+    target: str,
+    shapes: dict[str, Any],
+    dump: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compile MODEL, an ONNX file, into one shared library and its C header."""
+    from sparsec.cli.progress import progress
+
+    output = output or Path(model.with_suffix(".so").name)
+    _check_writable(output)
+    start = time.perf_counter()
+    with progress(quiet or as_json) as report:
+        import sparsec
+
+        artifact = sparsec.compile(model, target, shapes=shapes, progress=report, dump=dump)
+        artifact.save(output)
+    seconds = time.perf_counter() - start
+    if as_json or not quiet:
+        _report(model, output, artifact.manifest, seconds, as_json)
+
+
+def _check_writable(output: Path) -> None:
+    """Fail before the work rather than after it."""
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise ArtifactError(f"cannot write {output}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ArtifactError(f"cannot write {output}: the folder {folder} is not writable")
+    if output.is_dir():
+        raise ArtifactError(f"cannot write {output}: it is a folder; try {output / 'model.so'}")
+
+
+def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:
+    from sparsec.report import bytes_text, print_json, screen, totals
+
+    summed = totals(manifest["layers"])
+    sizes = model.stat().st_size, output.stat().st_size
+    if as_json:
+        files = {"artifact": str(output), "header": str(output.with_suffix(".h"))}
+        numbers = {"seconds": seconds, "model_bytes": sizes[0], "artifact_bytes": sizes[1]}
+        print_json(files | numbers | {"totals": summed.as_dict(), "manifest": manifest})
+        return
+    share = f"{sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}"
+    out = screen()
+    out.print(f"{output}: {bytes_text(sizes[1])}, {share}, for {manifest['target']['name']}, in {seconds:.1f} s")
+    out.print(f"{summed.layers} layers, {summed.sparse} of them sparse, predicted {summed.speedup:.1f}× as fast as dense")
+    out.print(f"Next: sparsec run {output}")

@@ -1,0 +1,98 @@
+"""Options and arguments that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sparsec.errors import SparsecError
+
+MODEL = click.Path(path_type=Path)
+"""A model or an artifact; whoever reads it says what is wrong with it."""
+
+
+class Shape(click.ParamType):
+    """``x=1,3,640,640``: an input, or a symbolic dimension, with its sizes, ranges and names."""
+
+    name = "NAME=DIMS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        from sparsec.frontends.shapes import parse_shape
+
+        try:
+            name, dims = parse_shape(value)
+        except SparsecError as error:
+            self.fail(str(error), param, ctx)
+        if not dims:
+            self.fail(f"the shape {value!r} has no sizes; write it as x=1,3,640,640", param, ctx)
+        return name, dims
+
+
+class NamedFile(click.ParamType):
+    """``name=file.npy``."""
+
+    name = "NAME=FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        name, equals, file = value.partition("=")
+        if not (name and equals and file):
+            self.fail(f"cannot read {value!r}; write it as image=cat.npy", param, ctx)
+        return name, Path(file)
+
+
+def shape_option(text: str) -> Callable[[Any], Any]:
+    """``--shape``, as a dictionary; `text` is its help."""
+    return click.option("--shape", "shapes", type=Shape(), multiple=True, callback=_as_dict, help=text)
+
+
+def close_shapes(function: Any) -> Any:
+    """``--shape`` for commands that read a model."""
+    return shape_option(
+        "Close an open dimension (x=1,3,640,640, or batch=1) or bound it (x=1..8,3,224,224). Can be repeated."
+    )(function)
+
+
+def threads_option(function: Any) -> Any:
+    """``--threads``."""
+    return click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads.  [default: SPARSEC_NUM_THREADS, or all physical cores]"
+    )(function)
+
+
+def target_option(function: Any) -> Any:
+    """``--target``."""
+    return click.option(
+        "--target", default="native", show_default=True, help="Processor to compile for, as `sparsec targets` lists them."
+    )(function)
+
+
+def json_flag(function: Any) -> Any:
+    """``--json``, for a command whose result goes to the terminal otherwise."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def quiet_flag(function: Any) -> Any:
+    """``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")(function)
+
+
+def _as_dict(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    pairs = dict(value)
+    if len(pairs) < len(value):
+        twice = next(name for name in pairs if sum(name == other for other, _ in value) > 1)
+        raise click.BadParameter(f"{twice!r} is given twice", ctx, param)
+    return pairs
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file is meant as a compiled library rather than as a model."""
+    if path.suffix == ".so":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False

@@ -1,0 +1,25 @@
+"""Bytes and seconds as people write them."""
+
+
+def bytes_text(count: float) -> str:
+    """Bytes with a decimal prefix.
+
+    >>> bytes_text(187720), bytes_text(42)
+    ('188 kB', '42 B')
+    """
+    return _scaled(count, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)))
+
+
+def seconds_text(seconds: float) -> str:
+    """A time with a fitting unit.
+
+    >>> seconds_text(0.0185), seconds_text(92)
+    ('18.5 ms', '92.0 s')
+    """
+    return _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)))
+
+
+def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
+    name, size = next((unit for unit in units if value >= unit[1]), units[-1])
+    number = value / size
+    return f"{number:.0f} {name}" if number >= 100 or name in ("B", "ns") else f"{number:.1f} {name}"
