@@ -156,18 +156,25 @@ class Plan:
         if unknown := used - self.upper.keys():
             yield f"tensor {tensor.name!r} has the unknown symbol {min(unknown)!r} in its shape"
             return
-        need, storage = tensor.nbytes(self.upper), tensor.storage
+        if problem := self._storage_problem(tensor.storage, tensor.nbytes(self.upper), tensor.dtype):
+            yield f"tensor {tensor.name!r} {problem}"
+
+    def _storage_problem(self, storage: Storage, need: int, dtype: str) -> str | None:
+        """Why `need` bytes of this type do not lie in a storage, if so."""
+        if storage.kind == "arena":
+            if storage.offset % ALIGNMENT or storage.offset < 0:
+                return f"lies at byte {storage.offset}, which is not a multiple of {ALIGNMENT}"
+            end = storage.offset + need
+            return f"ends at byte {end} of {self.arena_bytes} in the arena" if end > self.arena_bytes else None
         stored = {"input": len(self.inputs), "output": len(self.outputs), "constant": len(self.constants)}
-        if storage.kind != "arena" and not 0 <= storage.index < stored[storage.kind]:
-            yield f"tensor {tensor.name!r} names {storage.kind} {storage.index} of {stored[storage.kind]}"
-        elif storage.kind == "arena" and (storage.offset % ALIGNMENT or storage.offset < 0):
-            yield f"tensor {tensor.name!r} lies at byte {storage.offset}, which is not a multiple of {ALIGNMENT}"
-        elif storage.kind == "arena" and storage.offset + need > self.arena_bytes:
-            yield f"tensor {tensor.name!r} ends at byte {storage.offset + need} of {self.arena_bytes} in the arena"
-        elif storage.kind == "constant" and need > self.constants[storage.index].nbytes:
-            held = self.constants[storage.index].nbytes
-            yield f"tensor {tensor.name!r} needs {need} bytes of constant {storage.index}, which has {held}"
-        elif storage.kind in ("input", "output"):
-            owner = self.tensors[(self.inputs if storage.kind == "input" else self.outputs)[storage.index]]
-            if need > owner.nbytes(self.upper):
-                yield f"tensor {tensor.name!r} is larger than the {storage.kind} {owner.name!r} that it lies in"
+        if not 0 <= storage.index < stored[storage.kind]:
+            return f"names {storage.kind} {storage.index} of {stored[storage.kind]}"
+        if storage.kind == "constant":
+            array = self.constants[storage.index]
+            if array.dtype not in (dtype, np.uint8):  # packed layouts mix types, as bytes
+                return f"is {dtype}, but constant {storage.index} is {array.dtype}"
+            too_small = need > array.nbytes
+            return f"needs {need} bytes of constant {storage.index}, which has {array.nbytes}" if too_small else None
+        owner = self.tensors[(self.inputs if storage.kind == "input" else self.outputs)[storage.index]]
+        too_small = need > owner.nbytes(self.upper)
+        return f"is larger than the {storage.kind} {owner.name!r} that it lies in" if too_small else None

@@ -99,9 +99,13 @@ static int claim(sparsec_pool *pool, uint32_t job) {
 
 static void run_tasks(worker *me, uint32_t job) {
   sparsec_pool *pool = me->pool;
+  size_t workspace_used = me->workspace_used;
   me->in_task = 1;
   for (int task; (task = claim(pool, job)) >= 0;) {
-    if (pool->task(task, &pool->env, pool->data)) atomic_store(&pool->failed, 1);
+    if (pool->task(task, &pool->env, pool->data)) {
+      atomic_store(&pool->failed, 1);
+      me->workspace_used = workspace_used; /* a task that fails frees nothing */
+    }
     atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
   }
   me->in_task = 0;

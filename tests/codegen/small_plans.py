@@ -47,6 +47,16 @@ class Kernels:
                     y[vi, vj] = copy[n - T.int64(1) - vi, vj]
 
     @T.prim_func(s_tir=True)
+    def fill(y_handle: T.handle, seq: T.int32):
+        T.func_attr({"tirx.noalias": True})
+        n = T.int32()
+        y = T.match_buffer(y_handle, (n, 16), "int32")
+        for i, j in T.grid(n, 16):
+            with T.sblock("fill"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                y[vi, vj] = seq * 100 + vi
+
+    @T.prim_func(s_tir=True)
     def exp_reversed(x: T.Buffer((61, 512), "float32"), y: T.Buffer((61, 512), "float32")):
         T.func_attr({"tirx.noalias": True})
         for i in T.parallel(61):

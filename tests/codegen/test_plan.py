@@ -28,6 +28,7 @@ def test_consistent_plans_pass() -> None:
         (with_tensor(4, storage=Storage("arena", offset=320)), "'b' ends at byte 576 of 512 in the arena"),
         (with_tensor(2, storage=Storage("constant", 1)), "'bias' names constant 1 of 1"),
         (with_tensor(2, shape=(17,)), "'bias' needs 68 bytes of constant 0, which has 64"),
+        (affine_plan(BIAS.astype(np.float64)), "'bias' is float32, but constant 0 is float64"),
         (with_tensor(3, shape=("n", 16)), "'a' has the unknown symbol 'n' in its shape"),
         (with_tensor(3, shape=("4 +", 16)), "tensor 'a': dimension '4 \\+' is not an expression"),
         (with_tensor(0, storage=Storage("input", 1)), "input 0 \\(x\\) is stored in"),

@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparsec.codegen.artifact import build
+from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
 from sparsec.errors import InputError
 from sparsec.runtime.session import Session, load
-from tests.codegen.small_plans import affine, symbolic
+from sparsec.targets import Target
+from tests.codegen.small_plans import affine, only, symbolic
 
 BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
 X = np.random.default_rng(1).standard_normal((4, 16), dtype=np.float32)
@@ -140,6 +143,46 @@ def test_symbolic_shapes_have_bounds_and_agree(models: Path) -> None:
         session(np.zeros((2, 3, 3), np.float32), np.zeros((2, 4), np.float32))
     assert session._output_shape(0) == (4 * 64, 3), "a refused shape changes nothing"
     session(np.zeros((2, 3, 3), np.float32), np.zeros((2, 3), np.float32))
+
+
+def test_kernels_may_take_symbols_as_scalars() -> None:
+    plan = Plan(
+        symbols=[Symbol("seq", 1, 9)],
+        tensors=[
+            Tensor("x", ("seq",), "uint8", Storage("input", 0)),
+            Tensor("y", ("(seq + 3) / 4 * 4", 16), "int32", Storage("output", 0)),
+        ],
+        inputs=[0],
+        outputs=[1],
+        steps=[Step("fill", (1,), "fill")],
+        constants=[],
+        arena_bytes=0,
+        module=only("fill"),
+        target=Target.parse("native"),
+    )
+    session = build(plan).load(threads=1)
+    for seq in (1, 5, 9, 4):
+        rows = -(-seq // 4) * 4
+        expected = np.repeat(seq * 100 + np.arange(rows)[:, None], 16, axis=1)
+        np.testing.assert_array_equal(session(np.zeros(seq, np.uint8)), expected)
+
+
+def test_a_model_may_have_no_inputs() -> None:
+    weight = np.arange(64, dtype=np.float32).reshape(4, 16)
+    plan = Plan(
+        tensors=[
+            Tensor("w", (4, 16), "float32", Storage("constant", 0)),
+            Tensor("y", (4, 16), "float32", Storage("output", 0)),
+        ],
+        inputs=[],
+        outputs=[1],
+        steps=[Step("double", (0, 1), "double")],
+        constants=[weight.view(np.uint8)],
+        arena_bytes=0,
+        module=only("double"),
+        target=Target.parse("native"),
+    )
+    np.testing.assert_array_equal(build(plan).load(threads=1)(), weight * 2)
 
 
 def test_profile_names_every_step(session: Session) -> None:

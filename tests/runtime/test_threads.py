@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm.script import ir as I
+from tvm.script import tirx as T
 
+from sparsec.codegen.artifact import build
+from sparsec.codegen.plan import Step
 from sparsec.errors import ArtifactError, InputError
 from sparsec.runtime.session import load
-from tests.codegen.small_plans import affine
+from tests.codegen.small_plans import affine, affine_plan
 
 X = np.random.default_rng(2).standard_normal((61, 512), dtype=np.float32)
 
@@ -29,6 +33,33 @@ def test_every_thread_count_gives_the_same(models: Path, threads: int) -> None:
     np.testing.assert_allclose(reference, exp_reversed(X), rtol=1e-6)
     for _ in range(3):
         np.testing.assert_array_equal(session(X), reference)
+
+
+def test_a_failure_in_any_thread_is_told_and_leaves_no_trace() -> None:
+    @I.ir_module
+    class Asserting:
+        @T.prim_func(s_tir=True)
+        def double(x: T.Buffer((4, 16), "float32"), y: T.Buffer((4, 16), "float32")):
+            for i in T.parallel(4):
+                with T.sblock("row"):
+                    vi = T.axis.spatial(4, i)
+                    row = T.sblock_alloc_buffer((512,), "float32")
+                    for j in range(16):
+                        row[j] = x[vi, j] * T.float32(2)
+                    assert x[vi, 0] > T.float32(0), "rows must start with a positive number"
+                    for j in range(16):
+                        y[vi, j] = row[j]
+
+    plan = affine_plan(np.ones(16, np.float32), module=Asserting, steps=[Step("double", (0, 1), "layer")])
+    x = np.ones((4, 16), np.float32)
+    wrong = x.copy()
+    wrong[2, 0] = -1
+    for threads in (1, 2, 3):
+        session = build(plan).load(threads=threads)
+        for _ in range(20):
+            with pytest.raises(ArtifactError, match=r"failed: .*rows must start with a positive number"):
+                session(wrong)
+            np.testing.assert_array_equal(session(x), x * 2)
 
 
 def test_many_contexts_in_many_python_threads(models: Path) -> None:
