@@ -4,6 +4,7 @@ from tvm import relax, tirx
 from tvm.ir import IRModule
 
 from sparsec.errors import UnsupportedError
+from sparsec.graph.legalize_sorting import LEGAL
 
 
 def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
@@ -29,7 +30,8 @@ def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
     UnsupportedError
         If TVM has no loops for one of the operators.
     """
-    legal = relax.transform.LegalizeOps()(module)
+    # What the first pass emits for sorting are operators again.
+    legal = relax.transform.LegalizeOps()(relax.transform.LegalizeOps(LEGAL)(module))
     group = legal["main"]
     operators = _left_over(group)
     if operators:

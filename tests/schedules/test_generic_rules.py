@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relax_groups import NATIVE, agree, compiled, group, normal
+from relax_groups import NATIVE, Kernel, agree, compiled, group, normal
 from tvm import relax
 from tvm.relax import op
 
@@ -191,6 +192,55 @@ def test_concatenation(axis):
     )
 
 
+POOLS = [  # shape, window, stride, padding
+    ((1, 4, 112, 112), 3, 2, 1),
+    ((2, 3, 9, 11), 2, 2, 0),
+    ((1, 5, 16, 37), 3, 1, 1),
+    ((1, 2, 35, 70), 3, 2, 0),
+    ((1, 2, 7, 7), 5, 3, 2),
+]
+
+
+def windows(x, k, s, p, fill):
+    padded = np.pad(x, [(0, 0), (0, 0), (p, p), (p, p)], constant_values=fill)
+    return np.lib.stride_tricks.sliding_window_view(padded, (k, k), (2, 3))[:, :, ::s, ::s]
+
+
+@pytest.mark.parametrize("shape, k, s, p", POOLS)
+def test_window_pools(shape, k, s, p):
+    agree(
+        lambda emit, x: op.nn.relu(emit(op.nn.max_pool2d(x, (k, k), (s, s), (p, p, p, p)))),
+        lambda x: np.maximum(windows(x, k, s, p, -np.inf).max((4, 5)), 0),
+        normal(*shape),
+    )
+    agree(
+        lambda emit, x: op.nn.avg_pool2d(x, (k, k), (s, s), (p, p, p, p), count_include_pad=True),
+        lambda x: windows(x, k, s, p, 0).mean((4, 5)),
+        normal(*shape),
+    )
+    agree(
+        lambda emit, x: op.nn.avg_pool2d(x, (k, k), (s, s), (p, p, p, p)),
+        lambda x: windows(x, k, s, p, 0).sum((4, 5)) / windows(np.ones_like(x), k, s, p, 0).sum((4, 5)),
+        normal(*shape),
+    )
+
+
+def test_global_pool():
+    agree(
+        lambda emit, x: op.nn.adaptive_avg_pool2d(x, (1, 1)),
+        lambda x: x.mean((2, 3), keepdims=True),
+        normal(1, 300, 7, 7),
+    )
+
+
+@pytest.mark.parametrize("method", ["nearest_neighbor", "linear", "cubic"])
+def test_resize_agrees_with_the_unscheduled_loops(method):
+    func = group(lambda emit, x: op.image.resize2d(x, (13, 33), method=method), (1, 3, 8, 17))
+    x, out = normal(1, 3, 8, 17), np.empty((1, 3, 13, 33), "float32")
+    plain = Kernel(tvm.compile(tvm.IRModule({"main": func}), target=NATIVE.tvm()))
+    np.testing.assert_allclose(compiled(func)([x], out), plain([x], out), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("width", [1, 7, 33, 64])
 def test_padding_and_slices(width):
     agree(
@@ -230,6 +280,27 @@ def test_scatter_keeps_the_loops_it_was_written_with():
         np.array([[0, 4], [8, 1], [2, 3]]),
         normal(3, 2),
     )
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("shape", [(3, 17, 5), (2, 1, 64), (1, 33, 2)])
+def test_sorting(shape, axis):
+    x = np.round(normal(*shape) * 3)
+    agree(lambda emit, x: op.sort(x, axis=axis), lambda x: np.sort(x, axis), x)
+    agree(lambda emit, x: op.argsort(x, axis=axis, dtype="int64"), lambda x: np.argsort(x, axis, kind="stable"), x)
+
+
+def test_topk():
+    def largest(x):
+        order = np.argsort(-x, 1, kind="stable")[:, :4]
+        return [np.take_along_axis(x, order, 1), order.astype("int32")]
+
+    agree(lambda emit, x: op.topk(x, k=4, axis=1), largest, np.round(normal(3, 50) * 3))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scans(axis):
+    agree(lambda emit, x: op.cumsum(x, axis=axis), lambda x: x.cumsum(axis), normal(5, 37))
 
 
 def test_quantise_and_dequantise():
