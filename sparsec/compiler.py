@@ -1,24 +1,45 @@
-"""From a model to an artifact, stage by stage."""
+"""The face of the compiler: from a model, or one operator, to an artifact."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tvm import tirx
 
 from sparsec.codegen.artifact import Artifact, build
-from sparsec.frontends import load_model
+from sparsec.errors import ArtifactError, InputError
+from sparsec.frontends import Imported, load_model
 from sparsec.graph.canonicalize import PASSES
 from sparsec.graph.from_relax import from_relax
-from sparsec.graph.fuse import fuse
+from sparsec.graph.fuse import Group, fuse
 from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Kernels
-from sparsec.graph.lower import lower
+from sparsec.graph.layer import Layer, describe_layer
+from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_layouts import plan_layouts
+from sparsec.schedules.rules.product import propose
 from sparsec.targets import Target
 
+if TYPE_CHECKING:
+    from sparsec.runtime.session import Session
+
 Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the fraction of all work that is done."""
+
+ACTIVATIONS = {
+    "gelu": "nn.gelu",
+    "gelu_tanh": "nn.gelu_tanh",
+    "relu": "nn.relu",
+    "sigmoid": "sigmoid",
+    "silu": "nn.silu",
+    "tanh": "tanh",
+}
+"""What `op` may do to a result, and the operator for it."""
 
 
 def compile(
@@ -29,13 +50,193 @@ def compile(
     progress: Progress | None = None,
     dump: str | os.PathLike[str] | None = None,
 ) -> Artifact:
-    target = Target.parse(target) if isinstance(target, str) else target
-    imported = load_model(model, example_inputs, shapes)
-    graph = from_relax(imported)
-    del imported
-    for pass_ in (*PASSES, plan_layouts):
-        pass_(graph)
-    graph.verify()
-    kernels = Kernels(target)
-    plan = lower(graph, fuse(graph), kernels)
-    return build(plan)
+    """Compile a model into one shared library.
+
+    >>> artifact = sparsec.compile("bert.onnx")                                   # doctest: +SKIP
+    >>> artifact.save("bert.so")                                                  # doctest: +SKIP
+    >>> sparsec.compile("bert.onnx", target="x86-64-v3", shapes={"batch": 1})     # doctest: +SKIP
+
+    Parameters
+    ----------
+    model : path, onnx.ModelProto, torch.nn.Module or torch.export.ExportedProgram
+    target : str or Target
+        What to compile for, as `Target.parse` reads it.
+    example_inputs : tuple or dict of torch.Tensor, optional
+        What a ``torch.nn.Module`` is traced with.
+    shapes : mapping, optional
+        Closes or bounds open dimensions; see `sparsec.frontends.load_model`.
+    progress : callable, optional
+        Called with the name of a stage and the fraction of all work that is done.
+    dump : path, optional
+        A folder for the graph after every pass and every kernel in all its forms, as text.
+
+    Raises
+    ------
+    SparsecError
+        The model cannot be read or holds what is not supported, the target is not known, or the artifact or the dump
+        cannot be written.
+    """
+    run = _Run(_target(target), progress, dump)
+    return run.build(run.read(model, example_inputs, shapes))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `inspect` found: the layers with weights, in the order in which they run."""
+
+    target: Target
+    layers: tuple[Layer, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {"target": self.target.as_dict(), "layers": [layer.as_dict() for layer in self.layers]}
+
+
+def inspect(
+    model: Any,
+    target: str | Target = "native",
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Say of every layer how sparse it is, and what `compile` would choose for it and why.
+
+    Takes what `compile` takes, and raises what it raises, but compiles nothing.
+
+    >>> for layer in sparsec.inspect("bert.onnx").layers:                         # doctest: +SKIP
+    ...     print(layer.name, layer.sparsity, layer.structure, layer.dense_seconds / layer.seconds)
+    """
+    run = _Run(_target(target), progress, None)
+    groups = run.fuse(run.read(model, example_inputs, shapes))
+    layers = []
+    for done, group in enumerate(groups):
+        if group.anchor and group.anchor.matrix:
+            matrix = group.anchor.matrix()
+            layers.append(describe_layer(group, matrix, propose(group.product, matrix, run.target)))
+        run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
+    return Report(run.target, tuple(layers))
+
+
+def op(
+    name: str,
+    weight: Any,
+    columns: int | tuple[int, int],
+    bias: Any = None,
+    activation: str | None = None,
+    target: str | Target = "native",
+    threads: int | None = None,
+    dump: str | os.PathLike[str] | None = None,
+) -> Session:
+    """Compile one operator with a constant weight, and load it.
+
+    >>> multiply = sparsec.op("matmul", scipy.sparse.random(512, 256, 0.1, dtype="float32"), columns=64)
+    ...                                                                           # doctest: +SKIP
+    >>> y = multiply(x)                                                           # doctest: +SKIP
+
+    Parameters
+    ----------
+    name : {"matmul"}
+        ``y = activation(weight @ x + bias)``.
+    weight : array [rows, depth], or anything of SciPy's with ``toarray``
+    columns : int, or (lower, upper)
+        How many columns ``x``, float32 [depth, columns], has.
+    bias : array [rows], optional
+    activation : {"relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh"}, optional
+    target, dump
+        As in `compile`.
+    threads : int, optional
+        As in `sparsec.load`.
+
+    Raises
+    ------
+    InputError
+        An operator or activation that is not known, or operands that do not fit together.
+    """
+    if name != "matmul":
+        raise InputError(f"there is no operator {name!r}; the known one is 'matmul'")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise InputError(f"there is no activation {activation!r}; the known ones are {', '.join(ACTIVATIONS)}")
+    matrix = np.ascontiguousarray(weight.toarray() if hasattr(weight, "toarray") else weight, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(f"the weight has shape {matrix.shape}; matmul takes a matrix [rows, depth] with elements")
+    run = _Run(_target(target), None, dump)
+    return run.build(_matmul(matrix, columns, bias, activation)).load(threads)
+
+
+def _matmul(matrix: np.ndarray, columns: int | tuple[int, int], bias: Any, activation: str | None) -> Graph:
+    rows, depth = matrix.shape
+    graph = Graph()
+    extent: Any = columns
+    if isinstance(columns, tuple):
+        graph.symbols["columns"] = columns
+        extent = tirx.Var("columns", "int64")
+    x = graph.input("x", (depth, extent), "float32")
+    y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), name="y")
+    if bias is not None:
+        column = np.ascontiguousarray(bias, dtype=np.float32).reshape(-1, 1)
+        if len(column) != rows:
+            raise InputError(f"the bias has {len(column)} elements; a weight of shape {matrix.shape} takes {rows}")
+        y = graph.add("add", [y, graph.constant(column, "bias")], y.shape, name="y")
+    if activation is not None:
+        y = graph.add(ACTIVATIONS[activation], [y], y.shape, name="y")
+    for node in graph.nodes:
+        node.where = "matmul"
+    y.name = "y"
+    graph.outputs = [y]
+    return graph
+
+
+def _target(target: str | Target) -> Target:
+    return Target.parse(target) if isinstance(target, str) else target
+
+
+class _Run:
+    """One run of the compiler: what it compiles for, whom it tells, and where it dumps."""
+
+    def __init__(self, target: Target, progress: Progress | None, dump: str | os.PathLike[str] | None) -> None:
+        self.target = target
+        self.progress: Progress = progress or (lambda stage, fraction: None)
+        self.dump = None if dump is None else Path(dump)
+        self.dumped = 0
+        if self.dump is not None:
+            try:
+                (self.dump / "kernels").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ArtifactError(f"cannot dump into {dump}: {error.strerror or error}") from None
+
+    def read(self, model: Any, example_inputs: Any, shapes: Any) -> Graph:
+        """Read a model and run the passes over its graph."""
+        self.progress("read the model", 0.0)
+        imported: Imported | None = load_model(model, example_inputs, shapes)
+        assert imported is not None
+        self.progress("simplify", 0.3)
+        graph = from_relax(imported)
+        imported = None  # its copy of the weights is not needed any more
+        self.write("from_relax", graph)
+        for pass_ in (*PASSES, plan_layouts):
+            pass_(graph)
+            self.write(pass_.__name__, graph)
+        graph.verify()
+        return graph
+
+    def fuse(self, graph: Graph) -> list[Group]:
+        self.progress("fuse", 0.5)
+        groups = fuse(graph)
+        self.write("fuse", "\n".join(map(str, groups)))
+        return groups
+
+    def build(self, graph: Graph) -> Artifact:
+        groups = self.fuse(graph)
+        kernels = Kernels(self.target, self.dump and self.dump / "kernels")
+        plan = lower(graph, groups, kernels, lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done))
+        self.write("plan", plan_text(plan))
+        self.progress("generate code", 0.8)
+        artifact = build(plan)
+        self.progress("done", 1.0)
+        return artifact
+
+    def write(self, stage: str, content: object) -> None:
+        """Dump the state after a stage."""
+        if self.dump is not None:
+            self.dumped += 1
+            (self.dump / f"{self.dumped:02}_{stage}.txt").write_text(f"{content}\n")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsec.graph.epilogue import constant_of, express
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
@@ -20,7 +20,8 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, is_one, product, same_shape
 from sparsec.ir.kernel import Buffer, Expr, Load, walk_expressions
-from sparsec.ir.product import SUM
+from sparsec.ir.printer import print_expression
+from sparsec.ir.product import SUM, Product
 
 _RELABELS = {"expand_dims", "flatten", "nn.batch_flatten", "reshape", "squeeze"}
 _NORMALIZE = {"nn.layer_norm", "nn.log_softmax", "nn.rms_norm", "nn.softmax"}
@@ -60,9 +61,21 @@ class Group:
     @property
     def label(self) -> str:
         """The layer, for profiles and reports: where the group's work is."""
-        node = self.anchor.y.producer if self.anchor else self.nodes[-1]
-        assert node is not None
+        node = self.nodes[0] if self.anchor else self.nodes[-1]
         return node.where or node.op
+
+    @property
+    def product(self) -> Product:
+        """The anchor's product with its epilogue; its weight has no layout yet."""
+        assert self.anchor is not None
+        buffers = tuple(operand.buffer for operand in self.operands)
+        return replace(self.anchor.product, operands=buffers, epilogue=self.epilogue)
+
+    def __str__(self) -> str:
+        lines = [f"group {self.label!r}", *(f"  {node!r}" for node in self.nodes)]
+        if self.anchor:
+            lines.append(f"  epilogue {print_expression(self.epilogue)}")
+        return "\n".join(lines)
 
 
 def fuse(graph: Graph) -> list[Group]:
@@ -180,11 +193,7 @@ class _Epilogue:
     def _escaping(self) -> set[Value]:
         """The results that are read outside the group, views of one counted as one."""
         inside = set(self.nodes)
-        return {
-            root(value)
-            for value in self.known
-            if value in self.results or not inside.issuperset(value.users)
-        }
+        return {root(value) for value in self.known if value in self.results or not inside.issuperset(value.users)}
 
     def _group(self, output: Value) -> Group:
         nodes = tuple(node for node in self.nodes if self.index[node] <= self._position(output))

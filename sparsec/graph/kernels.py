@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tvm.ir import IRModule
 from sparsec.errors import UnsupportedError
 from sparsec.graph.fuse import Group
 from sparsec.graph.graph import Value
+from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower_generic import lower_group
 from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
@@ -37,11 +37,11 @@ class Argument:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A kernel's name and its arguments in parameter order; `proposal` and `matrix` tell of a constant weight."""
+    """A kernel's name and its arguments in parameter order; `layer` tells of a constant weight."""
 
     kernel: str
     args: tuple[Argument, ...]
-    proposal: Proposal | None = None
+    layer: Layer | None = None
 
 
 class Kernels:
@@ -71,14 +71,12 @@ class Kernels:
     def _product(self, group: Group) -> Call:
         anchor = group.anchor
         assert anchor is not None
-        buffers = tuple(operand.buffer for operand in group.operands)
-        product = replace(anchor.product, operands=buffers, epilogue=group.epilogue)
+        product = group.product
         matrix = anchor.matrix() if anchor.matrix else None
         proposal = propose(product, matrix, self.target)
         name, scheduled = self._schedule(proposal)
-        values = {anchor.product.weight.name: anchor.weight, anchor.product.x.name: anchor.x}
+        values = {product.weight.name: anchor.weight, product.x.name: anchor.x, product.y.name: group.outputs[0]}
         values |= {operand.buffer.name: operand.value for operand in group.operands}
-        values |= {anchor.product.y.name: group.outputs[0]}
         shapes = anchor.shapes | {operand.buffer.name: operand.shape for operand in group.operands}
         packed: dict[str, dict[str, np.ndarray]] = {}
         args = []
@@ -94,7 +92,8 @@ class Kernels:
             else:
                 own = scheduled.kernel.buffers[buffer].shape
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
-        return Call(name, tuple(args), proposal)
+        layer = None if matrix is None else describe_layer(group, matrix, proposal)
+        return Call(name, tuple(args), layer)
 
     def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:
         key = proposal.product, proposal.trace

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product as combinations
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,10 @@ from sparsec.graph.fuse import Group, root
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.kernels import Argument, Call, Kernels
 from sparsec.graph.plan_memory import Life, plan_memory
-from sparsec.graph.shape import Dim, Shape, evaluate_dim, product, same_shape
+from sparsec.graph.shape import Dim, evaluate_dim, product, same_shape
+
+FORMAT = 1
+"""Version of what the manifest says of layers."""
 
 VECTOR_BYTES = 256
 """A row of this many bytes is whole vectors for every target, so no element of it is computed twice."""
@@ -45,7 +46,7 @@ def lower(
     for value, output in storages.copies:
         group = _copy(value, output)
         calls.append((group, kernels.call(group)))
-    storages.place([(group, [arg.source for arg in call.args if isinstance(arg.source, Value)]) for group, call in calls])
+    storages.place(calls)
     return _assemble(graph, calls, storages, kernels)
 
 
@@ -78,6 +79,20 @@ _OPERATORS: dict[type, str] = {
     tirx.Div: "/",
     tirx.Mod: "%",
 }
+
+
+def plan_text(plan: Plan) -> str:
+    """The steps of a plan with their arguments, for people."""
+
+    def describe(index: int) -> str:
+        tensor = plan.tensors[index]
+        place = tensor.storage.offset if tensor.storage.kind == "arena" else tensor.storage.index
+        return f"{tensor.name}: {tensor.dtype}[{', '.join(map(str, tensor.shape))}] @ {tensor.storage.kind} {place}"
+
+    lines = [f"arena {plan.arena_bytes} bytes"]
+    for step in plan.steps:
+        lines += [f"{step.kernel}  # {step.label}", *(f"    {describe(index)}" for index in step.args)]
+    return "\n".join(lines)
 
 
 def nbytes(value: Value, symbols: Mapping[str, tuple[int, int]]) -> int:
@@ -119,14 +134,14 @@ class _Storages:
                 self._of[result] = Storage("output", index)
                 self.copies.append((value, result))
 
-    def place(self, steps: Sequence[tuple[Group, Sequence[Value]]]) -> None:
+    def place(self, calls: Sequence[tuple[Group, Call]]) -> None:
         """Give every other result of a step its bytes in the arena."""
         last: dict[Value, int] = {}
-        for step, (_, values) in enumerate(steps):
-            last.update(dict.fromkeys(map(root, values), step))
+        for step, (_, call) in enumerate(calls):
+            last |= {root(arg.source): step for arg in call.args if isinstance(arg.source, Value)}
         index: dict[Value, int] = {}
         lives: list[Life] = []
-        for step, (group, _) in enumerate(steps):
+        for step, (group, _) in enumerate(calls):
             for value in group.outputs:
                 if value not in self._of:
                     over = index.get(replaceable) if (replaceable := _overwrites(group)) else None
@@ -186,7 +201,7 @@ def _assemble(graph: Graph, calls: Sequence[tuple[Group, Call]], storages: _Stor
         module=kernels.module,
         target=kernels.target,
         symbols=[Symbol(name, *bounds) for name, bounds in graph.symbols.items()],
-        manifest={},
+        manifest={"format": FORMAT, "layers": [call.layer.as_dict() for _, call in calls if call.layer]},
     )
 
 

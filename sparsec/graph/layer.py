@@ -1,0 +1,101 @@
+"""What is known about one layer with weights: its zeros, the layout that was chosen, and what that is worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.graph.fuse import Group
+from sparsec.ir.lower import MIN_INDEX_BITS
+from sparsec.schedules.rules.product import Proposal
+
+BLOCKS = ((16, 1), (8, 1), (4, 1), (2, 1), (1, 16), (1, 8), (1, 4), (4, 4))
+"""Shapes of blocks, rows by columns, that pruning is done in."""
+
+FULL = 0.95
+"""The part of a structure's elements that must be nonzero for the structure to describe the zeros."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer and the choice for it.
+
+    Parameters
+    ----------
+    name, op : the node in the model, and the product that it is
+    shape : of the weight in the model, outputs first
+    sparsity : the part of the weight that is zero
+    structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
+    layout : in the notation of :mod:`sparsec.ir.notation`
+    nbytes, dense_nbytes : of the weight in this layout, and of its elements alone
+    seconds, dense_seconds : predicted for one core, in this layout and in the best dense one
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    sparsity: float
+    structure: str
+    layout: str
+    nbytes: int
+    dense_nbytes: int
+    seconds: float
+    dense_seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+
+def describe_layer(group: Group, matrix: np.ndarray, proposal: Proposal) -> Layer:
+    """Describe a product with a constant weight."""
+    anchor, layout = group.anchor, proposal.product.weight.layout
+    assert anchor is not None and layout is not None
+    return Layer(
+        group.label,
+        proposal.product.name,
+        tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
+        1 - np.count_nonzero(matrix) / matrix.size,
+        structure(matrix),
+        str(layout),
+        layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS),
+        matrix.nbytes,
+        proposal.seconds,
+        proposal.dense_seconds,
+    )
+
+
+def structure(matrix: np.ndarray) -> str:
+    """Say how the zeros of a matrix lie.
+
+    >>> structure(np.kron(np.eye(4), np.ones((4, 1))))
+    '4x1 blocks'
+    """
+    mask = matrix != 0
+    if mask.mean() >= FULL:
+        return "dense"
+    if not mask.any():
+        return "all zero"
+    rows, columns = mask.any(axis=1), mask.any(axis=0)
+    kept = mask[rows][:, columns]
+    empty = [
+        f"{name} {1 - used.mean():.0%} empty" for name, used in (("rows", rows), ("columns", columns)) if not used.all()
+    ]
+    if kept.mean() < FULL:
+        empty.append(_pattern(kept))
+    return ", ".join(empty)
+
+
+def _pattern(mask: np.ndarray) -> str:
+    quads = mask.reshape(len(mask), -1, 4) if mask.shape[1] % 4 == 0 else None
+    if quads is not None and mask.mean() > 0.4 and quads.sum(axis=2).max() <= 2:
+        return "2:4"
+    for r, c in BLOCKS:
+        if mask.shape[0] % r or mask.shape[1] % c:
+            continue
+        blocks = mask.reshape(mask.shape[0] // r, r, -1, c).any(axis=(1, 3))
+        if mask.sum() >= FULL * blocks.sum() * r * c:
+            return f"{r}x{c} blocks"
+    return "unstructured"
