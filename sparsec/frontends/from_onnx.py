@@ -98,7 +98,7 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and shape arithmetic; a model that onnxsim cannot take goes on as it is."""
     try:
         with silence():
-            simplified, _ = onnxsim.simplify(model)
+            simplified, _ = onnxsim.simplify(model, perform_optimization=False)  # it would fuse into vendor operators
     except Exception:  # onnxsim raises whatever its C++ passes raise
         return model
     return simplified
