@@ -30,7 +30,9 @@ Examples:
   sparsec bench resnet50.so"""
 )
 @click.argument("model", type=MODEL)
-@click.option("--peers", help=f"Runtimes to race against, out of onnxruntime, openvino, deepsparse.  [default: {PEERS}]")
+@click.option(
+    "--peers", help=f"Runtimes to race against, out of onnxruntime, openvino, deepsparse.  [default: {PEERS}]"
+)
 @click.option("--artifact", type=MODEL, help="A library that was compiled from MODEL before, to save the time.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of each engine.")
 @click.option(
@@ -51,7 +53,9 @@ def bench(
     profile: bool,
     quiet: bool,
 ) -> None:
-    """Race MODEL, an ONNX file, against dense runtimes; or time MODEL, a compiled library, alone.
+    """Race a model against dense runtimes.
+
+    MODEL is an ONNX file, or a compiled library, which is timed alone.
 
     Every engine runs the same inputs in a process of its own. They take turns, and the median of the ratios of
     neighbouring turns counts, because absolute times drift.
@@ -59,7 +63,9 @@ def bench(
     quiet = quiet or output == "-"
     if is_artifact(model):
         if peers or artifact:
-            raise click.UsageError("peers run the ONNX file, so they take: sparsec bench MODEL.onnx --artifact MODEL.so")
+            raise click.UsageError(
+                "peers run the ONNX file, so they take: sparsec bench MODEL.onnx --artifact MODEL.so"
+            )
         results = _alone(model, threads, seconds, shapes, profile, quiet)
     else:
         with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
@@ -138,7 +144,7 @@ def _profile(session: Session, shapes: dict[str, Any], quiet: bool) -> dict[str,
     from sparsec.cli.inputs import random_inputs
     from sparsec.report import screen, step_table
 
-    steps = session.profile(**random_inputs(session.inputs, shapes, seed=0))
+    steps = session.profile(*random_inputs(session.inputs, shapes, seed=0).values())
     if not quiet:
         screen().print(step_table(steps))
     return {"profile": [vars(step) for step in steps]}

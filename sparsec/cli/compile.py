@@ -23,9 +23,11 @@ Examples:
 )
 @click.argument("model", type=MODEL)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The library to write; its header gets the same name with .h.  "
-    "[default: the model's name with .so, in this folder]",
-)  # fmt: skip
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The library to write; its header lies beside it.  [default: the model's name with .so, in this folder]",
+)
 @target_option
 @close_shapes
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
@@ -40,7 +42,10 @@ def compile(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compile MODEL, an ONNX file, into one shared library and its C header."""
+    """Compile an ONNX file to a shared library.
+
+    MODEL becomes one library, which needs neither Python nor TVM to run, and a C header for it.
+    """
     from sparsec.cli.progress import progress
 
     output = output or Path(model.with_suffix(".so").name)
@@ -80,5 +85,7 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
     share = f"{sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}"
     out = screen()
     out.print(f"{output}: {bytes_text(sizes[1])}, {share}, for {manifest['target']['name']}, in {seconds:.1f} s")
-    out.print(f"{summed.layers} layers, {summed.sparse} of them sparse, predicted {summed.speedup:.1f}× as fast as dense")
+    out.print(
+        f"{summed.layers} layers, {summed.sparse} of them sparse, predicted {summed.speedup:.1f}× as fast as dense"
+    )
     out.print(f"Next: sparsec run {output}")

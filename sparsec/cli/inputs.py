@@ -54,7 +54,9 @@ def random_inputs(infos: Sequence[TensorInfo], shapes: Mapping[str, Any], seed: 
 
     names = [info.name for info in infos]
     if wrong := [name for name in shapes if name not in names]:
-        raise InputError(f"there is no input {wrong[0]!r} to give a shape to; the model has {', '.join(map(str, infos))}")
+        raise InputError(
+            f"there is no input {wrong[0]!r} to give a shape to; the model has {', '.join(map(str, infos))}"
+        )
     rng = np.random.default_rng(seed)
     arrays = {}
     for info in infos:

@@ -23,10 +23,11 @@ Examples:
 @json_flag
 @quiet_flag
 def inspect(model: Path, target: str, shapes: dict[str, Any], as_json: bool, quiet: bool) -> None:
-    """Show each layer of MODEL, an ONNX file or a compiled library.
+    """Show layers, their zeros and their layouts.
 
-    Its weight's shape, how many zeros it has and how they lie, the layout that is chosen for it, its bytes in that
-    layout, and its predicted time on one core beside that of the best dense layout.
+    MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
+    how they lie, the layout that is chosen for it, its bytes in that layout, and its predicted time on one core beside
+    that of the best dense layout.
     """
     from sparsec.report import layer_table, print_json, screen, totals
 

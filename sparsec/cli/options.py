@@ -65,7 +65,10 @@ def threads_option(function: Any) -> Any:
 def target_option(function: Any) -> Any:
     """``--target``."""
     return click.option(
-        "--target", default="native", show_default=True, help="Processor to compile for, as `sparsec targets` lists them."
+        "--target",
+        default="native",
+        show_default=True,
+        help="Processor to compile for, as `sparsec targets` lists them.",
     )(function)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -37,19 +38,6 @@ class Program(click.Group):
                 raise
             raise failure_of(error) from error
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
-        """Run the command line and exit: 0 after success, 2 after a failure, 130 after Ctrl-C."""
-        extra["standalone_mode"] = False
-        try:
-            status = super().main(args, prog_name, **extra)
-        except click.ClickException as failure:
-            _say(_sentence(failure))
-            raise SystemExit(2) from None
-        except click.Abort:
-            _say("interrupted; nothing was written")
-            raise SystemExit(INTERRUPTED) from None
-        raise SystemExit(status if isinstance(status, int) else 0)
-
 
 @click.command(
     cls=Program,
@@ -71,9 +59,17 @@ def program(ctx: click.Context, traceback: bool) -> None:
         click.echo(ctx.get_help())
 
 
-def main() -> None:
-    """The console script."""
-    program(prog_name="sparsec")
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit: 0 after success, 2 after a failure, 130 after Ctrl-C."""
+    try:
+        status = program.main(args, prog_name="sparsec", standalone_mode=False)
+    except click.ClickException as failure:
+        _say(_sentence(failure))
+        sys.exit(2)
+    except click.Abort:
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _sentence(failure: click.ClickException) -> str:

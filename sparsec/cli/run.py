@@ -41,7 +41,10 @@ def run(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Run ARTIFACT, a library that `sparsec compile` wrote, and say what came out."""
+    """Run a compiled library.
+
+    ARTIFACT is what `sparsec compile` wrote. Shows what came out, and can keep it.
+    """
     import sparsec
     from sparsec.cli.inputs import random_inputs, read_inputs
     from sparsec.report import print_json, screen, seconds_text, summarize_tensor, tensor_table

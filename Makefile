@@ -1,0 +1,46 @@
+# On a machine with Python 3.10 to 3.13 and make, `make demo` and `make test` need nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+CACHE := .cache
+BIN := $(VENV)/bin
+
+.PHONY: demo bench test lint clean
+
+demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, and race them against dense runtimes
+	$(BIN)/python -m benchmarks.demo
+
+bench: $(VENV)/demo-installed  ## Measure the table in the README
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.readme_table
+
+test: $(VENV)/test-installed  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test-installed $(CACHE)/types  ## Check style and types
+	$(BIN)/ruff check .
+	cd $(CACHE)/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
+
+clean:  ## Remove the environment and everything that was built
+	rm -rf $(VENV) $(CACHE) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp says that an environment holds what setup.cfg asks for, so that it is installed once.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "sparsec needs Python 3.10 to 3.13; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/test-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+# mypy finds packages by their folders, and two of ours lie elsewhere than they are imported from.
+.PHONY: $(CACHE)/types
+$(CACHE)/types:
+	rm -rf $@ && mkdir -p $@/sparsec
+	ln -s $(CURDIR)/sparsec/* $(CURDIR)/ir $(CURDIR)/schedules $@/sparsec/
