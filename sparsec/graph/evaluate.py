@@ -132,13 +132,24 @@ def _batch_norm(
     return (y + _along(beta, [axis], x.ndim) if center else y), mean, var
 
 
-def _windows(x: Array, size: Sequence[int], strides: Any, padding: Any, dilation: Any, fill: float) -> Array:
+def _windows(
+    x: Array, size: Sequence[int], strides: Any, padding: Any, dilation: Any, fill: float, ceil_mode: bool = False
+) -> Array:
     """Every window of an image [N, C, H, W], as [N, C, H', W', kernel height, kernel width]."""
     top, left, bottom, right = padding if len(padding) == 4 else (*padding, *padding)
-    x = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], constant_values=fill)
     reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    if ceil_mode:
+        bottom += _ragged(x.shape[2] + top, bottom, reach[0], strides[0])
+        right += _ragged(x.shape[3] + left, right, reach[1], strides[1])
+    x = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], constant_values=fill)
     view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))
     return view[:, :, :: strides[0], :: strides[1], :: dilation[0], :: dilation[1]]
+
+
+def _ragged(extent: int, padding: int, reach: int, stride: int) -> int:
+    """The padding more that lets a last window count that is not full, if it starts inside the image."""
+    missing = -(extent + padding - reach) % stride
+    return missing if extent + padding + missing - reach < extent else 0
 
 
 def _conv2d(
@@ -158,8 +169,11 @@ def _conv1d(
     return _conv2d(x[:, :, None], w[:, :, None], (1, *strides), padding, (1, *dilation), groups)[:, :, 0]
 
 
-def _max_pool2d(x: Array, pool_size: Any, strides: Any, padding: Any, dilation: Any = (1, 1), **_: Any) -> Array:
-    return _windows(x, pool_size, strides, padding, dilation, -np.inf).max(axis=(4, 5))
+def _max_pool2d(
+    x: Array, pool_size: Any, strides: Any, padding: Any, dilation: Any = (1, 1), ceil_mode: bool = False, **_: Any
+) -> Array:
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    return _windows(x, pool_size, strides, padding, dilation, lowest, ceil_mode).max(axis=(4, 5))
 
 
 def _avg_pool2d(
@@ -168,13 +182,14 @@ def _avg_pool2d(
     strides: Any,
     padding: Any,
     dilation: Any = (1, 1),
+    ceil_mode: bool = False,
     count_include_pad: bool = False,
     **_: Any,
 ) -> Array:
-    total = _windows(x, pool_size, strides, padding, dilation, 0).sum(axis=(4, 5))
+    total = _windows(x, pool_size, strides, padding, dilation, 0, ceil_mode).sum(axis=(4, 5))
     if count_include_pad:
         return total / np.prod(pool_size)
-    return total / _windows(np.ones_like(x), pool_size, strides, padding, dilation, 0).sum(axis=(4, 5))
+    return total / _windows(np.ones_like(x), pool_size, strides, padding, dilation, 0, ceil_mode).sum(axis=(4, 5))
 
 
 def _adaptive_avg_pool2d(x: Array, output_size: Any = None, **_: Any) -> Array:
@@ -198,8 +213,11 @@ _PAD_MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circul
 
 
 def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> tuple[Array, ...]:
-    sections = indices_or_sections
-    return tuple(np.split(x, list(sections) if isinstance(sections, tuple) else sections, axis=axis))
+    at = indices_or_sections
+    if isinstance(at, int):  # sections of one size, but the last
+        size = -(-x.shape[axis] // at)
+        at = range(size, size * at, size)
+    return tuple(np.split(x, list(at), axis=axis))
 
 
 def _attention(

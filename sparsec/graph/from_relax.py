@@ -12,7 +12,7 @@ from sparsec.errors import UnsupportedError
 from sparsec.frontends.model import Imported
 from sparsec.graph.graph import Graph, Value
 from sparsec.graph.relax_ops import LIST_PARAMETERS, RENAMED, find_function, parameters
-from sparsec.graph.shape import Shape, dim
+from sparsec.graph.shape import Shape, dim, symbols_of
 
 LOOP_NESTS = ("maximum", "minimum")
 """Operators that TVM's ONNX importer writes as loops of the same name (for Clip), although Relax has them."""
@@ -42,11 +42,13 @@ class _Reader:
         self.imported = imported
         self.graph = Graph()
         self.known: dict[Any, Any] = {}
+        self.symbols: set[tirx.Var] = set()
 
     def read(self, main: relax.Function) -> None:
         for param, name in zip(main.params, self.imported.inputs, strict=True):
             shape, dtype = _tensor_type(param.ty, f"input {name!r}")
             self.known[param] = self.graph.input(name, shape, dtype)
+            self.symbols.update(symbols_of(shape))
         if not isinstance(main.body, relax.SeqExpr):
             raise UnsupportedError("The Relax function 'main' has no sequence of bindings; normalize the module first.")
         for block in main.body.blocks:
@@ -125,6 +127,11 @@ class _Reader:
         where = self.imported.layers.get(var.name, var.name)
         is_tuple = isinstance(var.ty, relax.TupleType)
         types = [_tensor_type(ty, f"{op} at {where!r}") for ty in (var.ty.fields if is_tuple else [var.ty])]
+        if not self.symbols.issuperset(symbols_of(d for shape, _ in types for d in shape)):
+            raise UnsupportedError(
+                f"The shape of {op} at {where!r} depends on the numbers that it reads, which is known only in the run; "
+                "sparsec compiles models whose shapes follow from those of their inputs."
+            )
         node = self.graph.add_node(op, inputs, types, attrs, name=var.name)
         node.where = where
         return tuple(node.outputs) if is_tuple else node.output

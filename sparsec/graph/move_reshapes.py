@@ -6,6 +6,7 @@ on ``[B, T, …]`` throughout, where the token axis can be told from the batch.
 """
 
 import math
+from typing import Any
 
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
@@ -14,6 +15,10 @@ from sparsec.graph.simplify import reshape, simplify
 
 ENOUGH_TOKENS = 16
 """A reshape that would leave no axis of this many tokens (windows of 7 × 7, say) stays where it is."""
+
+
+_LAST_AXIS: dict[str, dict[str, Any]] = {"nn.softmax": {"axis": -1}, "nn.layer_norm": {"axes": (-1,)}}
+"""How row-wise operators name the last axis, whatever the rank."""
 
 
 def move_reshapes(graph: Graph) -> None:
@@ -75,7 +80,8 @@ def _rewrite(graph: Graph, node: Node, leading: Shape) -> Value | None:
             else:
                 return None
     shape = (*leading, node.output.shape[-1])
-    return graph.add(node.op, inputs, shape, node.attrs, dtype=node.output.dtype, before=node)
+    attrs = {**node.attrs, **_LAST_AXIS.get(node.op, {})}
+    return graph.add(node.op, inputs, shape, attrs, dtype=node.output.dtype, before=node)
 
 
 def _is_row_wise(node: Node) -> bool:

@@ -65,7 +65,7 @@ def _call(builder: relax.BlockBuilder, node: Node, args: list[relax.Expr]) -> re
             arguments[name] = [args.pop(0) for _ in range(len(args) - behind)]
         elif args:
             arguments[name] = args.pop(0)
-    attrs = {name: _expression(node.op, name, value) for name, value in node.attrs.items()}
+    attrs = {name: _expression(node, name, value) for name, value in node.attrs.items()}
     return function(**arguments, **attrs)
 
 
@@ -75,15 +75,16 @@ def _embedded(value: Value) -> relax.Expr:
     return relax.const(value.data.reshape(()) if value.data.size == 1 else value.data, value.dtype)
 
 
-def _expression(op: str, name: str, value: Any) -> Any:
+def _expression(node: Node, name: str, value: Any) -> Any:
     """The form in which the Relax function takes an attribute."""
-    if (op, name) == ("shape_to_tensor", "expr"):
-        return relax.ShapeExpr(value)
-    if isinstance(value, tuple):
-        return list(value)
-    if (op, name) == ("take", "indices"):
-        return relax.prim_value(value)
-    return value
+    match node.op, name:
+        case "shape_to_tensor", "expr":
+            return relax.ShapeExpr(value)
+        case "take", "indices":
+            return relax.prim_value(value)
+        case "one_hot", "on_value" | "off_value":
+            return tirx.const(value, node.outputs[0].dtype)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _hidden_symbols(nodes: Sequence[Node], inputs: Sequence[Value]) -> list[Any]:
@@ -101,6 +102,10 @@ def _swap_last(x: relax.Expr, rank: int) -> relax.Expr:
     return relax.op.permute_dims(x, [*range(rank - 2), rank - 1, rank - 2])
 
 
+def _conv2d(node: Node, x: relax.Expr, weight: relax.Expr) -> relax.Expr:
+    return relax.op.nn.conv2d(x, weight, **{k: list(v) if isinstance(v, tuple) else v for k, v in node.attrs.items()})
+
+
 def _linear(node: Node, x: relax.Expr, weight: relax.Expr) -> relax.Expr:
     return relax.op.matmul(x, _swap_last(weight, 2))
 
@@ -116,6 +121,7 @@ def _batch_matmul(node: Node, lhs: relax.Expr, rhs: relax.Expr) -> relax.Expr:
 
 
 _INTRODUCED: dict[str, Callable[..., relax.Expr]] = {
+    "conv2d": _conv2d,
     "linear": _linear,
     "linear_cols": _linear_cols,
     "batch_matmul": _batch_matmul,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from small_models import import_small, ops, run, small_graph
-from tvm import ir, relax, runtime
+from tvm import ir, relax, runtime, tirx
 from tvm.relax import op
 
 from sparsec.errors import UnsupportedError
@@ -79,6 +79,18 @@ def test_a_loop_nest_stays_one_node() -> None:
 def test_unknown_shapes_are_named() -> None:
     with pytest.raises(UnsupportedError, match=r"nonzero at 'lv'.*not known before the run.*--shape"):
         small_graph(lambda bb, x: bb.emit(op.nonzero(x)), (2, 3))
+
+
+def test_shapes_that_depend_on_numbers_are_named() -> None:
+    def build(bb, x):
+        count = tirx.Var("count", "int64")
+        found = bb.emit(op.nonzero(x))
+        return bb.emit(
+            op.exp(bb.match_cast(bb.emit(op.astype(found, "float32")), relax.TensorType((2, count), "float32")))
+        )
+
+    with pytest.raises(UnsupportedError, match="nonzero at 'lv'"):
+        small_graph(build, (2, 3))
 
 
 def test_packed_calls_are_named() -> None:
