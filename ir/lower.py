@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from sparsec.ir.layout import Packed
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.verifier import verify
 
+REGISTER_BYTES = 32 * 64  # of the largest register file
 MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
 
@@ -176,7 +178,9 @@ class _Lowering:
     def _tile(self, stmt: Tile) -> None:
         with self._scope() as frames:
             self._enter_block("tile", frames)
-            self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope="local")
+            # TVM turns local buffers into registers; what no register file holds is a buffer in cache.
+            scope = "local" if prod(stmt.shape) * np.dtype(stmt.dtype).itemsize <= REGISTER_BYTES else "global"
+            self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope=scope)
             self.depth += 1
             self._body(stmt.body)
             self.depth -= 1
@@ -239,21 +243,7 @@ class _Lowering:
     def _open(self, stmt: For, frames: ExitStack) -> None:
         """Open the loops of a nest outside any block; the indices are plain loop variables until a block binds them."""
         if stmt.parallel:
-            extents = [self._extent(axis) for axis in stmt.axes]
-            total: Any = 1
-            for extent in extents:
-                total = total * extent
-            serial = isinstance(total, int) and total == 1
-            flat = frames.enter_context(T.serial(1) if serial else T.parallel(total))
-            for position, axis in enumerate(stmt.axes):
-                inner: Any = 1
-                for extent in extents[position + 1 :]:
-                    inner = inner * extent
-                index = flat // inner
-                if position:
-                    index = index % extents[position]
-                self._bind(axis, [index], bound=False)
-                self.pending.append(_Pending(axis, [index], [extents[position]]))
+            self._open_parallel(stmt, frames)
             return
         for axis in stmt.axes:
             variables: list[Any] = []
@@ -273,6 +263,29 @@ class _Lowering:
                         loop = None
             self._bind(axis, variables, bound=False)
             self.pending.append(_Pending(axis, variables, extents))
+
+    def _open_parallel(self, stmt: For, frames: ExitStack) -> None:
+        """Run the axes of constant extent as one parallel loop, and those of symbolic extent inside it.
+
+        One loop over all would divide by symbols to find its indices, which TVM cannot simplify. If all are symbolic,
+        the first is parallel.
+        """
+        extents = [self._extent(axis) for axis in stmt.axes]
+        shared = [n for n, extent in enumerate(extents) if isinstance(extent, int)]
+        if prod(extents[n] for n in shared) == 1 and len(shared) < len(extents):
+            shared = [next(n for n in range(len(extents)) if n not in shared)]
+        total = prod(extents[n] for n in shared)
+        serial = isinstance(total, int) and total == 1
+        flat = frames.enter_context(T.serial(1) if serial else T.parallel(total))
+        inner: Any = 1
+        indices: dict[int, Any] = {n: 0 for n, extent in enumerate(extents) if isinstance(extent, int)}
+        for n in reversed(shared):
+            indices[n] = flat // inner % extents[n] if n != shared[0] else flat // inner
+            inner = inner * extents[n]
+        for n, (axis, extent) in enumerate(zip(stmt.axes, extents, strict=True)):
+            index = indices[n] if n in indices else frames.enter_context(T.serial(extent))
+            self._bind(axis, [index], bound=False)
+            self.pending.append(_Pending(axis, [index], [extent]))
 
     def _enter_block(self, name: str, frames: ExitStack) -> None:
         """Open a block that binds all pending loops, and find values and cursors again in terms of its variables."""
@@ -343,18 +356,18 @@ class _Lowering:
     # -- expressions -----------------------------------------------------------------------------------------------
 
     def _expr(self, value: Expr, dtype: str = "int32") -> Any:
-        """Return `value` as a TIR expression; constants take `dtype`."""
+        """Return `value` as a TIR expression whose arithmetic is carried out in `dtype`."""
         if isinstance(value, Const):
             return value.value if dtype == "int32" and isinstance(value.value, int) else tirx.const(value.value, dtype)
         if isinstance(value, Var):
-            return self.values[value.name]
+            return _convert(self.values[value.name], dtype)
         if isinstance(value, Coordinate):
-            return self._coordinate(value.buffer, value.dim)
+            return _convert(self._coordinate(value.buffer, value.dim), dtype)
         if isinstance(value, Stored):
             cursors = self.cursors[value.buffer]
-            return self.handles[f"{value.buffer}.data"][cursors[max(cursors)].position]
+            return _convert(self.handles[f"{value.buffer}.data"][cursors[max(cursors)].position], dtype)
         if isinstance(value, Load):
-            return self.handles[value.buffer][tuple(self._index(index) for index in value.indices)]
+            return _convert(self.handles[value.buffer][tuple(self._index(index) for index in value.indices)], dtype)
         assert isinstance(value, Op)
         return self._op(value, dtype)
 
@@ -363,8 +376,10 @@ class _Lowering:
         for name, gather in self.gathers.items():
             if split := gather.split(value):
                 base, rest = split
-                self.values["k"] = self._coordinate(name, gather.dim, skip=gather.level)
+                values = self.values
+                self.values = {"k": self._coordinate(name, gather.dim, skip=gather.level)}
                 total = self._expr(base) + self.cursors[name][gather.level].coordinate
+                self.values = values
                 for term in rest:
                     total = total + self._expr(term)
                 return total
@@ -389,12 +404,18 @@ class _Lowering:
         args = [self._expr(arg, self._compared(value) if comparison else dtype) for arg in value.args]
         return _EMIT[value.name](*args)
 
-
     def _compared(self, value: Op) -> str:
-        """Return the type that a comparison's constants take: that of the loads beside them, else of indices."""
+        """Return the type in which a comparison is carried out: the widest float beside it, else that of indices."""
         loads = [part for part in walk_expressions(value) if isinstance(part, Load | Stored)]
-        types = [str(self.handles[p.buffer if isinstance(p, Load) else f"{p.buffer}.data"].dtype) for p in loads]
-        return next((dtype for dtype in types if dtype.startswith("float")), "int32")
+        names = [part.buffer if isinstance(part, Load) else f"{part.buffer}.data" for part in loads]
+        types = [str(self.handles[name].dtype) for name in names]
+        wide = "int64" if "int64" in types else "int32"
+        return max((dtype for dtype in types if dtype.startswith("float")), key=lambda d: int(d[5:]), default=wide)
+
+
+def _convert(value: Any, dtype: str) -> Any:
+    """Return a loaded value or an index in `dtype`."""
+    return value if isinstance(value, int) or str(value.ty.dtype) == dtype else T.cast(value, dtype)
 
 
 def T_name(variable: Any, name: str) -> None:

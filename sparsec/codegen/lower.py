@@ -1,4 +1,4 @@
-"""Lower scheduled PrimFuncs to plain C functions in one object file.
+"""Lower scheduled PrimFuncs to plain C functions, and compile those with LLVM.
 
 TVM would wrap every kernel in its packed calling convention, which boxes the arguments and checks them again in every
 call. All of that is known when the plan is compiled, so here a kernel becomes
@@ -10,7 +10,9 @@ with the address of each buffer, and then the value of each dimension that is sy
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
 from sparsec.codegen.plan import ALIGNMENT
+from sparsec.codegen.registers import hide_registers, restore_registers
 from sparsec.errors import ArtifactError
 from sparsec.targets import Target
 
@@ -115,21 +118,37 @@ def _passes() -> list[Any]:
     ]
 
 
-def lower(module: tvm.IRModule, target: Target, object_file: Path) -> dict[str, Kernel]:
-    """Compile the kernels of `module` into `object_file`, and say how each is called, by its global symbol."""
-    tvm_target = target.tvm()
-    buffers = tvm.ir.transform.Sequential([tirx.transform.BindTarget(tvm_target), *_passes()])(module)
+def lower(module: tvm.IRModule, target: Target) -> tuple[dict[str, Kernel], tvm.IRModule]:
+    """Lower kernels to C functions; says how each is called, and returns them ready for `write_objects`."""
+    buffers = tvm.ir.transform.Sequential([tirx.transform.BindTarget(target.tvm()), *_passes()])(module)
+    registers: list[Any] = []
+    functions = {
+        name: hide_registers(_as_c_function(name.name_hint, function), registers)
+        for name, function in buffers.functions.items()
+    }
     pointers = tvm.ir.transform.Sequential(
         [
             tirx.transform.FP8StorageLegalize(),
             tirx.transform.BF16StorageLegalize(),
             tirx.transform.LowerTVMBuiltin(),
         ]
-    )(tvm.IRModule({name: _as_c_function(name.name_hint, function) for name, function in buffers.functions.items()}))
-    code = tvm.get_global_func("target.build.llvm")(tirx.transform.LowerIntrin()(pointers), tvm_target)
-    code.write_to_file(str(object_file))
-    names = {variable.name_hint: variable for variable in pointers.functions}
-    return {name: _kernel(name, buffers[variable], pointers[variable]) for name, variable in names.items()}
+    )(tvm.IRModule(functions))
+    pointers = tvm.IRModule({name: restore_registers(f, registers) for name, f in pointers.functions.items()})
+    kernels = {name.name_hint: _kernel(name.name_hint, buffers[name], pointers[name]) for name in functions}
+    return kernels, tirx.transform.LowerIntrin()(pointers)
+
+
+def write_objects(module: tvm.IRModule, target: Target, folder: Path) -> list[Path]:
+    """Compile lowered kernels with LLVM, each in an object file of its own and as many at a time as there are cores."""
+    build, tvm_target = tvm.get_global_func("target.build.llvm"), target.tvm()
+
+    def compile_one(name: tvm.ir.GlobalVar) -> Path:
+        path = folder / f"{PREFIX}{name.name_hint}.o"
+        build(tvm.IRModule({name: module[name]}), tvm_target).write_to_file(str(path))
+        return path
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(compile_one, module.functions))
 
 
 def _kernel(name: str, before: tirx.PrimFunc, after: tirx.PrimFunc) -> Kernel:
