@@ -21,6 +21,8 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Const, Expr, Kernel, Load, Var, call, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.lower import Lowered
+from sparsec.ir.named import CSR, dense_blocks, depth_blocked, row_vectors
+from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
@@ -87,7 +89,7 @@ class Case:
     """A product, its operands by buffer and what it must compute, shaped as Y."""
 
     product: Product
-    arrays: Mapping[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     expected: np.ndarray
     rtol: float = 0.0
 
@@ -183,6 +185,31 @@ def _case(
     return Case(product, arrays, flat("Y", expected), epilogue.rtol)
 
 
+# -- layouts -------------------------------------------------------------------------------------------------------
+
+
+CHOSEN = {  # the layouts that rules propose, for 13 rows and a depth of 24
+    "panels of rows": dense_blocks(5),
+    "panels of one row": dense_blocks(1),
+    "panels of rows, by tap": dense_blocks(4, taps=3),
+    "buckets": depth_blocked(24),
+    "buckets in parts": depth_blocked(8, parts=3),
+    "buckets in a ragged part": depth_blocked(9, parts=3),
+    "buckets in chunks": depth_blocked(24, chunk=5),
+    "buckets in chunks and parts": depth_blocked(12, chunk=6, parts=2),
+    "buckets of blocks": depth_blocked(24, r=4),
+    "buckets of blocks in parts": depth_blocked(8, r=2, parts=3),
+    "buckets of blocks in chunks": depth_blocked(24, r=2, chunk=4),
+    "buckets of blocks in chunks and parts": depth_blocked(6, r=4, chunk=8, parts=4),
+    "compressed rows": CSR,
+    "row vectors": row_vectors(4),
+    "balanced rows": parse_layout("(i : balance[3], k) -> (i floordiv 5 : dense, i mod 5 : dense, k : compressed)"),
+    "balanced row vectors": parse_layout(
+        "(i : balance[2, 4], k) -> (i floordiv 4 : dense, k : compressed, i mod 4 : dense)"
+    ),
+}
+
+
 # -- running -------------------------------------------------------------------------------------------------------
 
 
@@ -207,22 +234,28 @@ def interpreted(kernel: Kernel, case: Case) -> np.ndarray:
 
 
 def compiled(lowered: Lowered, func: tirx.PrimFunc, case: Case, target: Target = NATIVE) -> np.ndarray:
-    """Compile a scheduled form of a lowered kernel, and run it."""
-    library = compile_function(func, target)
-    arrays: list[np.ndarray] = []
-    packed: dict[str, dict[str, np.ndarray]] = {}
-    for buffer, array in lowered.parameters:
-        if array:
-            if buffer not in packed:
-                packed[buffer] = lowered.pack(buffer, case.arrays[buffer])
-            arrays.append(packed[buffer][array])
-        else:
-            arrays.append(case.arrays.get(buffer, np.full(case.expected.shape, np.nan, np.float32)))
-    around, views = zip(*map(_guarded, arrays), strict=True)
-    library(*map(tvm_ffi.from_dlpack, views))
-    for memory, view in zip(around, views, strict=True):
+    """Compile a scheduled form of a lowered product, and run it."""
+    return call_compiled(lowered, func, case.arrays, {"Y": case.expected.shape}, target)["Y"]
+
+
+def call_compiled(
+    lowered: Lowered,
+    func: tirx.PrimFunc,
+    arrays: dict[str, np.ndarray],
+    outputs: Mapping[str, tuple[int, ...]],
+    target: Target = NATIVE,
+) -> dict[str, np.ndarray]:
+    """Compile a scheduled form of a lowered kernel, run it, and return its outputs, which have these shapes."""
+    run = compile_function(func, target)
+    buffers = lowered.kernel.buffers
+    packed = {name: lowered.pack(name, array) for name, array in arrays.items() if buffers[name].layout}
+    empty = {name: np.full(shape, 77, buffers[name].dtype) for name, shape in outputs.items()}
+    given = [packed[name][array] if array else (arrays | empty)[name] for name, array in lowered.parameters]
+    memories, views = zip(*map(_guarded, given), strict=True)
+    run(*map(tvm_ffi.from_dlpack, views))
+    for memory, view in zip(memories, views, strict=True):
         assert _untouched(memory, view), "a kernel wrote outside its arrays"
-    return views[-1]
+    return {name: view for (name, _), view in zip(lowered.parameters, views, strict=True) if name in outputs}
 
 
 def compile_function(func: tirx.PrimFunc, target: Target = NATIVE) -> Any:

@@ -1,0 +1,108 @@
+# from tvm.script import tirx as T
+# from tvm.tirx.layout import Axis
+
+@T.prim_func(s_tir=True)
+def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2_bucket_ptr: T.Buffer(("n_W_level2_bucket_ptr",), "uint16"), W_level2_row_ptr: T.Buffer(("n_W_level2_row_ptr",), "uint16"), W_level2_lengths: T.Buffer(("n_W_level2_lengths",), "uint16"), W_level2_start: T.Buffer(("n_W_level2_start",), "uint16"), W_level3_indices: T.Buffer(("n_W_level3_indices",), "uint16"), W_data: T.Buffer(("n_W_data",), "float32"), X: T.Buffer((1, 960), "float32"), bias: T.Buffer((12,), "float32"), Y: T.Buffer((1, 480), "float32")):
+    n_W_level2_coords = T.int32()
+    n_W_level2_bucket_ptr = T.int32()
+    n_W_level2_row_ptr = T.int32()
+    n_W_level2_lengths = T.int32()
+    n_W_level2_start = T.int32()
+    n_W_level3_indices = T.int32()
+    n_W_data = T.int32()
+    T.func_attr({"tirx.noalias": True})
+    # with T.sblock("root"):
+    for v in T.parallel(3):
+        for v_1 in range(3):
+            for v_2 in range(T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1 + 1]) - T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1])):
+                for v_3 in range(T.Cast("int32", W_level2_row_ptr[T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1]) + v_2 + 1]) - T.Cast("int32", W_level2_row_ptr[T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1]) + v_2])):
+                    with T.sblock("tile"):
+                        b = T.axis.opaque(1, v // 3)
+                        m = T.axis.opaque(1, 0)
+                        p0 = T.axis.opaque(3, v % 3)
+                        p1 = T.axis.opaque(3, v_1)
+                        p2 = T.axis.opaque(2147483647, v_2)
+                        p2_1 = T.axis.opaque(2147483647, v_3)
+                        T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480])
+                        T.writes(Y[0, 0:480])
+                        buffer = T.sblock_alloc_buffer((2, 32), scope="local")
+                        bucket_ptr: T.let[T.int32] = T.Cast("int32", W_level2_bucket_ptr[p0 * 3 + p1])
+                        bucket_ptr_1: T.let[T.int32] = T.Cast("int32", W_level2_bucket_ptr[p0 * 3 + p1 + 1])
+                        row_ptr: T.let[T.int32] = T.Cast("int32", W_level2_row_ptr[bucket_ptr + p2])
+                        row_ptr_1: T.let[T.int32] = T.Cast("int32", W_level2_row_ptr[bucket_ptr + p2 + 1])
+                        lengths: T.let[T.int32] = T.Cast("int32", W_level2_lengths[bucket_ptr + p2])
+                        coords: T.let[T.int32] = T.Cast("int32", W_level2_coords[row_ptr + p2_1])
+                        start: T.let[T.int32] = T.Cast("int32", W_level2_start[bucket_ptr + p2])
+                        position: T.let[T.int32] = row_ptr + p2_1
+                        for v_4, v_5 in T.grid(2, 32):
+                            with T.sblock("init"):
+                                p4, v_6 = T.axis.remap("SS", [v_4, v_5])
+                                T.reads(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)])
+                                T.writes(buffer[p4, v_6])
+                                buffer[p4, v_6] = T.if_then_else(p1 == 0, T.float32(0.0), Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)])
+                        for v_4 in range(lengths):
+                            with T.sblock("step"):
+                                p3 = T.axis.opaque(2147483647, v_4)
+                                T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:32])
+                                T.writes(Y[0, 0:480], buffer[0:2, 0:32])
+                                indices: T.let[T.int32] = T.Cast("int32", W_level3_indices[start + p2_1 * lengths + p3])
+                                position_1: T.let[T.int32] = start + p2_1 * lengths + p3
+                                for v_5, v_6 in T.grid(2, 32):
+                                    with T.sblock("update"):
+                                        p4, v_7 = T.axis.remap("SS", [v_5, v_6])
+                                        T.reads(buffer[p4, v_7], W_data[position_1 * 2 + p4], X[b, p1 * 8 * 40 + indices + m * 32 + v_7])
+                                        T.writes(buffer[p4, v_7])
+                                        buffer[p4, v_7] = buffer[p4, v_7] + W_data[position_1 * 2 + p4] * X[b, p1 * 8 * 40 + indices + m * 32 + v_7]
+                        for v_4, v_5 in T.grid(2, 32):
+                            with T.sblock("finish"):
+                                p4, v_6 = T.axis.remap("SS", [v_4, v_5])
+                                T.reads(buffer[p4, v_6], bias[p0 * 4 + coords * 2 + p4])
+                                T.writes(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)])
+                                Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)] = T.if_then_else(p1 == 2, T.max(buffer[p4, v_6] + bias[p0 * 4 + coords * 2 + p4], T.float32(0.0)), buffer[p4, v_6])
+    for v in T.parallel(3):
+        for v_1 in range(3):
+            for v_2 in range(T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1 + 1]) - T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1])):
+                for v_3 in range(T.Cast("int32", W_level2_row_ptr[T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1]) + v_2 + 1]) - T.Cast("int32", W_level2_row_ptr[T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1]) + v_2])):
+                    with T.sblock("tile_2"):
+                        b = T.axis.opaque(1, v // 3)
+                        m = T.axis.opaque(1, 0)
+                        p0 = T.axis.opaque(3, v % 3)
+                        p1 = T.axis.opaque(3, v_1)
+                        p2 = T.axis.opaque(2147483647, v_2)
+                        p2_1 = T.axis.opaque(2147483647, v_3)
+                        T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480])
+                        T.writes(Y[0, 0:480])
+                        buffer = T.sblock_alloc_buffer((2, 8), scope="local")
+                        bucket_ptr: T.let[T.int32] = T.Cast("int32", W_level2_bucket_ptr[p0 * 3 + p1])
+                        bucket_ptr_1: T.let[T.int32] = T.Cast("int32", W_level2_bucket_ptr[p0 * 3 + p1 + 1])
+                        row_ptr: T.let[T.int32] = T.Cast("int32", W_level2_row_ptr[bucket_ptr + p2])
+                        row_ptr_1: T.let[T.int32] = T.Cast("int32", W_level2_row_ptr[bucket_ptr + p2 + 1])
+                        lengths: T.let[T.int32] = T.Cast("int32", W_level2_lengths[bucket_ptr + p2])
+                        coords: T.let[T.int32] = T.Cast("int32", W_level2_coords[row_ptr + p2_1])
+                        start: T.let[T.int32] = T.Cast("int32", W_level2_start[bucket_ptr + p2])
+                        position: T.let[T.int32] = row_ptr + p2_1
+                        for v_4, v_5 in T.grid(2, 8):
+                            with T.sblock("init_2"):
+                                p4, v_6 = T.axis.remap("SS", [v_4, v_5])
+                                T.reads(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)])
+                                T.writes(buffer[p4, v_6])
+                                buffer[p4, v_6] = T.if_then_else(p1 == 0, T.float32(0.0), Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)])
+                        for v_4 in range(lengths):
+                            with T.sblock("step_2"):
+                                p3 = T.axis.opaque(2147483647, v_4)
+                                T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:8])
+                                T.writes(Y[0, 0:480], buffer[0:2, 0:8])
+                                indices: T.let[T.int32] = T.Cast("int32", W_level3_indices[start + p2_1 * lengths + p3])
+                                position_1: T.let[T.int32] = start + p2_1 * lengths + p3
+                                for v_5, v_6 in T.grid(2, 8):
+                                    with T.sblock("update_2"):
+                                        p4, v_7 = T.axis.remap("SS", [v_5, v_6])
+                                        T.reads(buffer[p4, v_7], W_data[position_1 * 2 + p4], X[b, p1 * 8 * 40 + indices + (32 + m * 8) + v_7])
+                                        T.writes(buffer[p4, v_7])
+                                        buffer[p4, v_7] = buffer[p4, v_7] + W_data[position_1 * 2 + p4] * X[b, p1 * 8 * 40 + indices + (32 + m * 8) + v_7]
+                        for v_4, v_5 in T.grid(2, 8):
+                            with T.sblock("finish_2"):
+                                p4, v_6 = T.axis.remap("SS", [v_4, v_5])
+                                T.reads(buffer[p4, v_6], bias[p0 * 4 + coords * 2 + p4])
+                                T.writes(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)])
+                                Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)] = T.if_then_else(p1 == 2, T.max(buffer[p4, v_6] + bias[p0 * 4 + coords * 2 + p4], T.float32(0.0)), buffer[p4, v_6])

@@ -1,0 +1,46 @@
+# from tvm.script import tirx as T
+# from tvm.tirx.layout import Axis
+
+@T.prim_func(s_tir=True)
+def linear(W_data: T.Buffer(("n_W_data",), "float32"), X: T.Buffer((2, 128), "float32"), Y: T.Buffer((2, 160), "float32")):
+    n_W_data = T.int32()
+    T.func_attr({"tirx.noalias": True})
+    # with T.sblock("root"):
+    for v in T.parallel(6):
+        with T.sblock("tile"):
+            b = T.axis.opaque(2, v // 3)
+            m = T.axis.opaque(1, 0)
+            p0 = T.axis.opaque(3, v % 3)
+            T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160])
+            T.writes(Y[0:2, 0:160])
+            buffer = T.sblock_alloc_buffer((4, 16), scope="local")
+            for v_1 in T.unroll(4):
+                for v_2 in T.vectorized(16):
+                    with T.sblock("init"):
+                        p2, v_3 = T.axis.remap("SS", [v_1, v_2])
+                        T.reads()
+                        T.writes(buffer[p2, v_3])
+                        buffer[p2, v_3] = T.float32(0.0)
+            for v_1 in range(8):
+                with T.sblock("step"):
+                    p1 = T.axis.opaque(8, v_1)
+                    T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
+                    T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
+                    for v_2 in T.unroll(4):
+                        with T.sblock("update_o"):
+                            p2_o = T.axis.spatial(4, v_2)
+                            v_o = T.axis.spatial(1, 0)
+                            T.reads(buffer[p2_o, 0:16], W_data[p0 * 32 + p1 * 4 + p2_o], X[b, p1 * 16 + m * 16:p1 * 16 + m * 16 + 16])
+                            T.writes(buffer[p2_o, 0:16])
+                            A = T.match_buffer(W_data[p0 * 32 + p1 * 4 + p2_o], (1,), offset_factor=1)
+                            X_1 = T.match_buffer(X[b, p1 * 16 + m * 16:p1 * 16 + m * 16 + 16], (16,), offset_factor=1)
+                            C = T.match_buffer(buffer[p2_o, 0:16], (16,), scope="local", offset_factor=1)
+                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+            for v_1 in T.unroll(4):
+                for v_2 in T.vectorized(16):
+                    with T.sblock("finish"):
+                        p2, v_3 = T.axis.remap("SS", [v_1, v_2])
+                        T.reads(buffer[p2, v_3])
+                        T.writes(Y[b, (p0 * 4 + p2) * 16 + (m * 16 + v_3)])
+                        if p0 * 4 + p2 < 10:
+                            Y[b, (p0 * 4 + p2) * 16 + (m * 16 + v_3)] = buffer[p2, v_3]

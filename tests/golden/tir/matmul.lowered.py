@@ -1,0 +1,137 @@
+# from tvm.script import tirx as T
+# from tvm.tirx.layout import Axis
+
+@T.prim_func(s_tir=True)
+def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "columns"), "float32"), Y: T.Buffer((batch, 8, columns), "float32")):
+    batch = T.int32()
+    columns = T.int32()
+    T.func_attr({"tirx.noalias": True})
+    # with T.sblock("root"):
+    for v in T.parallel(batch):
+        for v_1 in range(columns // 32):
+            with T.sblock("tile"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 32), scope="local")
+                for v_2, v_3 in T.grid(8, 32):
+                    with T.sblock("init"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads()
+                        T.writes(buffer[r, v_4])
+                        buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                        for v_3, v_4 in T.grid(8, 32):
+                            with T.sblock("update"):
+                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
+                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, m * 32 + v_5])
+                                T.writes(buffer[r, v_5])
+                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, m * 32 + v_5]
+                for v_2, v_3 in T.grid(8, 32):
+                    with T.sblock("finish"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads(buffer[r, v_4])
+                        T.writes(Y[b, i * 8 + r, m * 32 + v_4])
+                        Y[b, i * 8 + r, m * 32 + v_4] = buffer[r, v_4]
+    for v in T.parallel(batch):
+        for v_1 in range(columns // 16 - columns // 32 * 2):
+            with T.sblock("tile_2"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 16), scope="local")
+                for v_2, v_3 in T.grid(8, 16):
+                    with T.sblock("init_2"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads()
+                        T.writes(buffer[r, v_4])
+                        buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step_2"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                        for v_3, v_4 in T.grid(8, 16):
+                            with T.sblock("update_2"):
+                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
+                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 32 * 32 + m * 16 + v_5])
+                                T.writes(buffer[r, v_5])
+                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 32 * 32 + m * 16 + v_5]
+                for v_2, v_3 in T.grid(8, 16):
+                    with T.sblock("finish_2"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads(buffer[r, v_4])
+                        T.writes(Y[b, i * 8 + r, columns // 32 * 32 + m * 16 + v_4])
+                        Y[b, i * 8 + r, columns // 32 * 32 + m * 16 + v_4] = buffer[r, v_4]
+    for v in T.parallel(batch):
+        for v_1 in range(columns // 4 - columns // 16 * 4):
+            with T.sblock("tile_3"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 4), scope="local")
+                for v_2, v_3 in T.grid(8, 4):
+                    with T.sblock("init_3"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads()
+                        T.writes(buffer[r, v_4])
+                        buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step_3"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                        for v_3, v_4 in T.grid(8, 4):
+                            with T.sblock("update_3"):
+                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
+                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 16 * 16 + m * 4 + v_5])
+                                T.writes(buffer[r, v_5])
+                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 16 * 16 + m * 4 + v_5]
+                for v_2, v_3 in T.grid(8, 4):
+                    with T.sblock("finish_3"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads(buffer[r, v_4])
+                        T.writes(Y[b, i * 8 + r, columns // 16 * 16 + m * 4 + v_4])
+                        Y[b, i * 8 + r, columns // 16 * 16 + m * 4 + v_4] = buffer[r, v_4]
+    for v in T.parallel(batch):
+        for v_1 in range(columns % 4):
+            with T.sblock("tile_4"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 1), scope="local")
+                for v_2, v_3 in T.grid(8, 1):
+                    with T.sblock("init_4"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads()
+                        T.writes(buffer[r, v_4])
+                        buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step_4"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                        for v_3, v_4 in T.grid(8, 1):
+                            with T.sblock("update_4"):
+                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
+                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 4 * 4 + m + v_5])
+                                T.writes(buffer[r, v_5])
+                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 4 * 4 + m + v_5]
+                for v_2, v_3 in T.grid(8, 1):
+                    with T.sblock("finish_4"):
+                        r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                        T.reads(buffer[r, v_4])
+                        T.writes(Y[b, i * 8 + r, columns // 4 * 4 + m + v_4])
+                        Y[b, i * 8 + r, columns // 4 * 4 + m + v_4] = buffer[r, v_4]

@@ -1,0 +1,162 @@
+# from tvm.script import tirx as T
+# from tvm.tirx.layout import Axis
+
+@T.prim_func(s_tir=True)
+def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "columns"), "float32"), Y: T.Buffer((batch, 8, columns), "float32")):
+    batch = T.int32()
+    columns = T.int32()
+    T.func_attr({"tirx.noalias": True})
+    # with T.sblock("root"):
+    for v in T.parallel(batch):
+        for v_1 in range(columns // 32):
+            with T.sblock("tile"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 32), scope="local")
+                for v_2 in T.unroll(8):
+                    for v_0 in T.unroll(2):
+                        for v_1_1 in T.vectorized(16):
+                            with T.sblock("init"):
+                                r = T.axis.spatial(8, v_2)
+                                v_3 = T.axis.spatial(32, v_0 * 16 + v_1_1)
+                                T.reads()
+                                T.writes(buffer[r, v_3])
+                                buffer[r, v_3] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                        for v_3 in T.unroll(8):
+                            for v_0 in T.unroll(2):
+                                with T.sblock("update_o"):
+                                    r_o, v_o = T.axis.remap("SS", [v_3, v_0])
+                                    T.reads(buffer[r_o, v_o * 16:v_o * 16 + 16], W[b, k, i * 8 + r_o], X[b, k, m * 32 + v_o * 16:m * 32 + v_o * 16 + 16])
+                                    T.writes(buffer[r_o, v_o * 16:v_o * 16 + 16])
+                                    A = T.match_buffer(W[b, k, i * 8 + r_o], (1,), offset_factor=1)
+                                    X_1 = T.match_buffer(X[b, k, m * 32 + v_o * 16:m * 32 + v_o * 16 + 16], (16,), offset_factor=1)
+                                    C = T.match_buffer(buffer[r_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
+                                    C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                for v_2 in T.unroll(8):
+                    for v_0 in T.unroll(2):
+                        for v_1_1 in T.vectorized(16):
+                            with T.sblock("finish"):
+                                r = T.axis.spatial(8, v_2)
+                                v_3 = T.axis.spatial(32, v_0 * 16 + v_1_1)
+                                T.reads(buffer[r, v_3])
+                                T.writes(Y[b, i * 8 + r, m * 32 + v_3])
+                                Y[b, i * 8 + r, m * 32 + v_3] = buffer[r, v_3]
+    for v in T.parallel(batch):
+        for v_1 in range(columns // 16 - columns // 32 * 2):
+            with T.sblock("tile_2"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 16), scope="local")
+                for v_2 in T.unroll(8):
+                    for v_3 in T.vectorized(16):
+                        with T.sblock("init_2"):
+                            r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                            T.reads()
+                            T.writes(buffer[r, v_4])
+                            buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step_2"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                        for v_3 in T.unroll(8):
+                            with T.sblock("update_2_o"):
+                                r_o = T.axis.spatial(8, v_3)
+                                v_o = T.axis.spatial(1, 0)
+                                T.reads(buffer[r_o, 0:16], W[b, k, i * 8 + r_o], X[b, k, columns // 32 * 32 + m * 16:columns // 32 * 32 + m * 16 + 16])
+                                T.writes(buffer[r_o, 0:16])
+                                A = T.match_buffer(W[b, k, i * 8 + r_o], (1,), offset_factor=1)
+                                X_1 = T.match_buffer(X[b, k, columns // 32 * 32 + m * 16:columns // 32 * 32 + m * 16 + 16], (16,), offset_factor=1)
+                                C = T.match_buffer(buffer[r_o, 0:16], (16,), scope="local", offset_factor=1)
+                                C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                for v_2 in T.unroll(8):
+                    for v_3 in T.vectorized(16):
+                        with T.sblock("finish_2"):
+                            r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                            T.reads(buffer[r, v_4])
+                            T.writes(Y[b, i * 8 + r, columns // 32 * 32 + m * 16 + v_4])
+                            Y[b, i * 8 + r, columns // 32 * 32 + m * 16 + v_4] = buffer[r, v_4]
+    for v in T.parallel(batch):
+        for v_1 in range(columns // 4 - columns // 16 * 4):
+            with T.sblock("tile_3"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 4), scope="local")
+                for v_2 in T.unroll(8):
+                    for v_3 in T.vectorized(4):
+                        with T.sblock("init_3"):
+                            r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                            T.reads()
+                            T.writes(buffer[r, v_4])
+                            buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step_3"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                        for v_3 in T.unroll(8):
+                            with T.sblock("update_3_o"):
+                                r_o = T.axis.spatial(8, v_3)
+                                v_o = T.axis.spatial(1, 0)
+                                T.reads(buffer[r_o, 0:4], W[b, k, i * 8 + r_o], X[b, k, columns // 16 * 16 + m * 4:columns // 16 * 16 + m * 4 + 4])
+                                T.writes(buffer[r_o, 0:4])
+                                A = T.match_buffer(W[b, k, i * 8 + r_o], (1,), offset_factor=1)
+                                X_1 = T.match_buffer(X[b, k, columns // 16 * 16 + m * 4:columns // 16 * 16 + m * 4 + 4], (4,), offset_factor=1)
+                                C = T.match_buffer(buffer[r_o, 0:4], (4,), scope="local", offset_factor=1)
+                                C[0:4] = C[T.Ramp(0, 1, 4)] + T.Broadcast(A[0], 4) * X_1[T.Ramp(0, 1, 4)]
+                for v_2 in T.unroll(8):
+                    for v_3 in T.vectorized(4):
+                        with T.sblock("finish_3"):
+                            r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                            T.reads(buffer[r, v_4])
+                            T.writes(Y[b, i * 8 + r, columns // 16 * 16 + m * 4 + v_4])
+                            Y[b, i * 8 + r, columns // 16 * 16 + m * 4 + v_4] = buffer[r, v_4]
+    for v in T.parallel(batch):
+        for v_1 in range(columns % 4):
+            with T.sblock("tile_4"):
+                b = T.axis.opaque(2147483647, v)
+                m = T.axis.opaque(2147483647, v_1)
+                i = T.axis.opaque(1, 0)
+                T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns])
+                T.writes(Y[0:batch, 0:8, 0:columns])
+                buffer = T.sblock_alloc_buffer((8, 1), scope="local")
+                for v_2 in T.unroll(8):
+                    for v_3 in T.vectorized(1):
+                        with T.sblock("init_4"):
+                            r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                            T.reads()
+                            T.writes(buffer[r, v_4])
+                            buffer[r, v_4] = T.float32(0.0)
+                for v_2 in range(16):
+                    with T.sblock("step_4"):
+                        k = T.axis.opaque(16, v_2)
+                        T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                        T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                        for v_3 in T.unroll(8):
+                            for v_4 in range(1):
+                                with T.sblock("update_4"):
+                                    r, v_5 = T.axis.remap("SS", [v_3, v_4])
+                                    T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 4 * 4 + m + v_5])
+                                    T.writes(buffer[r, v_5])
+                                    buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 4 * 4 + m + v_5]
+                for v_2 in T.unroll(8):
+                    for v_3 in T.vectorized(1):
+                        with T.sblock("finish_4"):
+                            r, v_4 = T.axis.remap("SS", [v_2, v_3])
+                            T.reads(buffer[r, v_4])
+                            T.writes(Y[b, i * 8 + r, columns // 4 * 4 + m + v_4])
+                            Y[b, i * 8 + r, columns // 4 * 4 + m + v_4] = buffer[r, v_4]
