@@ -15,8 +15,9 @@ from tvm.s_tir import SBlock, SBlockRealize, Schedule
 from tvm.s_tir.schedule import LoopRV
 
 from sparsec.schedules.declined import Declined
-from sparsec.schedules.rules.axes import Axes, Axis, Loop, Rewriter, at_least, static
+from sparsec.schedules.rules.axes import Axes, Axis, at_least, static
 from sparsec.schedules.rules.groups import Group, is_heavy, lanes_of, plan_groups, product
+from sparsec.schedules.rules.rewrite import Loop, Rewriter
 from sparsec.schedules.rules.stages import REDUCE, Fused
 from sparsec.schedules.rules.strided import shuffle_strided_loads
 from sparsec.targets.target import Target

@@ -16,10 +16,11 @@ from sparsec.schedules.declined import Declined
 SPATIAL, REDUCE = tirx.IterVar.DataPar, tirx.IterVar.CommReduce
 
 # Calls that cost tens of instructions; computing one twice is dearer than a store and a load.
-_EXPENSIVE = frozenset(
-    f"tirx.{name}"
-    for name in "exp exp2 exp10 erf tanh sigmoid log log2 log10 log1p pow sin cos tan asin acos atan atan2 sinh cosh".split()
-)
+_EXPENSIVE = {
+    *("tirx.exp", "tirx.exp2", "tirx.exp10", "tirx.log", "tirx.log2", "tirx.log10", "tirx.log1p", "tirx.pow"),
+    *("tirx.erf", "tirx.tanh", "tirx.sigmoid", "tirx.sinh", "tirx.cosh", "tirx.asinh", "tirx.acosh", "tirx.atanh"),
+    *("tirx.sin", "tirx.cos", "tirx.tan", "tirx.asin", "tirx.acos", "tirx.atan", "tirx.atan2"),
+}
 
 
 def is_one(extent: Any) -> bool:
@@ -33,6 +34,11 @@ class Access:
     buffer: Var
     indices: tuple[Any, ...]
     store: bool
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions that are not 1."""
+        return sum(not is_one(n) for n in self.buffer.shape)
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ def inline_stages(func: tirx.PrimFunc, stages: Sequence[Stage]) -> tirx.PrimFunc
     """Inline the injective stages that no one reads twice, and the cheap ones that several read.
 
     A stage with an expensive call or a branch stays if it would be computed more than once per element; a stage that
-    several read stays if it reads more than one tensor, since storing the result costs less than reading them all again.
+    several read stays if it reads more than one tensor, since storing it costs less than reading them all again.
     """
     params = set(func.params)
     cost = {s.name: _Cost.of(s) for s in stages}
@@ -203,18 +209,12 @@ class _Cost:
 
     @staticmethod
     def of(stage: Stage) -> "_Cost":
-        rank = max((len(a.indices) for a in stage.accesses() if a.store), default=0)
-        loads = sum(1 for a in stage.accesses() if not a.store and len(a.indices) >= rank and _is_full(a))
+        rank = max(a.rank for a in stage.accesses() if a.store)
+        loads = sum(not a.store and a.rank >= rank for a in stage.accesses())
         return _Cost(loads, stage.expensive or bool(stage.branches()))
 
     def plus(self, other: "_Cost", times: int) -> "_Cost":
         return _Cost(self.loads + times * (other.loads - 1), self.expensive or other.expensive)
-
-
-def _is_full(access: Access) -> bool:
-    return not any(isinstance(i, tirx.IntImm) and not is_one(n) for i, n in zip(access.indices, access.buffer.shape, strict=True)) and any(
-        not is_one(n) for n in access.buffer.shape[-2:]
-    )
 
 
 def _volume(stage: Stage) -> tuple[str, ...]:

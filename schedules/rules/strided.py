@@ -46,9 +46,8 @@ def _rewrite_loop(loop: tirx.For, realize: SBlockRealize) -> tirx.Stmt | None:
             return load
         vector = tirx.decl_buffer((lanes,), load.source.dtype, "every_second")
         gathered.append(vector)
-        halves = [
-            tirx.BufferLoad(load.source, [*first[:-1], tirx.Ramp(first[-1] + shift, 1, lanes)]) for shift in (0, lanes - 1)
-        ]
+        starts = (first[-1], first[-1] + (lanes - 1))
+        halves = [tirx.BufferLoad(load.source, [*first[:-1], tirx.Ramp(start, 1, lanes)]) for start in starts]
         # The second vector starts at element lanes − 1.
         picks = [2 * i if 2 * i < lanes else lanes + 2 * i - (lanes - 1) for i in range(lanes)]
         shuffled = tirx.Shuffle(halves, [tirx.const(p, "int32") for p in picks])
@@ -65,7 +64,8 @@ def _rewrite_loop(loop: tirx.For, realize: SBlockRealize) -> tirx.Stmt | None:
 
 
 def _at(index: Any, lane: Var, position: int) -> Any:
-    return tvm_ffi.structural_map(index, (Var, lambda v: tirx.const(position, "int64") if v.same_as(lane) else v), order="post")
+    value = tirx.const(position, "int64")
+    return tvm_ffi.structural_map(index, (Var, lambda v: value if v.same_as(lane) else v), order="post")
 
 
 def _is(value: Any, number: int) -> bool:

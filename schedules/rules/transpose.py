@@ -1,7 +1,7 @@
 """The rule for permutations that move the innermost axis: square tiles transposed in registers.
 
-A tile of L × L elements is read as L vectors, transposed by log₂ L rounds of two-source shuffles, and handed as L vectors
-to whatever else the stage computes. Both axes are padded to whole tiles, as everywhere.
+A tile of L × L elements is read as L vectors, transposed by log₂ L rounds of two-source shuffles, and handed as L
+vectors to whatever else the stage computes. Both axes are padded to whole tiles, as everywhere.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm.sym import Analyzer
 
 from sparsec.schedules.declined import Declined
-from sparsec.schedules.rules.axes import Axes, Axis, Rewriter, at_least
+from sparsec.schedules.rules.axes import Axes, Axis, at_least
 from sparsec.schedules.rules.groups import Group, is_heavy
+from sparsec.schedules.rules.rewrite import Rewriter
 from sparsec.schedules.rules.stages import Fused, Stage
 from sparsec.targets.target import Target
 

@@ -68,7 +68,10 @@ def argsort_rows(rows: Any, n: Any, dtype: str, index: str, descending: bool) ->
     return merge_sort
 
 
-def _rows(builder: relax.BlockBuilder, x: relax.Expr, axis: int) -> tuple[relax.Expr, Callable[[relax.Expr], relax.Expr]]:
+Restore = Callable[[relax.Expr], relax.Expr]
+
+
+def _rows(builder: relax.BlockBuilder, x: relax.Expr, axis: int) -> tuple[relax.Expr, Restore]:
     """A tensor with the axis innermost, as rows; and the way back for a result with rows of any length."""
     shape = list(x.ty.shape)
     axis %= len(shape)

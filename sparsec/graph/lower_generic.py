@@ -53,9 +53,9 @@ def _left_over(group: relax.Function) -> list[str]:
     found: set[str] = set()
 
     def visit(node: relax.Expr) -> None:
-        op = getattr(node, "op", None)
-        if isinstance(node, relax.Call) and hasattr(op, "name") and op.name.startswith("relax.") and op.name != "relax.call_tir":
-            found.add(op.name.removeprefix("relax."))
+        name = getattr(getattr(node, "op", None), "name", "")
+        if isinstance(node, relax.Call) and name.startswith("relax.") and name != "relax.call_tir":
+            found.add(name.removeprefix("relax."))
 
     relax.analysis.post_order_visit(group, visit)
     return sorted(found)
