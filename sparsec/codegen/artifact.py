@@ -16,7 +16,7 @@ import sparsec
 from sparsec.codegen.check import check_calls
 from sparsec.codegen.dims import Dim
 from sparsec.codegen.link import RUNTIME, link, write_constants
-from sparsec.codegen.lower import lower
+from sparsec.codegen.lower import lower, write_objects
 from sparsec.codegen.plan import Plan
 from sparsec.codegen.tables import write_tables
 from sparsec.errors import ArtifactError
@@ -100,14 +100,15 @@ def build(plan: Plan) -> Artifact:
     root = Path(folder.name)
     manifest = _manifest(plan)
     try:
-        kernels = lower(_used_kernels(plan), plan.target, root / "kernels.o")
-        check_calls(plan, kernels)
-        offsets = write_constants(plan.constants, root / "constants.bin")
-        tables = write_tables(plan, kernels, offsets, json.dumps(manifest))
-        link(plan.target, [root / "kernels.o"], tables, root / "constants.bin", root / "model.so")
-        for leftover in ("constants.bin", "kernels.o", "tables.c", "constants.S", "exports.map"):
-            (root / leftover).unlink()
-        shutil.rmtree(root / "cache")
+        with tempfile.TemporaryDirectory(dir=root) as name:
+            work = Path(name)
+            kernels, module = lower(_used_kernels(plan), plan.target)
+            check_calls(plan, kernels)
+            objects = write_objects(module, plan.target, work)
+            offsets = write_constants(plan.constants, work / "constants.bin")
+            tables = write_tables(plan, kernels, offsets, json.dumps(manifest))
+            link(plan.target, objects, tables, work / "constants.bin", work / "model.so")
+            (work / "model.so").rename(root / "model.so")
     except OSError as error:
         raise ArtifactError(f"cannot build the artifact in {root}: {error.strerror or error}") from None
     return Artifact(root / "model.so", _header(plan), manifest, folder)

@@ -71,19 +71,20 @@ def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, libra
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig_triple(), *_FLAGS, f"-I{RUNTIME}"]
     command += [f"-Wl,--version-script={folder / 'exports.map'}", "-o", str(library), *map(str, sources)]
     # Objects hold the constants, so they go away with the folder; only Zig's own builds of libc stubs are kept.
-    environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": _cache(folder)}
+    environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": zig_cache(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ArtifactError(_explain(done.returncode, done.stderr))
 
 
-def _cache(fallback: Path) -> str:
+def zig_cache(fallback: Path) -> str:
     """A folder for what Zig builds once for each target: in the user's cache, or for this link alone."""
     if folder := os.environ.get("ZIG_GLOBAL_CACHE_DIR"):
         return folder
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "sparsec" / "zig"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sparsec", "zig")
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        if home.is_absolute():  # it is not where a user has no home
+            home.mkdir(parents=True, exist_ok=True)
     except OSError:
         return str(fallback / "zig")
     return str(home) if os.access(home, os.W_OK) else str(fallback / "zig")

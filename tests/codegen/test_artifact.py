@@ -13,7 +13,7 @@ from tvm.script import tirx as T
 
 import sparsec.codegen.link
 from sparsec.codegen.artifact import Artifact, build
-from sparsec.codegen.link import write_constants
+from sparsec.codegen.link import write_constants, zig_cache
 from sparsec.codegen.lower import lower
 from sparsec.codegen.plan import Step, Storage, Tensor
 from sparsec.errors import ArtifactError, TargetError
@@ -240,14 +240,30 @@ def test_a_failing_linker_is_explained(status: int, stderr: str, message: str, m
         build(affine_plan(BIAS))
 
 
+def test_what_zig_keeps_goes_to_the_users_cache_or_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZIG_GLOBAL_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert zig_cache(tmp_path / "work") == str(tmp_path / "sparsec" / "zig")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert zig_cache(tmp_path / "work") == str(tmp_path / "work" / "zig")
+    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", "/elsewhere")
+    assert zig_cache(tmp_path / "work") == "/elsewhere"
+
+
 def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparsec.codegen.link, "_LARGEST", 63)
     with pytest.raises(ArtifactError, match="64 bytes of constants; an artifact holds at most 63"):
         build(affine_plan(BIAS))
 
 
-def test_workspaces_are_sized_when_the_plan_is_built(tmp_path: Path) -> None:
+def test_workspaces_are_sized_when_the_plan_is_built() -> None:
     plan = parallel_plan()
-    assert lower(plan.module, plan.target, tmp_path / "k.o")["exp_reversed"].workspace_bytes([[61, 512]] * 2) == 2048
+    assert lower(plan.module, plan.target)[0]["exp_reversed"].workspace_bytes([[61, 512]] * 2) == 2048
     plan = symbolic_plan()
-    assert lower(plan.module, plan.target, tmp_path / "k.o")["reverse_rows"].workspace_bytes([[10, 3]] * 2) == 128
+    assert lower(plan.module, plan.target)[0]["reverse_rows"].workspace_bytes([[10, 3]] * 2) == 128
+
+
+def test_building_twice_gives_the_same_bytes(artifact: Artifact, tmp_path: Path) -> None:
+    again = build(affine_plan(BIAS)).save(tmp_path / "again.so")
+    assert again.read_bytes() == artifact.save(tmp_path / "model.so").read_bytes()
