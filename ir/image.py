@@ -47,13 +47,24 @@ class Image:
 
     @property
     def plane(self) -> int:
-        """Elements of a whole image."""
-        return _round_up(self.origin + max(self.columns, self.run + self.after, self.height * self.pitch))
+        """Elements of a whole image: an odd number of vectors, so that planes do not meet in the same cache sets."""
+        elements = self.origin + max(self.columns, self.run + self.after, self.height * self.pitch)
+        return (-(-elements // VECTOR) | 1) * VECTOR
 
     @property
     def halo(self) -> bool:
         """Whether filters read what surrounds the pixels, which must be zero then."""
         return self.before > 0 or self.after > 0
+
+
+@dataclass(frozen=True)
+class PlainImage(Image):
+    """An image as it is in `[N, C, H, W]`: nothing stands around its pixels, and planes follow each other at once."""
+
+    @property
+    def plane(self) -> int:
+        """Elements of a whole image."""
+        return self.height * self.pitch
 
 
 def _round_up(extent: int) -> int:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 
+from sparsec.ir.gather import evaluate
+from sparsec.ir.kernel import Const, Coordinate, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import dense_blocks, depth_blocked
 from sparsec.ir.product import Product
@@ -21,9 +24,11 @@ from sparsec.targets import Target
 FMA_LATENCY = 4.0  # cycles; fewer independent sums than this many per unit leave the units idle
 STEP = 1.2  # cycles that a nonzero block costs beside its loads and multiply-adds
 DENSE_STEP = 0.3  # the same where the depth is a counted loop that LLVM unrolls
-MISS = 0.62  # cycles for each vector of X that comes from L2
-OPEN = 6.0  # cycles to open a tile in a sparse layout: its bucket, its bounds, a mispredicted exit now and then
+MISS = 0.45  # cycles for each vector of X that comes from L2
+COPY = 1.5  # cycles to copy a vector of X
+OPEN = 10.0  # cycles to open a tile in a sparse layout: its bucket, its bounds, a mispredicted exit now and then
 L1_SHARE = 0.8  # of L1 that keeps X; the rest goes to the weights and the sums that stream by
+SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED_COLUMNS = 128  # for a symbolic number of columns
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 
@@ -89,7 +94,7 @@ def _dense(product: Product, constant: bool, target: Target) -> Iterator[Choice]
             columns = _columns(product, v, target)
             cycles = 0.0
             for count, vectors in _tiles(product, columns, target):
-                step = _step(r, vectors, target) + DENSE_STEP
+                step = _step(r, vectors, DENSE_STEP, target)
                 cycles += count * -(-rows // r) * (depth * step + 1.6 * r * vectors)
             layout = dense_blocks(r, product.taps) if constant else None
             tile = Tile(columns) if constant else Tile(columns, _with_one(r, product.rows))
@@ -110,19 +115,45 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
             columns = _columns(product, v, target)
             for parts in _parts(depth // product.taps):
                 part = -(-(depth // product.taps) // parts) * product.taps
-                footprint = (v * lanes + product.span) * 4 * (part // product.taps)
-                outside = max(0.0, 1 - L1_SHARE * target.l1_bytes / footprint)
-                cycles = 0.0
-                for count, vectors in _tiles(product, columns, target):
-                    step = _step(r, vectors, target) + STEP + MISS * vectors * outside
-                    cycles += count * (blocks * step + parts * (rows / r) * (1.6 * r * vectors + OPEN))
                 chunk = _chunk(product, v * lanes, r, parts, target)
-                yield Choice(depth_blocked(part, r, chunk, parts), Tile(columns), cycles * _batch(product))
+                for stage in (False, True):
+                    if stage and (parts == 1 or product.taps > 1):
+                        continue
+                    cycles = 0.0
+                    for count, vectors in _tiles(product, columns, target):
+                        outside = _outside_l1(product, part, vectors, stage, target)
+                        step = _step(r, vectors, STEP, target) + MISS * vectors * outside
+                        rows_and_parts = parts * (rows / r) * (1.6 * r * vectors + OPEN)
+                        copies = depth * vectors * COPY * (-(-rows // chunk) if chunk else 1) if stage else 0.0
+                        cycles += count * (blocks * step + rows_and_parts + copies)
+                    yield Choice(depth_blocked(part, r, chunk, parts), Tile(columns, (), stage), cycles * _batch(product))
 
 
-def _step(r: int, v: float, target: Target) -> float:
+def _outside_l1(product: Product, part: int, vectors: float, stage: bool, target: Target) -> float:
+    """Return which share of the loads of X misses L1.
+
+    Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied together.
+    """
+    line = 64
+    width = vectors * target.lanes(product.y.dtype) * 4
+    footprint = (width + product.span * 4) * (part // product.taps)
+    apart = SETS // gcd(_row_bytes(product) // line, SETS)  # rows that start in different sets
+    used = SETS if stage else min(SETS, apart * -(-width // line))
+    return max(0.0, 1 - L1_SHARE * target.l1_bytes * used / SETS / footprint)
+
+
+def _row_bytes(product: Product) -> int:
+    """Return how far apart in X the rows of neighbouring depths are; 0 where that is not constant."""
+    bindings = {"k": Coordinate("W", "k"), "m": Const(0)}
+    if not isinstance(product.columns, int):
+        return ASSUMED_COLUMNS * 4
+    rows = evaluate(substitute(product.x_index[-1], bindings), {"W.k": np.array([0, product.taps])})
+    return int(rows[1] - rows[0]) * 4
+
+
+def _step(r: int, v: float, overhead: float, target: Target) -> float:
     """Return the cycles of one depth step of a tile: r·v multiply-adds, v loads of X and r of the weight."""
-    return max(FMA_LATENCY, r * v / target.fma_per_cycle, (r + v) / target.loads_per_cycle)
+    return max(FMA_LATENCY, max(r * v / target.fma_per_cycle, (r + v) / target.loads_per_cycle) + overhead)
 
 
 def _parts(channels: int) -> list[int]:
