@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsec.cli.options import MODEL, close_shapes, is_artifact, quiet_flag
+from sparsec.cli.options import MODEL, check_writable, close_shapes, is_artifact, quiet_flag
 from sparsec.errors import SparsecError
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def bench(
     neighbouring turns counts, because absolute times drift.
     """
     quiet = quiet or output == "-"
+    if output and output != "-":
+        check_writable(Path(output))
     if is_artifact(model):
         if peers or artifact:
             raise click.UsageError(
@@ -120,12 +122,13 @@ def _alone(
     inputs = random_inputs(session.inputs, shapes, seed=0)
     with working(f"running for {seconds:.0f} s", quiet):
         times = _times(session, inputs, seconds)
+    middle, fastest = median(times), min(times)
     if not quiet:
-        middle, fastest = seconds_text(median(times)), seconds_text(min(times))
-        screen().print(f"{library}: median {middle}, fastest {fastest}, {len(times)} runs, threads: {threads}")
-    return {"model": library.name, "threads": threads, "times": times} | (
-        _profile(session, shapes, quiet) if profile else {}
-    )
+        text = f"median {seconds_text(middle)}, fastest {seconds_text(fastest)} of {len(times)} runs"
+        screen().print(f"{library}: {text}, threads: {threads}")
+    measured = {"median_seconds": middle, "fastest_seconds": fastest, "runs": len(times)}
+    profiled = _profile(session, shapes, quiet) if profile else {}
+    return {"model": library.name, "threads": threads} | measured | profiled
 
 
 def _times(session: Session, inputs: dict[str, Any], seconds: float) -> list[float]:

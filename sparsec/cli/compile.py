@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sparsec.cli.options import MODEL, close_shapes, json_flag, quiet_flag, target_option
-from sparsec.errors import ArtifactError
+from sparsec.cli.options import MODEL, check_writable, close_shapes, json_flag, quiet_flag, target_option
 
 
 @click.command(
@@ -49,7 +47,7 @@ def compile(
     from sparsec.cli.progress import progress
 
     output = output or Path(model.with_suffix(".so").name)
-    _check_writable(output)
+    check_writable(output)
     start = time.perf_counter()
     with progress(quiet or as_json) as report:
         import sparsec
@@ -59,17 +57,6 @@ def compile(
     seconds = time.perf_counter() - start
     if as_json or not quiet:
         _report(model, output, artifact.manifest, seconds, as_json)
-
-
-def _check_writable(output: Path) -> None:
-    """Fail before the work rather than after it."""
-    folder = output.absolute().parent
-    if not folder.is_dir():
-        raise ArtifactError(f"cannot write {output}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise ArtifactError(f"cannot write {output}: the folder {folder} is not writable")
-    if output.is_dir():
-        raise ArtifactError(f"cannot write {output}: it is a folder; try {output / 'model.so'}")
 
 
 def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:

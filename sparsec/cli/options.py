@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sparsec.errors import SparsecError
+from sparsec.errors import ArtifactError, SparsecError
 
 MODEL = click.Path(path_type=Path)
 """A model or an artifact; whoever reads it says what is wrong with it."""
@@ -88,6 +89,17 @@ def _as_dict(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str,
         twice = next(name for name in pairs if sum(name == other for other, _ in value) > 1)
         raise click.BadParameter(f"{twice!r} is given twice", ctx, param)
     return pairs
+
+
+def check_writable(file: Path) -> None:
+    """Fail before long work rather than after it, where its result cannot be written."""
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ArtifactError(f"cannot write {file}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ArtifactError(f"cannot write {file}: the folder {folder} is not writable")
+    if file.is_dir():
+        raise ArtifactError(f"cannot write {file}: it is a folder, and a file in it is wanted")
 
 
 def is_artifact(path: Path) -> bool:

@@ -1,0 +1,292 @@
+"""The command line: what it does, and that every failure is one sentence and exit code 2."""
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import sparsec
+from sparsec.cli import main
+
+BATCH, DEPTH, HIDDEN, ROWS = 16, 64, 128, 32
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object) -> Result:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(arg) for arg in args])
+        status = exit_.value.code
+        assert isinstance(status, int)
+        return Result(status, *capsys.readouterr())
+
+    return call
+
+
+def sparse(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32) * (rng.random(shape) < 0.1)
+
+
+def perceptron(weights: list[np.ndarray], batch: int | str = BATCH, operator: str = "Relu") -> onnx.ModelProto:
+    first, second = weights
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["hidden"], name="fc1"),
+        helper.make_node(operator, ["hidden"], ["active"], name="act"),
+        helper.make_node("MatMul", ["active", "second"], ["y"], name="fc2"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "perceptron",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, DEPTH])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, ROWS])],
+        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.fixture(scope="module")
+def weights() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [sparse(rng, DEPTH, HIDDEN), sparse(rng, HIDDEN, ROWS)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, weights: list[np.ndarray]) -> Path:
+    """A folder of good and bad models and inputs."""
+    folder = tmp_path_factory.mktemp("files")
+    onnx.save(perceptron(weights), folder / "model.onnx")
+    onnx.save(perceptron(weights, "batch"), folder / "open.onnx")
+    onnx.save(perceptron(weights, operator="RandomUniformLike"), folder / "random.onnx")
+    (folder / "text.onnx").write_text("this is not a model\n")
+    whole = (folder / "model.onnx").read_bytes()
+    (folder / "short.onnx").write_bytes(whole[: len(whole) // 2])
+    onnx.save(
+        perceptron(weights), folder / "split.onnx", save_as_external_data=True, location="gone.bin", size_threshold=0
+    )
+    (folder / "gone.bin").unlink()
+    artifact = sparsec.compile(folder / "model.onnx").save(folder / "model.so")
+    library = artifact.read_bytes()
+    (folder / "short.so").write_bytes(library[: len(library) // 2])
+    rng = np.random.default_rng(1)
+    np.save(folder / "x.npy", rng.standard_normal((BATCH, DEPTH), np.float32))
+    np.save(folder / "narrow.npy", np.zeros((BATCH, DEPTH - 1), np.float32))
+    np.save(folder / "double.npy", np.zeros((BATCH, DEPTH)))
+    (folder / "text.npy").write_text("these are not numbers\n")
+    return folder
+
+
+# -- what it does ------------------------------------------------------------------------------------------------------
+
+
+def test_compile_then_run_gives_the_models_numbers(cli: Call, files: Path, weights: list[np.ndarray]) -> None:
+    compiled = cli("compile", files / "open.onnx", "-o", "model.so", "--shape", f"batch={BATCH}")
+    assert compiled.status == 0
+    assert "2 layers" in compiled.out
+    assert "Next: sparsec run model.so" in compiled.out
+    ran = cli("run", "model.so", "--input", f"x={files / 'x.npy'}", "--output", "results", "--threads", 2)
+    assert ran.status == 0
+    first, second = weights
+    expected = np.maximum(np.load(files / "x.npy") @ first, 0) @ second
+    (written,) = Path("results").iterdir()
+    np.testing.assert_allclose(np.load(written), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_compile_as_json_says_what_was_made(cli: Call, files: Path) -> None:
+    result = cli("compile", files / "model.onnx", "--json", "--target", "x86-64-v3")
+    report = json.loads(result.out)
+    assert (result.status, result.err) == (0, "")
+    assert report["artifact"] == "model.so" and Path("model.so").stat().st_size == report["artifact_bytes"]
+    assert Path(report["header"]).is_file()
+    assert report["totals"]["layers"] == 2
+    assert report["manifest"]["target"]["name"] == "x86-64-v3"
+
+
+def test_quiet_compile_prints_nothing(cli: Call, files: Path) -> None:
+    assert cli("compile", files / "model.onnx", "--quiet") == (0, "", "")
+
+
+def test_dump_holds_every_stage(cli: Call, files: Path) -> None:
+    assert cli("compile", files / "model.onnx", "--quiet", "--dump", "stages").status == 0
+    assert list(Path("stages").glob("*_fuse.txt"))
+    assert list(Path("stages/kernels").glob("*.trace.json"))
+
+
+def test_run_as_json_is_the_same_for_the_same_seed(cli: Call, files: Path) -> None:
+    outputs = [
+        json.loads(cli("run", files / "model.so", "--json", "--seed", seed).out)["outputs"] for seed in (3, 3, 4)
+    ]
+    assert outputs[0] == outputs[1] != outputs[2]
+    assert outputs[0][0]["shape"] == [BATCH, ROWS]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.so"])
+def test_inspect_shows_each_layer(cli: Call, files: Path, name: str) -> None:
+    result = cli("inspect", files / name)
+    assert result.status == 0
+    for word in ("fc1", "fc2", f"{HIDDEN}×{DEPTH}", "unstructured", "(i, k) -> "):
+        assert word in result.out
+
+
+def test_inspect_says_the_same_of_a_model_and_of_its_artifact(cli: Call, files: Path) -> None:
+    of_model, of_artifact = (
+        json.loads(cli("inspect", files / f"model.{kind}", "--json").out) for kind in ("onnx", "so")
+    )
+    assert of_model["layers"] == of_artifact["layers"]
+    assert of_model["totals"]["dense_nbytes"] == 4 * (DEPTH * HIDDEN + HIDDEN * ROWS)
+
+
+def test_targets_are_listed(cli: Call) -> None:
+    assert "neoverse-n1" in cli("targets").out
+    assert json.loads(cli("targets", "--json").out)["targets"]["znver4"]["vector_bits"] == 512
+
+
+def test_bench_of_an_artifact_times_and_profiles_it(cli: Call, files: Path) -> None:
+    result = cli("bench", files / "model.so", "--seconds", 0.05, "--profile", "--json", "-")
+    measured = json.loads(result.out)
+    assert 0 < measured["fastest_seconds"] <= measured["median_seconds"]
+    assert {"fc1", "fc2"} <= {step["label"] for step in measured["profile"]}
+
+
+def test_bench_races_a_model(cli: Call, files: Path) -> None:
+    args = ("--artifact", files / "model.so", "--peers", "onnxruntime", "--seconds", 0.1, "--json", "race.json")
+    result = cli("bench", files / "model.onnx", *args)
+    assert result.status == 0 and "ONNX Runtime" in result.out
+    assert json.loads(Path("race.json").read_text())["speedup"]["onnxruntime"]["median"] > 0
+
+
+@pytest.mark.parametrize("command", ["compile", "run", "bench", "inspect", "targets"])
+def test_help_has_examples(cli: Call, command: str) -> None:
+    result = cli(command, "--help")
+    assert result.status == 0
+    assert "Examples:" in result.out and f"sparsec {command} " in result.out + " "
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
+
+FAILURES: dict[str, tuple[list[str], str]] = {
+    "no such command": (["optimise"], "No such command 'optimise'"),
+    "no argument": (["compile"], "Missing argument 'MODEL'"),
+    "no such model": (["compile", "{}/nothing.onnx"], "cannot read .*nothing.onnx: No such file"),
+    "a folder": (["compile", "{}"], "cannot read .*: Is a directory"),
+    "no ONNX file": (["compile", "{}/text.onnx"], "text.onnx is not an ONNX file"),
+    "truncated model": (["compile", "{}/short.onnx"], "short.onnx is not an ONNX file, or it is truncated"),
+    "external data missing": (["compile", "{}/split.onnx"], "'gone.bin', which cannot be read"),
+    "open dimension": (["compile", "{}/open.onnx"], r"input 'x' leaves 'batch' open .*--shape x=1,64"),
+    "unsupported operator": (["compile", "{}/random.onnx"], "act.*RandomUniformLike|RandomUniformLike.*act"),
+    "no such target": (["compile", "{}/model.onnx", "--target", "z80"], "unknown target 'z80'; the known ones"),
+    "shape without name": (["compile", "{}/open.onnx", "--shape", "1,64"], "cannot read the shape '1,64'; write it as"),
+    "shape without sizes": (["compile", "{}/open.onnx", "--shape", "x="], "the shape 'x=' has no sizes"),
+    "shape of words": (["compile", "{}/open.onnx", "--shape", "x=1,b-2"], "cannot read 'b-2' in the shape"),
+    "shape of nothing": (["compile", "{}/open.onnx", "--shape", "z=1"], "neither an input nor a dimension 'z'"),
+    "shape of another rank": (["compile", "{}/open.onnx", "--shape", "x=1,2,64"], "'x' has 2 axes, but .* has 3"),
+    "shape that contradicts": (["compile", "{}/open.onnx", "--shape", "x=1,65"], "fixed size 64 at axis 1"),
+    "shape twice": (["compile", "{}/open.onnx", "--shape", "x=1,64", "--shape", "x=2,64"], "'x' is given twice"),
+    "output below a file": (["compile", "{}/model.onnx", "-o", "{}/x.npy/m.so"], "cannot write .*there is no folder"),
+    "output is a folder": (["compile", "{}/model.onnx", "-o", "{}"], "it is a folder"),
+    "dump below a file": (["compile", "{}/model.onnx", "--dump", "{}/x.npy/d"], "cannot dump into .*Not a directory"),
+    "no such artifact": (["run", "{}/nothing.so"], "cannot open .*nothing.so: No such file"),
+    "truncated artifact": (["run", "{}/short.so"], "short.so is cut short or damaged"),
+    "foreign library": (["run", "{}/foreign.so"], "it is a shared library that sparsec did not make"),
+    "no library": (["run", "{}/text.onnx"], "text.onnx is not a sparsec artifact"),
+    "no such input": (["run", "{}/model.so", "--input", "z={}/x.npy"], "no input 'z'; the model has x float32"),
+    "input without name": (["run", "{}/model.so", "--input", "x.npy"], "cannot read 'x.npy'; write it as"),
+    "input twice": (["run", "{}/model.so", *["--input", "x={}/x.npy"] * 2], "input 'x' is given twice"),
+    "no such file": (["run", "{}/model.so", "--input", "x=no.npy"], "cannot read no.npy for input 'x': No such file"),
+    "no array": (["run", "{}/model.so", "--input", "x={}/text.npy"], "is not an array that numpy.save wrote"),
+    "input of another shape": (["run", "{}/model.so", "--input", "x={}/narrow.npy"], r"'x' expects .*got .*\[16, 63\]"),
+    "input of another type": (
+        ["run", "{}/model.so", "--input", "x={}/double.npy"],
+        "'x' expects .*float32.*got float64",
+    ),
+    "shape of no input": (["run", "{}/model.so", "--shape", "z=1"], "no input 'z' to give a shape to"),
+    "range of sizes": (["run", "{}/model.so", "--shape", "x=1..8,64"], "input 'x' runs at one size"),
+    "results below a file": (["run", "{}/model.so", "--output", "{}/x.npy/r"], "x.npy/r: not a directory"),
+    "no threads": (["run", "{}/model.so", "--threads", "0"], "'--threads': 0 is not in the range x>=1"),
+    "inspect a truncated artifact": (["inspect", "{}/short.so"], "short.so is cut short or damaged"),
+    "inspect nothing": (["inspect", "{}/nothing.onnx"], "cannot read .*nothing.onnx"),
+    "peers of an artifact": (["bench", "{}/model.so", "--peers", "openvino"], "peers run the ONNX file"),
+    "no such peer": (
+        ["bench", "{}/model.onnx", "--artifact", "{}/model.so", "--peers", "abacus"],
+        "unknown peer 'abacus'",
+    ),
+    "results of a race": (["bench", "{}/model.so", "--json", "{}/x.npy/t.json"], "cannot write .*there is no folder"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failure_is_one_sentence(cli: Call, files: Path, case: str) -> None:
+    if case == "foreign library":
+        shutil.copy(np.linalg._umath_linalg.__file__, files / "foreign.so")
+    args, message = FAILURES[case]
+    expect_failure(cli(*(arg.replace("{}", str(files)) for arg in args)), message)
+    assert not list(Path().iterdir()), "a failure leaves nothing behind"
+
+
+def expect_failure(result: Result, message: str) -> None:
+    assert result.status == 2
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1
+    assert "Traceback" not in result.err and result.out == ""
+    assert re.search(message, result.err), result.err
+
+
+def test_full_disk_leaves_no_artifact(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "copyfile", raises(OSError(errno.ENOSPC, "No space left on device")))
+    expect_failure(cli("compile", files / "model.onnx"), "cannot write model.so: No space left on device")
+    assert not list(Path().iterdir())
+
+
+def test_full_disk_leaves_no_output(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "save", raises(OSError(errno.ENOSPC, "No space left on device")))
+    expect_failure(cli("run", files / "model.so", "--output", "results"), "no space left on device")
+    assert not list(Path("results").iterdir())
+
+
+def test_interrupt_exits_as_a_shell_expects(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsec.runtime.session.load", raises(KeyboardInterrupt()))
+    assert cli("run", files / "model.so") == (130, "", "\nerror: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ZeroDivisionError("division by zero\nat great length"), "ZeroDivisionError: division by zero; this is a bug"),
+        (RuntimeError(), "RuntimeError: no message; this is a bug in sparsec.*sparsec --traceback"),
+        (MemoryError(), "not enough memory"),
+        (ModuleNotFoundError("No module", name="sklearn.svm"), "needs the package sklearn.*pip install scikit-learn"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "error: x: permission denied"),
+    ],
+)
+def test_what_nobody_foresaw(
+    cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.setattr("sparsec.runtime.session.load", raises(error))
+    expect_failure(cli("run", files / "model.so"), message)
+    with pytest.raises(type(error)):
+        main(["--traceback", "run", str(files / "model.so")])
+
+
+def raises(error: BaseException) -> Callable[..., Any]:
+    def raise_(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return raise_
