@@ -13,7 +13,7 @@ from tvm import tirx
 
 from sparsec.codegen.artifact import Artifact, build
 from sparsec.errors import ArtifactError, InputError
-from sparsec.frontends import Imported, load_model
+from sparsec.frontends import load_model
 from sparsec.graph.canonicalize import PASSES
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
@@ -21,6 +21,7 @@ from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
+from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.schedules.rules.product import propose
 from sparsec.targets import Target
@@ -198,6 +199,7 @@ class _Run:
         self.progress: Progress = progress or (lambda stage, fraction: None)
         self.dump = None if dump is None else Path(dump)
         self.dumped = 0
+        self.outputs: tuple[str, ...] = ("y",)
         if self.dump is not None:
             try:
                 (self.dump / "kernels").mkdir(parents=True, exist_ok=True)
@@ -207,13 +209,12 @@ class _Run:
     def read(self, model: Any, example_inputs: Any, shapes: Any) -> Graph:
         """Read a model and run the passes over its graph."""
         self.progress("read the model", 0.0)
-        imported: Imported | None = load_model(model, example_inputs, shapes)
-        assert imported is not None
+        imported = load_model(model, example_inputs, shapes)
         self.progress("simplify", 0.3)
-        graph = from_relax(imported)
-        imported = None  # its copy of the weights is not needed any more
+        graph, self.outputs = from_relax(imported), imported.outputs
+        del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
-        for pass_ in (*PASSES, plan_layouts):
+        for pass_ in (*PASSES, plan_images, plan_layouts):
             pass_(graph)
             self.write(pass_.__name__, graph)
         graph.verify()
@@ -228,7 +229,8 @@ class _Run:
     def build(self, graph: Graph) -> Artifact:
         groups = self.fuse(graph)
         kernels = Kernels(self.target, self.dump and self.dump / "kernels")
-        plan = lower(graph, groups, kernels, lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done))
+        scheduled = lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done)  # noqa: E731
+        plan = lower(graph, groups, kernels, self.outputs, scheduled)
         self.write("plan", plan_text(plan))
         self.progress("generate code", 0.8)
         artifact = build(plan)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from sparsec.graph.epilogue import constant_of, express
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.plan_images import keep_borders
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, is_one, product, same_shape
 from sparsec.ir.kernel import Buffer, Expr, Load, walk_expressions
@@ -79,7 +80,18 @@ class Group:
 
 
 def fuse(graph: Graph) -> list[Group]:
-    """Group all nodes that are no views, in an order in which they can run."""
+    """Group all nodes that are no views, in an order in which they can run.
+
+    What surrounds the pixels of a padded image is set to zero by the convolution that makes it, its epilogue included;
+    where an elementwise kernel makes it and may leave something else there, the graph gets a node that clears it.
+    """
+    groups = _group(graph)
+    while keep_borders(graph, {group.outputs[0] for group in groups if group.anchor and group.anchor.has_image}):
+        groups = _group(graph)
+    return groups
+
+
+def _group(graph: Graph) -> list[Group]:
     index = {node: position for position, node in enumerate(graph.nodes)}
     group_of: dict[Node, Group] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower_generic import lower_group
 from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
+from sparsec.ir.image import PlainImage
 from sparsec.ir.product import Product
+from sparsec.ir.repack import build_repack
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.generic import schedule
 from sparsec.schedules.rules.product import Proposal, propose
+from sparsec.schedules.rules.repack import schedule_repack
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
 
@@ -66,7 +70,9 @@ class Kernels:
 
     def call(self, group: Group) -> Call:
         """Return the call that computes a group, its weight packed."""
-        return self._product(group) if group.anchor else self._chain(group)
+        if group.anchor:
+            return self._product(group)
+        return self._repack(group) if group.nodes[0].op == "repack" else self._chain(group)
 
     def _product(self, group: Group) -> Call:
         anchor = group.anchor
@@ -104,6 +110,21 @@ class Kernels:
             self._products[key] = name, scheduled
         return self._products[key]
 
+    def _repack(self, group: Group) -> Call:
+        (node,) = group.nodes
+        (x,), y, attrs = node.inputs, node.output, node.attrs
+        source, image = (attrs[name] or _plain(value) for name, value in (("source", x), ("image", y)))
+        channels = y.shape[1] // prod(attrs["phases"])
+        batch = x.shape[0] if isinstance(x.shape[0], int) else "batch"
+        kernel = build_repack(batch, channels, source, image, attrs["strides"], attrs["phases"], attrs["padding"])
+        form = str(kernel)
+        if form not in self._generic:
+            name = self._name("repack")
+            self._keep(name, schedule_repack(replace(kernel, name=name), self.target), form)
+            self._generic[form] = name
+        shapes = [(x.shape[0], channels * source.plane), (x.shape[0], y.shape[1] * image.plane)]
+        return Call(self._generic[form], tuple(map(Argument, (x, y), shapes)))
+
     def _chain(self, group: Group) -> Call:
         numbers = {value for value in group.inputs if _is_number(value, group)}
         parameters = [value for value in group.inputs if value not in numbers]
@@ -128,6 +149,12 @@ class Kernels:
             (self.dump / f"{name}.scheduled.py").write_text(f"{func}\n")
             if trace is not None:
                 (self.dump / f"{name}.trace.json").write_text(f"{trace.to_json()}\n")
+
+
+def _plain(value: Value) -> PlainImage:
+    height, width = value.shape[2:]
+    assert isinstance(height, int) and isinstance(width, int)
+    return PlainImage(height, width, width)
 
 
 def _is_number(value: Value, group: Group) -> bool:

@@ -57,7 +57,7 @@ def describe_layer(group: Group, matrix: np.ndarray, proposal: Proposal) -> Laye
         group.label,
         proposal.product.name,
         tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
-        1 - np.count_nonzero(matrix) / matrix.size,
+        float(1 - np.count_nonzero(matrix) / matrix.size),
         structure(matrix),
         str(layout),
         layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS),

@@ -29,6 +29,7 @@ def lower(
     graph: Graph,
     groups: Sequence[Group],
     kernels: Kernels,
+    outputs: Sequence[str],
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Plan:
     """Make the plan of a graph whose nodes are in these groups.
@@ -36,6 +37,7 @@ def lower(
     Parameters
     ----------
     kernels : makes the kernels, and knows the target
+    outputs : the names of the outputs
     progress : is told the fraction of the groups that are done
     """
     calls = []
@@ -47,7 +49,7 @@ def lower(
         group = _copy(value, output)
         calls.append((group, kernels.call(group)))
     storages.place(calls)
-    return _assemble(graph, calls, storages, kernels)
+    return _assemble(graph, calls, storages, kernels, outputs)
 
 
 def dim_text(dim: Dim) -> int | str:
@@ -124,7 +126,7 @@ class _Storages:
         self.copies: list[tuple[Value, Value]] = []
         self.arena_bytes = 0
         made = {value for group in groups for value in group.outputs}
-        padded = {root(group.anchor.x) for group in groups if group.anchor and group.anchor.y.rank > 3}
+        padded = {root(group.anchor.x) for group in groups if group.anchor and group.anchor.has_image}
         for index, value in enumerate(graph.outputs):
             base = root(value)
             if base in made and base not in self._of and base not in padded:
@@ -183,12 +185,14 @@ def _overwrites(group: Group) -> Value | None:
     return fitting[0] if fitting else None
 
 
-def _assemble(graph: Graph, calls: Sequence[tuple[Group, Call]], storages: _Storages, kernels: Kernels) -> Plan:
+def _assemble(
+    graph: Graph, calls: Sequence[tuple[Group, Call]], storages: _Storages, kernels: Kernels, names: Sequence[str]
+) -> Plan:
     tensors = _Tensors(storages)
     inputs = [tensors.of(Argument(value, value.shape), value.name) for value in graph.inputs]
     outputs = []
-    for index, value in enumerate(graph.outputs):
-        tensor = Tensor(value.name, tuple(map(dim_text, value.shape)), value.dtype, Storage("output", index))
+    for index, (name, value) in enumerate(zip(names, graph.outputs, strict=True)):
+        tensor = Tensor(name, tuple(map(dim_text, value.shape)), value.dtype, Storage("output", index))
         outputs.append(tensors.add(tensor))
     steps = [Step(call.kernel, tuple(map(tensors.of, call.args)), group.label) for group, call in calls]
     return Plan(

@@ -182,11 +182,11 @@ class _Planner:
     def _operand(self, value: Value, node: Node) -> Value:
         if value in self.forms:
             return self.padded[value]
-        if value.rank < 4:
+        if value.rank < 3:
             return value  # a scalar
-        shape = value.shape[:3]
+        shape = value.shape[:-1]
         if value.data is not None:
-            return self.graph.constant(value.data.reshape(value.data.shape[:3]), value.name)
+            return self.graph.constant(value.data.reshape(value.data.shape[:-1]), value.name)
         return self.graph.add("reshape", [value], shape, {"shape": shape}, before=node)
 
     def _add(self, op: str, node: Node, inputs: list[Value], shape: tuple, attrs: dict) -> Value:
@@ -230,9 +230,11 @@ def _columns_read(node: Node) -> int:
 
 def _per_channel(value: Value, image: Value) -> bool:
     """Whether a value broadcasts over the pixels of an image."""
-    if value.rank == 0 or all(is_one(extent) for extent in value.shape):
-        return value.rank in (0, image.rank)
-    return value.rank == image.rank and all(is_one(extent) for extent in value.shape[2:])
+    if value.rank > image.rank:
+        return False
+    return all(is_one(extent) for extent in value.shape) or (
+        value.rank > 2 and all(is_one(extent) for extent in value.shape[-2:])
+    )
 
 
 _ZERO_AT_ZERO = frozenset(

@@ -14,6 +14,7 @@ from sparsec.ir.image import Image
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
 
+
 @dataclass(frozen=True)
 class Anchor:
     """A node as a product.
@@ -52,18 +53,19 @@ class Anchor:
             return Buffer(name, value.dtype, self.product.y.shape), Load(name, self.product.y_index), flat
         if product(shape) == 1:
             return Buffer(name, value.dtype, (1,)), Load(name, (Const(0),)), (1,)
-        row_axis = self.y.rank - 2 if "image" not in self._attrs else 1
+        row_axis = 1 if self.has_image else self.y.rank - 2
         if isinstance(self.product.rows, int) and shape[row_axis] == self.product.rows == product(shape):
             return Buffer(name, value.dtype, (self.product.rows,)), Load(name, (ROW,)), (self.product.rows,)
         return self._broadcast(shape, value.dtype, name)
 
     @property
-    def _attrs(self) -> dict[str, object]:
-        return self.y.producer.attrs if self.y.producer else {}
+    def has_image(self) -> bool:
+        """Whether y is a padded image, and x may be read past its edges."""
+        return self.y.producer is not None and "image" in self.y.producer.attrs
 
     def _broadcast(self, shape: Shape, dtype: str, name: str) -> tuple[Buffer, Expr, Shape] | None:
         """Read an operand of `[b.., n or 1, m or 1]` by the axes that it has."""
-        if "image" in self._attrs:
+        if self.has_image:
             return None
         names = _Names()
         indices: list[Expr] = []

@@ -1,0 +1,24 @@
+"""The schedule of a repack: every plane is a task, and its rows are copied by vectors."""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+
+from sparsec.errors import ScheduleError
+from sparsec.ir.kernel import Kernel
+from sparsec.ir.lower import lower
+from sparsec.schedules.steps import Vectorize
+from sparsec.targets import Target
+
+
+def schedule_repack(kernel: Kernel, target: Target) -> tirx.PrimFunc:
+    """Lower and schedule what `sparsec.ir.repack.build_repack` made."""
+    schedule = Schedule(lower(kernel).func)
+    for kind in ("clear", "finish"):
+        try:
+            Vectorize(kind, target.lanes("float32")).apply(schedule)
+        except ScheduleError:
+            continue  # nothing to clear, or nothing but zeros
+    (func,) = schedule.mod.functions.values()
+    return func
