@@ -58,7 +58,8 @@ def expand_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
         expansion = _EXPANSIONS.get(getattr(call.op, "name", ""))
         if expansion is None or str(call.ty.dtype) != "float32":
             return call
-        return expansion(*call.args)
+        expanded = expansion(*call.args)
+        return call if expanded is None else expanded
 
     return func.with_body(tvm_ffi.structural_map(func.body, (Call, expand), order="post"))
 
@@ -165,6 +166,25 @@ def erf(x: Expr) -> Expr:
     return _rational(x, *_ERF)
 
 
+def power(x: Expr, y: Expr) -> Expr | None:
+    """xʸ for exponents that models write down: small integers and halves; None for any other."""
+    if not isinstance(y, tirx.FloatImm) or abs(y.value) > 8 or y.value * 2 != int(y.value * 2):
+        return None
+    whole, half = divmod(abs(y.value), 1)
+
+    def factors(x: Expr) -> Expr:
+        value = tirx.sqrt(x) if half else None
+        square, n = x, int(whole)
+        while n:
+            if n & 1:
+                value = square if value is None else value * square
+            square, n = square * square, n >> 1
+        return _f32(1) if value is None else value
+
+    product = _let(x, factors, "x")
+    return _f32(1) / product if y.value < 0 else product
+
+
 def _log_parts(x: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
     """x = 2ᵏ (1 + f) with 1 + f in [√½, √2); `combine(k, f)` is the logarithm for positive finite x."""
     tiny = x < _f32(1.1754943508222875e-38)
@@ -225,10 +245,11 @@ def log1p(x: Expr) -> Expr:
     return _let(x, corrected, "x")
 
 
-_EXPANSIONS: dict[str, Callable[..., Expr]] = {
+_EXPANSIONS: dict[str, Callable[..., Expr | None]] = {
     "tirx.exp": exp,
     "tirx.exp2": exp2,
     "tirx.erf": erf,
+    "tirx.pow": power,
     "tirx.rsqrt": rsqrt,
     "tirx.tanh": tanh,
     "tirx.sigmoid": sigmoid,

@@ -152,14 +152,19 @@ class Rewriter:
 
 def face_accumulator(body: tirx.Stmt) -> tirx.Stmt:
     """Compare accumulators with elements, not elements with accumulators: the form of argmax that rfactor knows."""
-    written: set[Var] = set()
-    tvm_ffi.structural_walk(body, (tirx.BufferStore, lambda n: written.add(n.buffer)))
+    written = _written(body)
 
     def convert(node: tirx.LT) -> Any:
         turned = isinstance(node.b, TensorLoad) and node.b.source in written
         return tirx.GT(node.b, node.a) if turned else node
 
     return tvm_ffi.structural_map(body, (tirx.LT, convert), order="post")
+
+
+def _written(body: tirx.Stmt) -> set[Var]:
+    buffers: set[Var] = set()
+    tvm_ffi.structural_walk(body, (tirx.BufferStore, lambda n: buffers.add(n.buffer)))
+    return buffers
 
 
 def share_reciprocals(body: tirx.Stmt, axes: set[Var], params: set[Var]) -> tirx.Stmt:
@@ -186,11 +191,13 @@ def guard(body: tirx.Stmt, valid: Any) -> tirx.Stmt:
     Maxima, minima and their positions may see an element twice; sums and products may not.
     """
     neutral = {tirx.Add: 0, tirx.Mul: 1}
+    written = _written(body)
 
     def combine(value: Any) -> Any:
         for kind, unit in neutral.items():
             if isinstance(value, kind):
-                accumulator, update = (value.a, value.b) if isinstance(value.a, TensorLoad) else (value.b, value.a)
+                first = isinstance(value.a, TensorLoad) and value.a.source in written
+                accumulator, update = (value.a, value.b) if first else (value.b, value.a)
                 return kind(accumulator, tirx.Select(valid, update, tirx.const(unit, update.ty.dtype)))
         return value
 

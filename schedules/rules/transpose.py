@@ -14,7 +14,8 @@ from tvm.s_tir import SBlock, SBlockRealize
 from tvm.sym import Analyzer
 
 from sparsec.schedules.declined import Declined
-from sparsec.schedules.rules.axes import Axes, Axis, at_least
+from sparsec.schedules.rules import nests
+from sparsec.schedules.rules.axes import Axes, Axis, at_least, static
 from sparsec.schedules.rules.groups import Group, is_heavy
 from sparsec.schedules.rules.rewrite import Rewriter
 from sparsec.schedules.rules.stages import Fused, Stage
@@ -33,7 +34,8 @@ def apply(fused: Fused, target: Target) -> tirx.PrimFunc | Declined:
         return crossed
     along, across = crossed
     lanes = target.vector_bits // stage.outputs()[0].dtype.bits
-    if not (at_least(along.extent, lanes) and at_least(across.extent, lanes)):
+    short = [a for a in (along, across) if not at_least(a.extent, lanes)]
+    if any(static(a.extent) is not None for a in short):
         return Declined("an axis of the transposition is shorter than a vector")
     rewritten, _ = Rewriter(func, axes, {along: lanes, across: lanes}).run()
     (block,) = _blocks(rewritten)
@@ -41,6 +43,12 @@ def apply(fused: Fused, target: Target) -> tirx.PrimFunc | Declined:
     variables = dict(zip(names, (it.var for it in block.iter_vars), strict=True))
     parallel = is_heavy([Group([stage], names, along, lanes)], axes, target)
     body = _tiles(block, variables[along], variables[across], lanes, parallel)
+    if short:
+        # A symbolic axis may turn out too short: then the stage runs like any other.
+        plain = nests.apply(fused, target)
+        if isinstance(plain, Declined):
+            return plain
+        body = tirx.IfThenElse(tirx.all(*(a.extent >= lanes for a in short)), body, plain.body)
     return func.with_body(SBlockRealize([], True, SBlock([], [], [], "root", body)))
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from relax_groups import compiled, group
+from tvm import relax
 from tvm.relax import op
 
 _erf = np.vectorize(math.erf, otypes=["float64"])
@@ -40,6 +41,20 @@ def test_error_over_the_whole_range(name):
         error = ulps(got, np.asarray(exact(SAMPLE.astype("float64"))))
     worst = int(np.argmax(np.nan_to_num(error, nan=np.inf)))
     assert error[worst] <= bound, f"{name}({SAMPLE[worst]}) = {got[worst]}: {error[worst]:.2f} ulp"
+
+
+@pytest.mark.parametrize("exponent", [0, 0.5, 1, 1.5, 2, 3, 7, -0.5, -1, -2, -3])
+def test_constant_powers(exponent):
+    x = np.linspace(0.1, 9, 1000, dtype="float32") * (1 if exponent % 1 else np.float32(-1))
+    kernel = compiled(group(lambda emit, x: op.power(x, relax.const(exponent, "float32")), x.shape))
+    assert "powf" not in kernel.assembly
+    np.testing.assert_allclose(kernel([x], x)[0], x.astype("float64") ** exponent, rtol=5e-7)
+
+
+def test_other_powers_are_left_to_the_library():
+    x = np.linspace(0.1, 9, 100, dtype="float32")
+    (got,) = compiled(group(lambda emit, x, y: op.power(x, y), x.shape, x.shape))([x, x[::-1].copy()], x)
+    np.testing.assert_allclose(got, x ** x[::-1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf", "sigmoid"])

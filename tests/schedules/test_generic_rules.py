@@ -363,6 +363,15 @@ def test_elementwise_is_vector_code():
     assert "mulps\t" in kernel.assembly and register in kernel.assembly
 
 
+@pytest.mark.parametrize(
+    "build",
+    [lambda emit, x: op.exp(x), lambda emit, x: op.permute_dims(x), lambda emit, x: op.sort(x, axis=1)],
+    ids=["nests", "transpose", "opaque"],
+)
+def test_the_symbol_stays(build):
+    assert schedule(group(build, (32, 32)), NATIVE).attrs["global_symbol"] == "main"
+
+
 def test_small_functions_stay_serial():
     func = group(lambda emit, x: op.nn.relu(x), (4, 16))
     assert "parallel" not in schedule(func, NATIVE).script()
