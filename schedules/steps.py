@@ -72,8 +72,9 @@ class Tensorize:
         for block in blocks(schedule, self.block):
             loop = _lanes(schedule, block, self.lanes)
             lanes = int(schedule.get(loop).extent)
+            dtype = str(schedule.get(block).writes[0].source.dtype)
             if lanes > 1:  # one lane is a scalar multiply-add already
-                schedule.tensorize(loop, fma(lanes))
+                schedule.tensorize(loop, fma(lanes, dtype))
 
 
 Step = Tile | Vectorize | Tensorize

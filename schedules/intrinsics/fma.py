@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 
 @cache
-def fma(lanes: int, dtype: str = "float32") -> str:
+def fma(lanes: int, dtype: str) -> str:
     """Declare the instruction for `lanes` elements of `dtype` to TVM, once, and return its name."""
     name = f"sparsec.fma.{dtype}x{lanes}"
     TensorIntrin.register(name, _semantics(lanes, dtype), _emission(lanes, dtype))
