@@ -6,7 +6,6 @@ import onnx
 import onnx.version_converter
 import onnxsim
 from tvm import relax
-from tvm.relax.frontend.onnx import onnx_frontend
 
 from sparsec.errors import UnsupportedError
 from sparsec.frontends.bounds import Bounds
@@ -14,7 +13,7 @@ from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_importer import OnnxImporter
 from sparsec.frontends.onnx_read import densify
-from sparsec.frontends.onnx_rewrites import inline_functions, rewrite
+from sparsec.frontends.onnx_rewrites import inline_functions, is_imported, rewrite
 from sparsec.frontends.quiet import first_line, silence
 from sparsec.frontends.shapes import Range, Shapes, StatedDim, bind_shapes
 
@@ -127,9 +126,8 @@ def _name_nodes(graph: onnx.GraphProto) -> dict[str, str]:
 
 def _check_operators(model: onnx.ModelProto, names: dict[str, str]) -> None:
     """Name the first node that cannot be imported, before the work begins."""
-    known = onnx_frontend._get_convert_map()
     for node in model.graph.node:
-        if node.domain in ("", "ai.onnx", "com.microsoft") and node.op_type in known:
+        if is_imported(node):
             continue
         hint = " (its condition does not fold to a constant)" if node.op_type in ("If", "Loop", "Scan") else ""
         domain = f"{node.domain}." if node.domain else ""

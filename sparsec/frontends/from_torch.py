@@ -39,7 +39,8 @@ def _name_examples(
     """Example inputs by the name of the argument of ``forward`` that they are."""
     if example_inputs is None:
         raise ModelError(
-            f"the PyTorch module {type(model).__name__} needs example inputs, as in example_inputs=(torch.zeros(1, 3, 224, 224),)"
+            f"the PyTorch module {type(model).__name__} needs example inputs, "
+            "as in example_inputs=(torch.zeros(1, 3, 224, 224),)"
         )
     if isinstance(example_inputs, torch.Tensor):
         example_inputs = (example_inputs,)
@@ -52,8 +53,8 @@ def _name_examples(
     for name, value in arguments.items():
         if value is not None and not isinstance(value, torch.Tensor):
             raise ModelError(
-                f"argument {name!r} of {type(model).__name__}.forward is {type(value).__name__}; only tensors are inputs "
-                "of a compiled model, so wrap the module in one that takes its tensors one by one"
+                f"argument {name!r} of {type(model).__name__}.forward is {type(value).__name__}; only tensors are "
+                "inputs of a compiled model, so wrap the module in one that takes its tensors one by one"
             )
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -166,6 +167,8 @@ def _import(
 def _output_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     """The keys of a dict or dataclass that the module returns, or numbers."""
     count = len(program.graph_signature.user_outputs)
-    if count == 1:
-        return ("output",)
-    return tuple(f"output_{i}" for i in range(count))
+    keys = program.call_spec.out_spec.context if program.call_spec.out_spec else None
+    keys = keys[0] if isinstance(keys, tuple) and keys and isinstance(keys[0], list) else keys
+    if isinstance(keys, list) and len(keys) == count and all(isinstance(key, str) for key in keys):
+        return tuple(keys)
+    return ("output",) if count == 1 else tuple(f"output_{i}" for i in range(count))

@@ -89,8 +89,8 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
         shapes = ", ".join(_describe(self._nodes[name]) if name else "-" for name in node.input)
         domain = f"{node.domain}." if node.domain else ""
         return UnsupportedError(
-            f"node {self.names[node.name]!r}: operator {domain}{node.op_type} of operator set {self.opset} on ({shapes}) "
-            f"is not supported: {reason}"
+            f"node {self.names[node.name]!r}: operator {domain}{node.op_type} of operator set {self.opset} on "
+            f"({shapes}) is not supported: {reason}"
         )
 
 

@@ -61,8 +61,8 @@ def check_onnx(model: onnx.ModelProto, path: str = "the model") -> onnx.ModelPro
     for tensor in _tensors(model.graph):
         if external_data_helper.uses_external_data(tensor):
             raise ModelError(
-                f"the weight {tensor.name!r} of {path} is in an external file that was not loaded; give the path of the "
-                "model instead, or load it with onnx.load_model(..., load_external_data=True)"
+                f"the weight {tensor.name!r} of {path} is in an external file that was not loaded; give the path of "
+                "the model instead, or load it with onnx.load_model(..., load_external_data=True)"
             )
         _check_whole(tensor, path)
     return model

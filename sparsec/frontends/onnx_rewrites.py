@@ -1,33 +1,369 @@
-"""Rewrites of operators that TVM's importer gets wrong, into operators that it gets right."""
+"""Rewrites of operators that TVM's importer gets wrong or lacks, into operators that it gets right."""
 
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 import onnx
 import onnx.inliner
+from onnx import helper, numpy_helper, shape_inference
 from tvm.relax.frontend.onnx import onnx_frontend
 
-_DEFINED_BY_FUNCTION = {"Attention"}
-"""Operators of which TVM converts another operator of the same name, or a part, while ONNX defines them by others."""
+from sparsec.errors import UnsupportedError
+from sparsec.frontends.onnx_resize import resize_weights
+
+Nodes = list[onnx.NodeProto]
+
+_NAMESAKES = {"Attention"}
+"""Operators of which TVM converts another operator of the same name."""
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace the model's own functions, and operators that TVM cannot import, by their definitions."""
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    known = onnx_frontend._get_convert_map()
-    missing = {
-        node.op_type
-        for node in model.graph.node
-        if node.domain in ("", "ai.onnx")
-        and (node.op_type not in known or node.op_type in _DEFINED_BY_FUNCTION or _uses_statistics(node))
-    }
-    if not missing:
-        return model
-    return onnx.inliner.inline_selected_functions(model, [("", op) for op in missing], inline_schema_functions=True)
+    while missing := {n.op_type for n in model.graph.node if n.domain in ("", "ai.onnx") and not is_imported(n)}:
+        before = len(model.graph.node)
+        model = _inline(model, sorted(missing))
+        if len(model.graph.node) == before:
+            break
+    return model
 
 
-def _uses_statistics(node: onnx.NodeProto) -> bool:
-    """TVM's layer normalization does not return the mean and the inverse deviation."""
-    return node.op_type == "LayerNormalization" and any(node.output[1:])
+def _inline(model: onnx.ModelProto, operators: list[str]) -> onnx.ModelProto:
+    # The inliner wants the types of all arguments, and takes those of weights from the inputs only.
+    weights = [
+        helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims) for weight in model.graph.initializer
+    ]
+    count = len(model.graph.input)
+    model.graph.input.extend(weights)
+    # Where the inliner cannot instantiate a definition, the operator stays, and is reported under the user's name.
+    with contextlib.suppress(RuntimeError):
+        ids = [("", op) for op in operators]
+        model = onnx.inliner.inline_selected_functions(model, ids, inline_schema_functions=True)
+    del model.graph.input[count:]
+    return model
+
+
+def is_imported(node: onnx.NodeProto) -> bool:
+    """Whether TVM's importer takes a node and makes the right thing of it."""
+    if node.op_type not in onnx_frontend._get_convert_map():
+        return False
+    if node.domain not in ("", "ai.onnx"):
+        return node.domain == "com.microsoft"
+    if node.op_type == "LayerNormalization":
+        return not any(node.output[1:])
+    if node.op_type == "RMSNormalization":
+        return _attributes(node).get("axis", -1) == -1
+    return node.op_type not in _NAMESAKES
+
+
+@dataclass
+class Facts:
+    """What is known about the values of a graph."""
+
+    constants: dict[str, np.ndarray]
+    types: dict[str, onnx.TypeProto.Tensor]
+    added: list[onnx.TensorProto] = field(default_factory=list)
+
+    def shape(self, name: str) -> list[int | None] | None:
+        """Sizes, None where symbolic; None for an unknown rank."""
+        tensor = self.types.get(name)
+        if tensor is None or not tensor.HasField("shape"):
+            return None
+        return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+
+    def static_shape(self, name: str) -> list[int] | None:
+        shape = self.shape(name)
+        return None if shape is None or None in shape else [size for size in shape if size is not None]
+
+    def dtype(self, name: str) -> np.dtype:
+        """The element type, float32 where inference did not find it."""
+        tensor = self.types.get(name)
+        return np.dtype(np.float32) if tensor is None else helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+
+    def constant(self, value: np.ndarray, near: str) -> str:
+        """Add a constant; its name starts with that of the value that it is for."""
+        name = f"{near}::constant_{len(self.added)}"
+        self.added.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
+        return name
 
 
 def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
-    return model
+    """Apply every rewrite of `REWRITES`."""
+    if not any(node.op_type in REWRITES for node in model.graph.node):
+        return model
+    facts = _facts(model)
+    nodes: Nodes = []
+    for node in model.graph.node:
+        replacement = _replace(node, facts)
+        for new in replacement or ():
+            new.name = node.name
+        nodes.extend([node] if replacement is None else replacement)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    result.graph.initializer.extend(facts.added)
+    return result
+
+
+def _replace(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    if node.op_type not in REWRITES or node.domain not in ("", "ai.onnx"):
+        return None
+    try:
+        return REWRITES[node.op_type](node, facts)
+    except (IndexError, KeyError, TypeError, ValueError) as err:
+        raise _unsupported(node, f"has inputs or attributes that do not fit it: {err}") from err
+
+
+def _facts(model: onnx.ModelProto) -> Facts:
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    except (RuntimeError, ValueError):  # inference gives up on malformed nodes, which are reported at import
+        inferred = model.graph
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    return Facts(
+        constants={tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer},
+        types={value.name: value.type.tensor_type for value in values if value.type.HasField("tensor_type")},
+    )
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def _unsupported(node: onnx.NodeProto, reason: str) -> UnsupportedError:
+    return UnsupportedError(f"node {node.name!r}: operator {node.op_type} {reason}")
+
+
+def _input(node: onnx.NodeProto, index: int) -> str:
+    return node.input[index] if index < len(node.input) else ""
+
+
+def batch_normalization(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """Training is refused; what TVM returns for it is wrong."""
+    if _attributes(node).get("training_mode", 0) or any(node.output[1:]):
+        raise _unsupported(node, "in training mode is not supported; export the model for inference")
+    return None
+
+
+def constant(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """A `Constant` in any of its forms is an initializer."""
+    kind, value = next(iter(_attributes(node).items()), ("nothing", None))
+    if kind == "value":
+        array = numpy_helper.to_array(value)
+    elif kind in ("value_float", "value_floats"):
+        array = np.array(value, np.float32)
+    elif kind in ("value_int", "value_ints"):
+        array = np.array(value, np.int64)
+    else:
+        return None
+    facts.added.append(numpy_helper.from_array(array, node.output[0]))
+    facts.constants[node.output[0]] = array
+    return []
+
+
+def conv_transpose(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """`output_shape` says what `pads` and `output_padding` would (ONNX operators, "ConvTranspose")."""
+    attrs = _attributes(node)
+    shape, weight = facts.shape(node.input[0]), facts.shape(node.input[1])
+    if "output_shape" not in attrs or shape is None or weight is None:
+        return None
+    spatial = [size for size in shape[2:] if size is not None]
+    kernel = attrs.get("kernel_shape", weight[2:])
+    ones = [1] * len(kernel)
+    begins, ends, extras = [], [], []
+    sizes = zip(spatial, kernel, attrs.get("strides", ones), attrs.get("dilations", ones), strict=True)
+    for (size, width, stride, dilation), target in zip(sizes, attrs["output_shape"][-len(kernel) :], strict=True):
+        total = stride * (size - 1) + (width - 1) * dilation + 1 - target
+        extras.append(max(0, -total))
+        total = max(0, total)
+        small, large = total // 2, total - total // 2
+        upper = attrs.get("auto_pad") == "SAME_UPPER"
+        begins.append(small if upper else large)
+        ends.append(large if upper else small)
+    for name in ("output_shape", "auto_pad"):
+        attrs.pop(name, None)
+    attrs |= {"pads": begins + ends, "output_padding": extras}
+    return [helper.make_node("ConvTranspose", node.input, node.output, **attrs)]
+
+
+def dropout(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """At inference the input itself, and a mask that keeps everything."""
+    training = _input(node, 2)
+    if training and (training not in facts.constants or facts.constants[training].any()):
+        raise _unsupported(node, "in training mode is not supported; export the model for inference")
+    nodes = [helper.make_node("Identity", node.input[:1], node.output[:1])]
+    if any(node.output[1:]):
+        true = facts.constant(np.array(True), node.output[1])
+        shape = helper.make_node("Shape", node.input[:1], [f"{node.output[1]}::shape"])
+        nodes += [shape, helper.make_node("Expand", [true, shape.output[0]], node.output[1:])]
+    return nodes
+
+
+def eye_like(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """A constant, the shape being known."""
+    attrs, shape = _attributes(node), facts.static_shape(node.input[0])
+    if shape is None:
+        return None
+    dtype = helper.tensor_dtype_to_np_dtype(attrs["dtype"]) if "dtype" in attrs else facts.dtype(node.input[0])
+    value = facts.constant(np.eye(shape[0], shape[1], attrs.get("k", 0), dtype), node.output[0])
+    return [helper.make_node("Identity", [value], node.output)]
+
+
+def is_inf(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """TVM ignores which of the two infinities is asked for."""
+    attrs = _attributes(node)
+    positive, negative = attrs.get("detect_positive", 1), attrs.get("detect_negative", 1)
+    if positive and negative:
+        return None
+    infinity = np.array(np.inf if positive else -np.inf if negative else np.nan, facts.dtype(node.input[0]))
+    return [helper.make_node("Equal", [node.input[0], facts.constant(infinity, node.output[0])], node.output)]
+
+
+def lp_normalization(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """x / ‖x‖, and 0 where the norm is 0."""
+    attrs, x, y = _attributes(node), node.input[0], node.output[0]
+    axes = facts.constant(np.array([attrs.get("axis", -1)]), y)
+    zero, one = (facts.constant(np.array(value, facts.dtype(x)), y) for value in (0, 1))
+    return [
+        helper.make_node(f"ReduceL{attrs.get('p', 2)}", [x, axes], [f"{y}::norm"], keepdims=1),
+        helper.make_node("Equal", [f"{y}::norm", zero], [f"{y}::zero"]),
+        helper.make_node("Where", [f"{y}::zero", one, f"{y}::norm"], [f"{y}::divisor"]),
+        helper.make_node("Div", [x, f"{y}::divisor"], [y]),
+    ]
+
+
+def mish(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """x · tanh(log(1 + e)) with e = exp(x) is x · n / (n + 2) with n = e · (e + 2), which keeps the small values."""
+    x, y = node.input[0], node.output[0]
+    limit, two = (facts.constant(np.array(value, facts.dtype(x)), y) for value in (20, 2))
+    return [
+        helper.make_node("Min", [x, limit], [f"{y}::limited"]),  # the quotient is 1 from here on, and e stays finite
+        helper.make_node("Exp", [f"{y}::limited"], [f"{y}::e"]),
+        helper.make_node("Add", [f"{y}::e", two], [f"{y}::e_2"]),
+        helper.make_node("Mul", [f"{y}::e", f"{y}::e_2"], [f"{y}::n"]),
+        helper.make_node("Add", [f"{y}::n", two], [f"{y}::n_2"]),
+        helper.make_node("Div", [f"{y}::n", f"{y}::n_2"], [f"{y}::tanh"]),
+        helper.make_node("Mul", [x, f"{y}::tanh"], [y]),
+    ]
+
+
+def one_hot(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """Indices compared with 0, 1, 2, … along the new axis; TVM takes no depth that is not a Python int."""
+    y, shape = node.output[0], facts.shape(node.input[0])
+    depth, values = facts.constants.get(node.input[1]), facts.constants.get(node.input[2])
+    if depth is None or values is None or shape is None:
+        return None
+    size, axis = int(depth.item()), _attributes(node).get("axis", -1) % (len(shape) + 1)
+    positions = np.arange(size).reshape([size if i == axis else 1 for i in range(len(shape) + 1)])
+    names = [facts.constant(np.asarray(v), y) for v in (size, 0, [axis], positions, values[1], values[0])]
+    length, zero, axes, positions_, on, off = names
+    return [
+        helper.make_node("Cast", node.input[:1], [f"{y}::int"], to=onnx.TensorProto.INT64),
+        helper.make_node("Less", [f"{y}::int", zero], [f"{y}::negative"]),
+        helper.make_node("Add", [f"{y}::int", length], [f"{y}::wrapped"]),
+        helper.make_node("Where", [f"{y}::negative", f"{y}::wrapped", f"{y}::int"], [f"{y}::index"]),
+        helper.make_node("Unsqueeze", [f"{y}::index", axes], [f"{y}::column"]),
+        helper.make_node("Equal", [f"{y}::column", positions_], [f"{y}::hot"]),
+        helper.make_node("Where", [f"{y}::hot", on, off], [y]),
+    ]
+
+
+def power(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """The exponent may have another type than the base, which gives the type of the result."""
+    base, exponent = node.input
+    types = facts.types.get(base), facts.types.get(exponent)
+    if types[1] is None and exponent in facts.constants:
+        types = (
+            types[0],
+            onnx.TypeProto.Tensor(elem_type=helper.np_dtype_to_tensor_dtype(facts.constants[exponent].dtype)),
+        )
+    if types[0] is None or types[1] is None or types[0].elem_type == types[1].elem_type:
+        return None
+    cast = helper.make_node("Cast", [exponent], [f"{node.output[0]}::exponent"], to=types[0].elem_type)
+    return [cast, helper.make_node("Pow", [base, cast.output[0]], node.output)]
+
+
+def resize(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """Axis by axis a gather or a product; what is left to TVM has axes of symbolic size."""
+    attrs, shape = _attributes(node), facts.shape(node.input[0])
+    arguments = [facts.constants.get(_input(node, index)) for index in (1, 2, 3)]
+    if shape is None or (arguments[1] is None and arguments[2] is None):
+        return None
+    axes = [axis % len(shape) for axis in attrs.get("axes", range(len(shape)))]
+    plan = _plan_resize([shape[axis] for axis in axes], arguments, attrs)
+    if plan is None:
+        return None
+    if attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise _unsupported(node, "with coordinate_transformation_mode 'tf_crop_and_resize' is not supported")
+    current, nodes = node.input[0], []
+    for axis, (size, target, scale) in zip(axes, plan, strict=True):
+        if size == target and scale == 1:
+            continue
+        weights = resize_weights(size, target, scale, attrs).astype(facts.dtype(node.input[0]))
+        result = f"{node.output[0]}::axis_{axis}"
+        nodes += _resize_axis(current, result, axis, len(shape), weights, attrs.get("mode", "nearest"), facts)
+        current = result
+    return [*nodes, helper.make_node("Identity", [current], node.output)]
+
+
+def _plan_resize(
+    sizes: Sequence[int | None], arguments: Sequence[np.ndarray | None], attrs: dict[str, Any]
+) -> list[tuple[int, int, float]] | None:
+    """Size, target and scale per axis; None where an axis to resize is symbolic."""
+    _, scales, targets = arguments
+    if targets is not None and targets.size:
+        if None in sizes:
+            return None
+        known = [size for size in sizes if size is not None]
+        ratios = [target / size for target, size in zip(targets.tolist(), known, strict=True)]
+        policy = attrs.get("keep_aspect_ratio_policy", "stretch")
+        if policy == "stretch":
+            return list(zip(known, targets.tolist(), ratios, strict=True))
+        ratio = min(ratios) if policy == "not_larger" else max(ratios)
+        return [(size, int(np.floor(ratio * size + 0.5)), ratio) for size in known]
+    if scales is None:
+        return None
+    plan = []
+    for size, scale in zip(sizes, scales.tolist(), strict=True):
+        if size is None and scale != 1:
+            return None
+        plan.append((0, 0, 1.0) if size is None else (size, int(np.floor(size * scale)), scale))
+    return plan
+
+
+def _resize_axis(x: str, y: str, axis: int, rank: int, weights: np.ndarray, mode: str, facts: Facts) -> Nodes:
+    if mode == "nearest":
+        return [helper.make_node("Gather", [x, facts.constant(weights.argmax(1), y)], [y], axis=axis)]
+    if axis == rank - 1:
+        return [helper.make_node("MatMul", [x, facts.constant(weights.T, y)], [y])]
+    if axis == rank - 2:
+        return [helper.make_node("MatMul", [facts.constant(weights, y), x], [y])]
+    order = [*range(rank)]
+    order[axis], order[-1] = order[-1], order[axis]
+    return [
+        helper.make_node("Transpose", [x], [f"{y}::swapped"], perm=order),
+        helper.make_node("MatMul", [f"{y}::swapped", facts.constant(weights.T, y)], [f"{y}::resized"]),
+        helper.make_node("Transpose", [f"{y}::resized"], [y], perm=order),
+    ]
+
+
+REWRITES: dict[str, Callable[[onnx.NodeProto, Facts], Nodes | None]] = {
+    "BatchNormalization": batch_normalization,
+    "Constant": constant,
+    "ConvTranspose": conv_transpose,
+    "Dropout": dropout,
+    "EyeLike": eye_like,
+    "IsInf": is_inf,
+    "LpNormalization": lp_normalization,
+    "Mish": mish,
+    "OneHot": one_hot,
+    "Pow": power,
+    "Resize": resize,
+}
+"""What to put in place of a node: None leaves it as it is."""

@@ -1,4 +1,4 @@
-"""Arithmetic on shapes, done at import: what a model computes from its symbolic dimensions to reshape, slice and expand.
+"""Arithmetic on shapes, done at import: what a model computes from its symbols to reshape, slice and expand.
 
 A shape value is a NumPy array of objects of rank 0 or 1, whose elements are ints or TVM expressions over the symbols.
 """
@@ -85,8 +85,11 @@ def _evaluate(node: onnx.NodeProto, values: Sequence[Any]) -> Any:
             return np.take(first, np.reshape(ints[1], values[1].shape), axis=0) if first.ndim else None
         case "Concat":
             return np.concatenate(values)
-        case "Slice" if all(value is not None for value in ints[1:]):
-            start, end, step = ints[1][0], ints[2][0], ints[4][0] if len(ints) > 4 and ints[4] else 1
+        case "Slice" if len(values) > 2 and all(value is not None and value.size == 1 for value in values[1:]):
+            ends = [value.item() for value in (values[1], values[2], *values[4:])]
+            if not all(isinstance(end, int) for end in ends):
+                return None
+            start, end, step = (*ends, 1)[:3]
             return first[slice(start, end if end > -(2**31) else None, step)]
         case "Unsqueeze" | "Squeeze" | "Reshape":
             return _reshape(node.op_type, first, ints[1] if len(ints) > 1 else None)

@@ -12,7 +12,7 @@ _KEPT = (
     _aten.linear.default,
     _aten.matmul.default,
 )
-"""Decomposed, they become many nodes (``linear`` a view, transpose, ``addmm`` and view) that later passes would undo."""
+"""Decomposed, they become many nodes (``linear`` a view, transpose, ``addmm``, view) that later passes would undo."""
 
 
 def decompositions() -> Any:

@@ -29,18 +29,21 @@ class TorchImporter(ExportedProgramImporter):
     """
 
     def __init__(self, dims: dict[str, list[int | str]], bounds: Bounds) -> None:
-        super().__init__()
         self.dims = dims
         self.bounds = bounds
         self.named: dict[str, str] = {}
         """Variables that hold the result of a node, and the module and node that they came from."""
-        special = {
+        super().__init__()
+
+    def create_convert_map(self) -> dict[str, Callable[[Any], Any]]:
+        converters: dict[str, Callable[[Any], Any]] = super().create_convert_map()
+        converters |= {
             "bitwise_and.Tensor": self._and,
             "embedding.default": self._embed,
             "index.Tensor": self._index,
             "slice.Tensor": self._slice_in_bounds,
         }
-        self.convert_map = {op: self._traced(op, convert) for op, convert in (self.convert_map | special).items()}
+        return {op: self._traced(op, convert) for op, convert in converters.items()}
 
     def _traced(self, op: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def convert_traced(node: Any) -> Any:
@@ -85,7 +88,9 @@ class TorchImporter(ExportedProgramImporter):
 
     def _slice_in_bounds(self, node: Any) -> relax.Var:
         """Compare the ends with the axis here: ``min(seq, 512)``, inferred by TVM, would not match ``seq`` later."""
-        x, axis, start, end, step = [*self.retrieve_args(node), *(0, None, None, 1)[len(node.args) - 1 :]]
+        given = tuple(self.retrieve_args(node))
+        defaults: tuple[Any, ...] = (None, 0, None, None, 1)
+        x, axis, start, end, step = given + defaults[len(given) :]
         size = x.ty.shape[axis]
         start, end = (self._position(value, size, default) for value, default in ((start, 0), (end, size)))
         if step == 1 and start == 0 and not isinstance(end, int) and tvm.ir.prim.expr_deep_equal(end, size):

@@ -1,7 +1,7 @@
 """The single-operator cases of ``onnx.backend.test``, in the form in which a compiler can take them.
 
-``python tests/frontends/onnx_cases.py [--json FILE] [NAME ...]`` imports every case, compiles it with TVM's default pipeline and
-compares the numbers: the list of operators that the front end can claim.
+``python tests/frontends/onnx_cases.py [--json FILE] [NAME ...]`` imports every case, compiles it with TVM's default
+pipeline and compares the numbers: the list of operators that the front end can claim.
 """
 
 import collections
@@ -31,7 +31,7 @@ COMPILE_TIME_INPUTS = {
     "Dropout": [1, 2],
     "Expand": [1],
     "MaxUnpool": [2],
-    "OneHot": [1],
+    "OneHot": [1, 2],
     "Pad": [1, 2, 3],
     "Range": [0, 1, 2],
     "Reshape": [1],
@@ -44,13 +44,16 @@ COMPILE_TIME_INPUTS = {
     "Trilu": [1],
     "Unsqueeze": [1],
     "Upsample": [1],
-} | {f"Reduce{kind}": [1] for kind in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()}
+} | {
+    f"Reduce{kind}": [1]
+    for kind in ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
+}
 """Inputs that decide shapes: an ahead-of-time compiler needs their values, though a case passes them at run time."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: ``model`` with its compile-time inputs as initializers, the inputs that are left, and what it returns."""
+    """One case: ``model`` with its compile-time inputs as initializers, the inputs that are left, and the results."""
 
     name: str
     operator: str
@@ -89,7 +92,9 @@ def _as_array(value: Any) -> Any:
     return np.asarray(value) if isinstance(value, np.generic) else value
 
 
-def _fix_inputs(source: onnx.ModelProto, values: Iterable[np.ndarray]) -> tuple[onnx.ModelProto, tuple[np.ndarray, ...]]:
+def _fix_inputs(
+    source: onnx.ModelProto, values: Iterable[np.ndarray]
+) -> tuple[onnx.ModelProto, tuple[np.ndarray, ...]]:
     model = onnx.ModelProto()
     model.CopyFrom(source)
     graph = model.graph
