@@ -45,7 +45,6 @@ from sparsec.ir.layout import Packed
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.verifier import verify
 
-REGISTER_BYTES = 32 * 64  # of the largest register file
 MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
 
@@ -90,7 +89,7 @@ def lower(kernel: Kernel) -> Lowered:
 
 @dataclass
 class _Pending:
-    """A loop nest that is open, but not yet bound by a block: its axes, and the loop variable of each of their loops."""
+    """An axis whose loops are open, but not yet bound by a block, with their variables and extents."""
 
     axis: Axis
     variables: list[Any]
@@ -112,16 +111,15 @@ class _Lowering:
 
     def run(self) -> Lowered:
         parameters: list[tuple[str, str]] = []
-        with IRBuilder() as ib:
-            with T.prim_func(is_private=False, s_tir=True):
-                T.func_name(self.kernel.name)
-                T.func_attr({"global_symbol": self.kernel.name, "tirx.noalias": True})
-                for symbol in self.kernel.symbols:
-                    self.values[symbol] = tirx.Var(symbol, "int32")
-                for buffer in self.kernel.buffers.values():
-                    parameters += self._parameter(buffer)
-                with T.sblock("root"):
-                    self._body(self.kernel.body)
+        with IRBuilder() as ib, T.prim_func(is_private=False, s_tir=True):
+            T.func_name(self.kernel.name)
+            T.func_attr({"global_symbol": self.kernel.name, "tirx.noalias": True})
+            for symbol in self.kernel.symbols:
+                self.values[symbol] = tirx.Var(symbol, "int32")
+            for buffer in self.kernel.buffers.values():
+                parameters += self._parameter(buffer)
+            with T.sblock("root"):
+                self._body(self.kernel.body)
         return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers)
 
     def _parameter(self, buffer: Buffer) -> list[tuple[str, str]]:
@@ -178,8 +176,8 @@ class _Lowering:
     def _tile(self, stmt: Tile) -> None:
         with self._scope() as frames:
             self._enter_block("tile", frames)
-            # TVM turns local buffers into registers; what no register file holds is a buffer in cache.
-            scope = "local" if prod(stmt.shape) * np.dtype(stmt.dtype).itemsize <= REGISTER_BYTES else "global"
+            # Local buffers become registers; a tile around others is a buffer that they read.
+            scope = "global" if any(isinstance(inner, Tile) for inner in _statements(stmt.body)) else "local"
             self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope=scope)
             self.depth += 1
             self._body(stmt.body)
@@ -302,7 +300,8 @@ class _Lowering:
             bound.append((pending.axis, variables))
         handles = [self.handles[b] for b in self.handles]
         T.reads(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in handles])
-        writable = [h for b, h in self.handles.items() if b not in {i.name for i in self.kernel.inputs} and "." not in b]
+        read_only = {buffer.name for buffer in self.kernel.inputs}
+        writable = [h for b, h in self.handles.items() if b not in read_only and "." not in b]
         T.writes(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in writable])
         for axis, variables in bound:
             self._bind(axis, variables, bound=True)
@@ -400,7 +399,10 @@ class _Lowering:
         comparison = value.name in COMPARISONS
         if value.name == "select":
             condition, a, b = value.args
-            return T.if_then_else(self._expr(condition), self._expr(a, dtype), self._expr(b, dtype))
+            # TVM makes vectors of Select only; it computes both sides, which a condition on data does not guard.
+            data = any(isinstance(part, Load | Stored) for part in walk_expressions(condition))
+            select = tirx.Select if data else T.if_then_else
+            return select(self._expr(condition), self._expr(a, dtype), self._expr(b, dtype))
         args = [self._expr(arg, self._compared(value) if comparison else dtype) for arg in value.args]
         return _EMIT[value.name](*args)
 
@@ -411,6 +413,14 @@ class _Lowering:
         types = [str(self.handles[name].dtype) for name in names]
         wide = "int64" if "int64" in types else "int32"
         return max((dtype for dtype in types if dtype.startswith("float")), key=lambda d: int(d[5:]), default=wide)
+
+
+def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Yield all statements inside."""
+    for stmt in body:
+        yield stmt
+        if not isinstance(stmt, Assign):
+            yield from _statements(stmt.body)
 
 
 def _convert(value: Any, dtype: str) -> Any:

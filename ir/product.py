@@ -9,7 +9,7 @@ block-diagonal `W`. An attention product has an activation as `W`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sparsec.errors import LayoutError
@@ -108,7 +108,6 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
         body = tuple(_packed(product, columns, tiling.stage) for columns in tiling.columns)
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
-    body += tuple(_clear(product, run) for run in product.cleared)
     return Kernel(product.name, product.inputs, (product.y,), body)
 
 
@@ -149,8 +148,10 @@ def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
         last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in blocks)
         result = call("select", last, result, acc)
     store: Stmt = Assign(y, result)
+    conditions: list[Expr] = [last] if blocks else []
     if padded:
         store = If(inside, (store,))
+        conditions.append(inside)
 
     tile = Tile(
         "acc",
@@ -163,6 +164,7 @@ def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
                 (For(lanes, (Assign(acc, Stored(name) * x, accumulate=True),)),),
             ),
             For(lanes, (store,)),
+            *_clear(product, columns, row, conditions),
         ),
     )
     tasks = _independent(layout, split)
@@ -212,12 +214,21 @@ def _outer(product: Product, columns: Run) -> tuple[Axis, ...]:
     return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
 
 
-def _clear(product: Product, run: tuple[int, int]) -> Stmt:
-    """Set a run of every row to zero."""
-    start, stop = run
-    y = _at(product.y, product.y_index, {"m": Var("v") + start})
-    nest = (Range("b", Const(0), _dim(product.batch)), Range("i", Const(0), _dim(product.rows)))
-    return For(nest, (For((Range("v", Const(0), Const(stop - start)),), (Assign(y, Const(0.0)),)),), parallel=True)
+def _clear(product: Product, columns: Run, row: Expr, conditions: list[Expr]) -> Iterator[Stmt]:
+    """Yield what sets the cleared runs of a row to zero, beside the first or the last tile of its columns."""
+    start, stop, width = columns
+    for first, end in product.cleared:
+        beside = start if end <= 0 else Const(_number(stop) - width)
+        if beside != (Const(0) if end <= 0 else Const(_number(_dim(product.columns)) - width)):
+            continue  # another run of tiles has that edge
+        y = _at(product.y, product.y_index, {"i": row, "m": COLUMN + Var("v") + (first - _number(beside))})
+        zero = For((Range("v", Const(0), Const(end - first)),), (Assign(y, Const(0.0)),))
+        yield If(_all([call("==", COLUMN, beside), *conditions]), (zero,))
+
+
+def _number(value: Expr) -> int:
+    assert isinstance(value, Const), "only products with a constant number of columns have cleared runs"
+    return int(value.value)
 
 
 def _at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> Load:
