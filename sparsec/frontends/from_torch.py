@@ -33,6 +33,16 @@ def import_torch(
     return _import(_export(model, examples, dims, symbols), dims, symbols)
 
 
+def read_program(path: str) -> torch.export.ExportedProgram:
+    """Read what ``torch.export.save`` wrote."""
+    try:
+        return torch.export.load(path)
+    except OSError as err:
+        raise ModelError(f"cannot read {path}: {err.strerror or err}") from err
+    except Exception as err:  # torch raises errors of many kinds for a foreign or truncated archive
+        raise ModelError(f"{path} is not an exported PyTorch program, or it is truncated: {first_line(err)}") from err
+
+
 def _name_examples(
     model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any] | None
 ) -> dict[str, torch.Tensor]:

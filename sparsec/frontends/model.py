@@ -42,7 +42,7 @@ def load_model(
 
     Parameters
     ----------
-    model : path, onnx.ModelProto, torch.nn.Module or torch.export.ExportedProgram
+    model : path of an ONNX or PT2 file, onnx.ModelProto, torch.nn.Module or torch.export.ExportedProgram
     example_inputs : tuple or dict of torch.Tensor, optional
         What a ``torch.nn.Module`` is traced with: positional arguments, or keyword arguments.
     shapes : mapping, optional
@@ -58,21 +58,30 @@ def load_model(
         It holds an operator, an attribute or a type that cannot be imported.
     """
     if isinstance(model, str | os.PathLike):
-        from sparsec.frontends.from_onnx import import_onnx
-        from sparsec.frontends.onnx_read import read_onnx
-
-        return import_onnx(read_onnx(os.fspath(model)), shapes)
-    library = type(model).__module__.partition(".")[0]
-    if library == "onnx":
-        from sparsec.frontends.from_onnx import import_onnx
-        from sparsec.frontends.onnx_read import check_onnx
-
-        return import_onnx(check_onnx(model), shapes)
+        path = os.fspath(model)
+        if path.endswith(".pt2"):
+            return _torch().import_torch(_torch().read_program(path), None, shapes)
+        return _onnx(model, shapes, path)
+    if type(model).__module__.partition(".")[0] == "onnx":
+        return _onnx(model, shapes)
     if hasattr(model, "state_dict"):
-        from sparsec.frontends.from_torch import import_torch
-
-        return import_torch(model, example_inputs, shapes)
+        return _torch().import_torch(model, example_inputs, shapes)
     raise ModelError(
         f"cannot read a model from {type(model).__name__}; give the path of an ONNX file, an onnx.ModelProto, "
         "a torch.nn.Module with example inputs, or a torch.export.ExportedProgram"
     )
+
+
+def _onnx(model: Any, shapes: Shapes | None, path: str | None = None) -> Imported:
+    from sparsec.frontends.from_onnx import import_onnx
+    from sparsec.frontends.onnx_read import check_onnx, read_onnx
+
+    return import_onnx(read_onnx(path) if path is not None else check_onnx(model), shapes)
+
+
+def _torch() -> Any:
+    try:
+        from sparsec.frontends import from_torch
+    except ImportError as err:
+        raise ModelError(f"a PyTorch model needs PyTorch ({err}); install it with pip install 'sparsec[torch]'") from err
+    return from_torch
