@@ -2,6 +2,7 @@
 
 import errno
 import json
+import platform
 import re
 import shutil
 from collections.abc import Callable
@@ -119,6 +120,13 @@ def test_compile_as_json_says_what_was_made(cli: Call, files: Path) -> None:
     assert Path(report["header"]).is_file()
     assert report["totals"]["layers"] == 2
     assert report["manifest"]["target"]["name"] == "x86-64-v3"
+
+
+def test_compile_for_another_machine_suggests_no_run(cli: Call, files: Path) -> None:
+    here = "x86_64" if platform.machine() == "x86_64" else "aarch64"
+    other = {"x86_64": "aarch64", "aarch64": "x86-64-v2"}[here]
+    assert "Next: sparsec inspect model.so" in cli("compile", files / "model.onnx", "--target", other).out
+    expect_failure(cli("run", "model.so"), f"was compiled for .*, and this machine is {here}")
 
 
 def test_quiet_compile_prints_nothing(cli: Call, files: Path) -> None:

@@ -75,4 +75,16 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
     out.print(
         f"{summed.layers} layers, {summed.sparse} of them sparse, predicted {summed.speedup:.1f}× as fast as dense"
     )
-    out.print(f"Next: sparsec run {output}")
+    out.print(f"Next: sparsec {'run' if _runs_here(manifest['target']) else 'inspect'} {output}")
+
+
+def _runs_here(target: dict[str, Any]) -> bool:
+    """Whether this machine has what a library for the target needs."""
+    from sparsec.errors import TargetError
+    from sparsec.targets import Target
+
+    try:
+        native = Target.parse("native")
+    except TargetError:  # this machine compiles for others only
+        return False
+    return native.triple == target["triple"] and native.isa.issuperset(target["isa"])
