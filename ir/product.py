@@ -133,13 +133,16 @@ def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
     row, column = Coordinate(name, row_dim), COLUMN + Var("v")
     x = _at(product.x, product.x_index, {"k": Coordinate(name, depth_dim), "m": column})
     y = _at(product.y, product.y_index, {"i": row, "m": column})
-    staged = split - 1 if stage and dims[split - 2 : split - 1] == [depth_dim] else None  # the level below the copy
+    if stage:
+        _check_stage(layout, split, last_depth)
+    staged = split - 1 if stage else None  # the level below the copy
     if staged is not None:
         x = Load("part", (Var(f"p{last_depth}"), Var("v")))
 
     padded = _padded_rows(layout, product.rows) != product.rows
     inside = call("<", row, product.rows)
     init: Expr = Const(0.0)
+    last: Expr | None = None
     result = _result(product, acc, row, column)
     blocks = [level for level in range(split) if dims[level] == depth_dim and sizes[level] > 1]
     if blocks:
@@ -148,10 +151,8 @@ def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
         last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in blocks)
         result = call("select", last, result, acc)
     store: Stmt = Assign(y, result)
-    conditions: list[Expr] = [last] if blocks else []
     if padded:
         store = If(inside, (store,))
-        conditions.append(inside)
 
     tile = Tile(
         "acc",
@@ -164,7 +165,7 @@ def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
                 (For(lanes, (Assign(acc, Stored(name) * x, accumulate=True),)),),
             ),
             For(lanes, (store,)),
-            *_clear(product, columns, row, conditions),
+            *_clear(product, columns, walks[last_depth + 1 :], inside if padded else None, last),
         ),
     )
     tasks = _independent(layout, split)
@@ -192,6 +193,7 @@ def _stage(product: Product, part: int, block: str, width: int, body: Stmt) -> S
 def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
     """Loop over an activation as the weight."""
     lanes = (Range("r", Const(0), Const(rows[2])), Range("v", Const(0), Const(columns[2])))
+    depth = Range("k", Const(0), _dim(product.depth))
     acc = Load("acc", (Var("r"), Var("v")))
     row, column = ROW + Var("r"), COLUMN + Var("v")
     weight = _at(product.weight, product.weight_index, {"i": row})
@@ -203,7 +205,7 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
         (rows[2], columns[2]),
         (
             For(lanes, (Assign(acc, Const(0.0)),)),
-            For((Range("k", Const(0), _dim(product.depth)),), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
+            For((depth,), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
             For(lanes, (Assign(y, _result(product, acc, row, column)),)),
         ),
     )
@@ -214,16 +216,24 @@ def _outer(product: Product, columns: Run) -> tuple[Axis, ...]:
     return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
 
 
-def _clear(product: Product, columns: Run, row: Expr, conditions: list[Expr]) -> Iterator[Stmt]:
-    """Yield what sets the cleared runs of a row to zero, beside the first or the last tile of its columns."""
+def _clear(
+    product: Product, columns: Run, rows: list[Walk], inside: Expr | None, last: Expr | None
+) -> Iterator[Stmt]:
+    """Yield what sets the cleared runs of a tile's rows to zero, beside the first or the last tile of the columns."""
     start, stop, width = columns
     for first, end in product.cleared:
         beside = start if end <= 0 else Const(_number(stop) - width)
         if beside != (Const(0) if end <= 0 else Const(_number(_dim(product.columns)) - width)):
             continue  # another run of tiles has that edge
-        y = _at(product.y, product.y_index, {"i": row, "m": COLUMN + Var("v") + (first - _number(beside))})
-        zero = For((Range("v", Const(0), Const(end - first)),), (Assign(y, Const(0.0)),))
-        yield If(_all([call("==", COLUMN, beside), *conditions]), (zero,))
+        column = COLUMN + Var("v") + (first - _number(beside))
+        assert product.weight.layout is not None
+        row = Coordinate(product.weight.name, product.weight.layout.dims[0])
+        zero: Stmt = Assign(_at(product.y, product.y_index, {"i": row, "m": column}), Const(0.0))
+        if inside is not None:
+            zero = If(inside, (zero,))
+        lanes = For((*rows, Range("v", Const(0), Const(end - first))), (zero,))
+        edge = call("==", COLUMN, beside)
+        yield If(edge if last is None else call("and", edge, last), (lanes,))
 
 
 def _number(value: Expr) -> int:
@@ -270,10 +280,29 @@ def _check(layout: Layout, shape: tuple[int, int]) -> None:
         )
 
 
+def _check_stage(layout: Layout, split: int, last_depth: int) -> None:
+    """Raise unless a block of the depth is one loop outside the rows, and what it holds one loop inside them.
+
+    Raises
+    ------
+    LayoutError
+    """
+    depth = layout.dims[1]
+    digits = [(level, digit.divisor) for level, (digit, _) in enumerate(layout.levels) if digit.dim == depth]
+    ordered = any(dim == depth for dim, _ in layout.orders)
+    if len(digits) != 2 or digits[0][0] != split - 2 or digits[1] != (last_depth, 1) or ordered:
+        raise LayoutError(
+            f"X cannot be staged for {layout}: its levels must end with a block of the depth, the rows and the depth "
+            "in that block; store the weight depth-blocked"
+        )
+
+
 def _independent(layout: Layout, split: int) -> int:
     """Return how many leading levels are dense digits of the rows, whose tiles never meet in Y."""
     count = 0
-    while count < split and layout.levels[count][0].dim == layout.dims[0] and isinstance(layout.levels[count][1], Dense):
+    for digit, level in layout.levels[:split]:
+        if digit.dim != layout.dims[0] or not isinstance(level, Dense):
+            break
         count += 1
     return count
 

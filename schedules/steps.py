@@ -5,10 +5,16 @@ Steps that know about zeros come first and shape the kernel; the others move TVM
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import ScheduleError as TVMScheduleError
+from tvm.tirx import IntImm
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Const, Expr, Op, Var, expr
@@ -50,7 +56,8 @@ class Vectorize:
 
     def apply(self, schedule: Schedule) -> None:
         for block in blocks(schedule, self.block):
-            schedule.vectorize(_lanes(schedule, block, self.lanes))
+            with _applying(self.name, self.block):
+                schedule.vectorize(_lanes(schedule, block, self.lanes))
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,12 @@ class Tensorize:
         if self.instruction != "fma":
             raise ScheduleError(f"the trace tensorizes with {self.instruction!r}, which is not declared; use 'fma'")
         for block in blocks(schedule, self.block):
-            loop = _lanes(schedule, block, self.lanes)
-            lanes = int(schedule.get(loop).extent)
-            dtype = str(schedule.get(block).writes[0].source.dtype)
-            if lanes > 1:  # one lane is a scalar multiply-add already
-                schedule.tensorize(loop, fma(lanes, dtype))
+            with _applying(self.name, self.block):
+                loop = _lanes(schedule, block, self.lanes)
+                lanes = int(schedule.get(loop).extent)
+                dtype = str(schedule.get(block).writes[0].source.dtype)
+                if lanes > 1:  # one lane is a scalar multiply-add already
+                    schedule.tensorize(loop, fma(lanes, dtype))
 
 
 Step = Tile | Vectorize | Tensorize
@@ -95,10 +103,23 @@ def blocks(schedule: Schedule, kind: str) -> list[Any]:
         number += 1
 
 
+@contextmanager
+def _applying(step: str, block: str) -> Iterator[None]:
+    """Say in one sentence which step failed on which block, and why."""
+    try:
+        yield
+    except TVMScheduleError as error:
+        found = re.search(r"Error message: (.*)", str(error))
+        reason = found[1].rstrip(".") if found else str(error).split("\n")[0]
+        raise ScheduleError(f"{step} does not apply to the block {block!r}: {reason}") from error
+
+
 def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
     """Split the innermost loop into vectors and unroll the loops of the block around them; return the vector loop."""
     loops = schedule.get_loops(block)
-    inside = loops[-_depth(schedule, block) :]
+    inside = loops[len(loops) - len(schedule.get(block).iter_vars) :]
+    if not inside or not all(isinstance(schedule.get(loop).extent, IntImm) for loop in inside):
+        raise ScheduleError(f"the block {schedule.get(block).name_hint!r} has no loops of constant extent of its own")
     extent = int(schedule.get(inside[-1]).extent)
     if extent > lanes:
         outer, vector = schedule.split(inside[-1], [None, lanes])
@@ -108,14 +129,13 @@ def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
     return inside[-1]
 
 
-def _depth(schedule: Schedule, block: Any) -> int:
-    return len(schedule.get(block).iter_vars)
-
-
 def _runs(extent: int | str, sizes: tuple[int, ...]) -> tuple[Run, ...]:
     """Cover an extent by runs of tiles; for a symbolic one each size must divide the one before it."""
     runs: list[Run] = []
     start: Expr = Const(0)
+    for larger, size in pairwise(sizes):
+        if isinstance(extent, str) and larger % size:
+            raise ScheduleError(f"tiles of {sizes} cannot cover the symbol {extent}: {size} does not divide {larger}")
     for size in sizes:
         if isinstance(start, Const) and isinstance(extent, int):
             stop: Expr = Const(start.value + (extent - start.value) // size * size)

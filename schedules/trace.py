@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -41,8 +42,8 @@ class Trace:
         ScheduleError : for text that is not a trace
         """
         try:
-            return cls(tuple(STEPS[name](**_tuples(options)) for name, options in json.loads(text)))
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(tuple(_read_step(step) for step in _list(json.loads(text))))
+        except (TypeError, ValueError) as error:
             raise ScheduleError(f"this is not a trace of known steps: {error}") from error
 
     def apply(self, product: Product) -> Scheduled:
@@ -52,13 +53,17 @@ class Trace:
         ------
         ScheduleError : where a step does not apply
         """
-        tile, *moves = self.steps
+        tile, moves = self.steps[0] if self.steps else None, self.steps[1:]
         if not isinstance(tile, Tile):
-            raise ScheduleError(f"a trace starts with a tile step, not with {tile.name!r}")
+            raise ScheduleError(f"a trace starts with a tile step, not with {tile.name if tile else 'nothing'!r}")
+        if product.weight.layout is None and not tile.rows:
+            raise ScheduleError("an unpacked weight needs tiles of rows, as in Tile((64,), (8,))")
         kernel = build_kernel(product, tile.tiling(product.columns, product.rows))
         lowered = lower(kernel)
         schedule = Schedule(lowered.func)
         for move in moves:
+            if isinstance(move, Tile):
+                raise ScheduleError("a trace has one tile step, 'tile', which comes first")
             move.apply(schedule)
         (func,) = schedule.mod.functions.values()
         return Scheduled(kernel, lowered, func)
@@ -77,5 +82,34 @@ class Scheduled:
         return self.lowered.pack(buffer, value)
 
 
-def _tuples(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+def _read_step(item: Any) -> Step:
+    """Read `[name, {option: value}]`."""
+    name, options = _list(item)
+    if not isinstance(name, str) or name not in STEPS:
+        raise ValueError(f"{name!r} is not one of {', '.join(STEPS)}")
+    if not isinstance(options, dict):
+        raise TypeError(f"the options of {name} are {options!r}")
+    kinds = {field.name: field.type for field in fields(STEPS[name])}
+    for option, value in options.items():
+        if option in kinds and not _KINDS[kinds[option]](value):
+            raise TypeError(f"the option {option} of {name} is {value!r}")
+    step: Step = STEPS[name](**{option: tuple(v) if isinstance(v, list) else v for option, v in options.items()})
+    return step
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+_KINDS: dict[Any, Callable[[Any], bool]] = {  # what JSON may hold for an option of this type
+    "bool": lambda value: isinstance(value, bool),
+    "int": _is_size,
+    "str": lambda value: isinstance(value, str),
+    "tuple[int, ...]": lambda value: isinstance(value, list) and all(map(_is_size, value)),
+}

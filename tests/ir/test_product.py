@@ -19,12 +19,12 @@ from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import Tiling, build_kernel
 from sparsec.schedules.steps import Tile
 
-PROPERTY = settings(deadline=None, derandomize=True, max_examples=60)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
 
 
-def run(case: Case, width: int = 16, rows: tuple[int, ...] = ()) -> None:
+def run(case: Case, width: int = 16, rows: tuple[int, ...] = (), stage: bool = False) -> None:
     product = case.product
-    tile = Tile(widths(product.columns, width), rows)
+    tile = Tile(widths(product.columns, width), rows, stage)
     kernel = build_kernel(product, tile.tiling(product.columns, product.rows))
     assert parse_kernel(str(kernel)) == kernel
     case.agrees(interpreted(kernel, case))
@@ -41,10 +41,15 @@ def run(case: Case, width: int = 16, rows: tuple[int, ...] = ()) -> None:
     columns=st.sampled_from([1, 2, 5, 17]),
     batch=st.integers(1, 2),
     epilogue=st.sampled_from(sorted(EPILOGUES)),
+    stage=st.booleans(),
 )
-def test_any_layout(layout, shape, density, columns, batch, epilogue):
+def test_any_layout(layout, shape, density, columns, batch, epilogue, stage):
     rows, depth = shape[0], layout.padded(shape)[1]
-    run(linear(sparse(rows, depth, density), columns, batch, epilogue, layout))
+    case = linear(sparse(rows, depth, density), columns, batch, epilogue, layout)
+    run(case)
+    if stage:
+        with suppress(LayoutError):  # most cannot
+            run(case, stage=True)
 
 
 @PROPERTY
@@ -119,6 +124,13 @@ def test_layouts_without_tiles_are_refused(layout):
     case = linear(sparse(12, 16, 0.3), 8, layout=layout)
     with pytest.raises(LayoutError, match=re.escape(f"a product cannot run over {layout}")):
         run(case)
+
+
+def test_a_stage_needs_a_block_of_the_depth():
+    run(linear(sparse(12, 16, 0.3), 8, layout=depth_blocked(4, parts=4)), stage=True)
+    case = linear(sparse(12, 16, 0.3), 8, layout=CSR)
+    with pytest.raises(LayoutError, match=re.escape(f"X cannot be staged for {CSR}")):
+        run(case, stage=True)
 
 
 def test_dense_blocks_must_divide_the_depth():
