@@ -21,13 +21,14 @@ from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 
-FMA_LATENCY = 4.0  # cycles; fewer independent sums than this many per unit leave the units idle
-STEP = 1.2  # cycles that a nonzero block costs beside its loads and multiply-adds
+SLACK = 1.28  # measured cycles for each cycle of the sum of all that follows, in sparse layouts
+STEP = 0.64  # cycles that a nonzero block costs beside its loads and multiply-adds
 DENSE_STEP = 0.3  # the same where the depth is a counted loop that LLVM unrolls
-MISS = 0.45  # cycles for each vector of X that comes from L2
-COPY = 1.5  # cycles to copy a vector of X
-OPEN = 10.0  # cycles to open a tile in a sparse layout: its bucket, its bounds, a mispredicted exit now and then
-L1_SHARE = 0.8  # of L1 that keeps X; the rest goes to the weights and the sums that stream by
+MISS = 0.44  # cycles for each vector of X that comes from L2
+SUMS = 3.7  # cycles for each vector of sums that a part of the depth opens, brings from Y and leaves there
+OPEN = 2.0  # cycles to open a tile in a sparse layout
+COPY = 1.6  # cycles to copy a vector of X
+L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stays
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED_COLUMNS = 128  # for a symbolic number of columns
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
@@ -94,7 +95,8 @@ def _dense(product: Product, constant: bool, target: Target) -> Iterator[Choice]
             columns = _columns(product, v, target)
             cycles = 0.0
             for count, vectors in _tiles(product, columns, target):
-                step = _step(r, vectors, DENSE_STEP, target)
+                loads = vectors * (2 - 1 / product.taps)
+                step = _step(r, vectors, loads, DENSE_STEP, target)
                 cycles += count * -(-rows // r) * (depth * step + 1.6 * r * vectors)
             layout = dense_blocks(r, product.taps) if constant else None
             tile = Tile(columns) if constant else Tile(columns, _with_one(r, product.rows))
@@ -113,20 +115,24 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
             if r * v + v + 1 > target.vector_registers:
                 continue
             columns = _columns(product, v, target)
-            for parts in _parts(depth // product.taps):
-                part = -(-(depth // product.taps) // parts) * product.taps
-                chunk = _chunk(product, v * lanes, r, parts, target)
-                for stage in (False, True):
-                    if stage and (parts == 1 or product.taps > 1):
-                        continue
+            for stage in (False, True):
+                # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.
+                together = 1 if stage else product.taps
+                for parts in _parts(depth // together):
+                    part = -(-(depth // together) // parts) * together
+                    chunk = _chunk(product, v * lanes, r, parts, target)
                     cycles = 0.0
                     for count, vectors in _tiles(product, columns, target):
                         outside = _outside_l1(product, part, vectors, stage, target)
-                        step = _step(r, vectors, STEP, target) + MISS * vectors * outside
-                        rows_and_parts = parts * (rows / r) * (1.6 * r * vectors + OPEN)
-                        copies = depth * vectors * COPY * (-(-rows // chunk) if chunk else 1) if stage else 0.0
-                        cycles += count * (blocks * step + rows_and_parts + copies)
-                    yield Choice(depth_blocked(part, r, chunk, parts), Tile(columns, (), stage), cycles * _batch(product))
+                        loads = vectors * (1 if stage else 2 - 1 / product.taps)  # a shifted vector lies in two lines
+                        step = _step(r, vectors, loads, STEP, target) + MISS * vectors * outside
+                        rows_and_parts = parts * (rows / r) * (SUMS * r * vectors + OPEN)
+                        copies = depth * loads * COPY * (-(-rows // chunk) if chunk else 1) if stage else 0.0
+                        cycles += SLACK * count * (blocks * step + rows_and_parts + copies)
+                    if parts > 1 or not stage:
+                        yield Choice(
+                            depth_blocked(part, r, chunk, parts), Tile(columns, (), stage), cycles * _batch(product)
+                        )
 
 
 def _outside_l1(product: Product, part: int, vectors: float, stage: bool, target: Target) -> float:
@@ -136,10 +142,12 @@ def _outside_l1(product: Product, part: int, vectors: float, stage: bool, target
     """
     line = 64
     width = vectors * target.lanes(product.y.dtype) * 4
+    if stage:
+        return max(0.0, 1 - target.l1_bytes / (width * part))
     footprint = (width + product.span * 4) * (part // product.taps)
-    apart = SETS // gcd(_row_bytes(product) // line, SETS)  # rows that start in different sets
-    used = SETS if stage else min(SETS, apart * -(-width // line))
-    return max(0.0, 1 - L1_SHARE * target.l1_bytes * used / SETS / footprint)
+    apart = SETS // gcd(max(1, _row_bytes(product) // line), SETS)  # rows that start in different sets
+    used = min(SETS, apart * -(-width // line))
+    return max(0.0, 1 - L1_REUSE * target.l1_bytes * used / SETS / footprint)
 
 
 def _row_bytes(product: Product) -> int:
@@ -151,9 +159,9 @@ def _row_bytes(product: Product) -> int:
     return int(rows[1] - rows[0]) * 4
 
 
-def _step(r: int, v: float, overhead: float, target: Target) -> float:
-    """Return the cycles of one depth step of a tile: r·v multiply-adds, v loads of X and r of the weight."""
-    return max(FMA_LATENCY, max(r * v / target.fma_per_cycle, (r + v) / target.loads_per_cycle) + overhead)
+def _step(r: int, v: float, loads: float, overhead: float, target: Target) -> float:
+    """Return the cycles of one depth step of a tile: r·v multiply-adds, the loads of X and r of the weight."""
+    return max(r * v / target.fma_per_cycle, (r + loads) / target.loads_per_cycle) + overhead
 
 
 def _parts(channels: int) -> list[int]:
