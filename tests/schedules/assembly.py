@@ -40,3 +40,8 @@ def inner_loops(text: str) -> list[str]:
 def hottest(text: str, instruction: str) -> str:
     """The inner loop with the most instructions whose name starts so."""
     return max(inner_loops(text), key=lambda loop: loop.count(f"\t{instruction}"), default="")
+
+
+def spills(loop: str) -> list[str]:
+    """The instructions that move vectors to or from the stack."""
+    return [line for line in loop.split("\n") if re.search(r"[xyz]mm.*%rsp[,)]|%rsp[,)].*[xyz]mm|\t[qv]\d.*\[sp", line)]

@@ -1,0 +1,192 @@
+"""What the rule for products chooses: dense or sparse by density, blocks where there are some, tiles in registers."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from assembly import assembly, inner_loops, spills
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsec.ir.levels import Dense
+from sparsec.ir.lower import lower
+from sparsec.ir.product import build_kernel
+from sparsec.schedules.rules.product import Proposal, propose
+from sparsec.targets import Target
+from tests.ir.product_cases import NATIVE, Case, attention, check, compiled, interpreted, linear, sparse
+
+NAMES = ["x86-64-v2", "haswell", "skylake-avx512", "znver4", "znver5", "aarch64", "neoverse-v1"]
+TARGETS = {name: Target.parse(name) for name in NAMES}
+
+
+def proposed(case: Case, target: Target = TARGETS["znver5"]) -> Proposal:
+    constant = case.product.weight_index == ()
+    return propose(case.product, case.arrays["W"] if constant else None, target)
+
+
+def is_dense(proposal: Proposal) -> bool:
+    layout = proposal.product.weight.layout
+    return layout is None or all(isinstance(level, Dense) for _, level in layout.levels)
+
+
+def blocks(rows: int, depth: int, density: float, r: int) -> np.ndarray:
+    """A matrix whose nonzeros stand in r × 1 blocks."""
+    return np.repeat(sparse(rows // r, depth, density), r, axis=0)
+
+
+# -- layouts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(768, 768, 128), (256, 64, 3136), (512, 1024, 49), (64, 128, 16)], ids=str)
+def test_density_decides(name, shape):
+    rows, depth, columns = shape
+    full = proposed(linear(np.ones((rows, depth), np.float32), columns), TARGETS[name])
+    assert is_dense(full)
+    assert full.seconds == full.dense_seconds
+    pruned = proposed(linear(sparse(rows, depth, 0.1), columns), TARGETS[name])
+    assert not is_dense(pruned)
+    assert pruned.seconds < 0.95 * pruned.dense_seconds
+    assert pruned.dense_seconds == full.dense_seconds
+
+
+def test_fewer_nonzeros_are_never_slower():
+    times = [proposed(linear(sparse(256, 256, density), 128)).seconds for density in (0, 0.01, 0.1, 0.2, 0.5, 1)]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("r", [2, 4, 8])
+def test_blocks_are_found(r):
+    blocked = proposed(linear(blocks(256, 256, 0.1, r), 128))
+    layout = blocked.product.weight.layout
+    assert str(layout).endswith(f"i mod {r} : dense)")
+    scattered = proposed(linear(sparse(256, 256, 0.1), 128))
+    assert f"i mod {r} :" not in str(scattered.product.weight.layout)
+    assert blocked.seconds < scattered.seconds
+
+
+def test_taps_stay_together_in_a_part():
+    case = linear(sparse(64, 4608, 0.1), 3136, taps=9)
+    layout = proposed(case).product.weight.layout
+    parts = [digit.divisor for digit in layout.digits("k") if digit.divisor > 1]
+    staged = proposed(case).trace.steps[0].stage
+    assert staged or all(part % 9 == 0 for part in parts)
+
+
+@pytest.mark.parametrize("cores", [1, 4, 16])
+def test_there_is_work_for_every_core(cores):
+    target = replace(TARGETS["znver5"], cores=cores)
+    proposal = proposed(linear(sparse(1024, 256, 0.1), 128), target)
+    layout, (tile, *_) = proposal.product.weight.layout, proposal.trace.steps
+    chunks = layout.sizes((1024, 256))[0] if layout.levels[0][0].dim == "i" else 1
+    assert chunks * (128 // tile.columns[0]) >= cores
+
+
+# -- odd shapes ----------------------------------------------------------------------------------------------------
+
+EXTENTS = st.sampled_from([1, 2, 3, 7, 15, 16, 17, 31, 64, 97])
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    target=st.sampled_from(sorted(TARGETS)),
+    cores=st.sampled_from([1, 2, 32]),
+    rows=EXTENTS,
+    depth=EXTENTS,
+    columns=EXTENTS,
+    batch=st.sampled_from([1, 3]),
+    symbolic=st.sets(st.sampled_from(["batch", "columns"])),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+)
+def test_any_shape_has_a_schedule(target, cores, rows, depth, columns, batch, symbolic, density):
+    case = linear(sparse(rows, depth, density), columns, batch, "bias and relu", symbolic=tuple(symbolic))
+    _is_sound(proposed(case, replace(TARGETS[target], cores=cores)), TARGETS[target])
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    target=st.sampled_from(sorted(TARGETS)),
+    extents=st.tuples(st.sampled_from([1, 3]), EXTENTS, EXTENTS, EXTENTS),
+    symbolic=st.sets(st.sampled_from(["batch", "rows", "depth", "columns"])),
+)
+def test_any_activation_has_a_schedule(target, extents, symbolic):
+    _is_sound(proposed(attention(*extents, symbolic=tuple(symbolic)), TARGETS[target]), TARGETS[target])
+
+
+def _is_sound(proposal: Proposal, target: Target) -> None:
+    for seconds in (proposal.seconds, proposal.dense_seconds):
+        assert 0 < seconds < math.inf
+    assert proposal.seconds <= proposal.dense_seconds
+    product, tile = proposal.product, proposal.trace.steps[0]
+    kernel = build_kernel(product, tile.tiling(product.columns, product.rows))
+    lower(kernel)
+    block = tile.rows or (_rows_of(proposal),)
+    vectors = -(-tile.columns[0] // target.lanes("float32"))
+    assert max(block) * vectors + vectors + 1 <= target.vector_registers
+
+
+def _rows_of(proposal: Proposal) -> int:
+    """How many rows the dense levels inside the depth loops hold."""
+    levels = proposal.product.weight.layout.levels
+    last = max(n for n, (digit, _) in enumerate(levels) if digit.dim == "k")
+    return math.prod(digit.size for digit, _ in levels[last + 1 :])
+
+
+# -- what is chosen, compiled --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize(
+    ("shape", "density", "batch"),
+    [
+        ((64, 256, 128), 0.1, 1),
+        ((97, 31, 37), 0.1, 1),
+        ((31, 97, 17), 0.3, 2),
+        ((64, 64, 16), 1.0, 1),
+        ((17, 64, 3), 0.2, 1),
+        ((40, 200, 1), 0.1, 3),
+        ((40, 64, 1), 1.0, 1),
+        ((1, 64, 50), 0.2, 1),
+        ((50, 1, 50), 0.5, 1),
+        ((13, 17, 19), 0.0, 1),
+    ],
+    ids=str,
+)
+def test_proposals_compute_what_numpy_does(shape, density, batch, cores):
+    rows, depth, columns = shape
+    case = linear(sparse(rows, depth, density), columns, batch, "bias and relu")
+    proposal = proposed(case, replace(NATIVE, cores=cores))
+    check(replace(case, product=proposal.product), proposal.trace)
+
+
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_proposals_for_symbolic_columns(density):
+    for batch, columns in [(1, 1), (2, 5), (1, 16), (1, 130)]:
+        case = linear(sparse(24, 32, density), columns, batch, "scale and bias", symbolic=("batch", "columns"))
+        proposal = proposed(case, NATIVE)
+        scheduled = proposal.trace.apply(proposal.product)
+        case.agrees(interpreted(scheduled.kernel, case))
+        case.agrees(compiled(scheduled.lowered, scheduled.func, case))
+
+
+@pytest.mark.parametrize("symbolic", [(), ("rows", "columns")], ids=str)
+def test_proposals_for_activations(symbolic):
+    case = attention(2, 19, 8, 33, True, symbolic=symbolic)
+    proposal = proposed(case, NATIVE)
+    check(replace(case, product=proposal.product), proposal.trace)
+
+
+@pytest.mark.parametrize("name", ["haswell", "znver4", "znver5", "neoverse-v1"])
+@pytest.mark.parametrize("density", [0.1, 1.0])
+@pytest.mark.parametrize("shape", [(256, 256, 128), (64, 576, 3136), (128, 64, 49)], ids=str)
+def test_sums_stay_in_registers(name, density, shape):
+    rows, depth, columns = shape
+    target = TARGETS[name]
+    proposal = proposed(linear(sparse(rows, depth, density), columns, 1, "bias and relu"), target)
+    instruction = "fmla" if target.arch == "aarch64" else "vfmadd"
+    loops = inner_loops(assembly(proposal.trace.apply(proposal.product).func, target))
+    loops = [loop for loop in loops if f"\t{instruction}" in loop]
+    tile = _rows_of(proposal) * (proposal.trace.steps[0].columns[0] // target.lanes("float32"))
+    assert any(loop.count(f"\t{instruction}") % tile == 0 for loop in loops)
+    assert not any(spills(loop) for loop in loops)
