@@ -19,7 +19,7 @@ def progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description:<20}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("start", total=1.0)
+        task = bar.add_task("load the compiler", total=1.0)
         yield lambda stage, fraction: bar.update(task, description=stage, completed=fraction)
 
 
