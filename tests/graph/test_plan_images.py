@@ -1,0 +1,237 @@
+"""Padded images hold what plain ones do, over every form of convolution and what stands between them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import import_small, ops, run, same
+from tvm import relax
+from tvm.relax import op
+
+from sparsec.graph.canonicalize import canonicalize
+from sparsec.graph.graph import Graph
+from sparsec.graph.plan_images import keep_borders, plan_images
+from sparsec.ir.image import Image
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
+
+
+def weight(*shape, seed=0):
+    return relax.const(np.random.default_rng([seed, *shape]).standard_normal(shape).astype("float32"))
+
+
+def planned(graph: Graph, masked: bool = True) -> Graph:
+    """Plan images; `masked` as if convolutions wrote zeros around their results, as their kernels do."""
+    plan_images(graph)
+    while keep_borders(graph, {node.output for node in graph.nodes if masked and node.op == "conv_padded"}):
+        graph.verify()
+    return graph
+
+
+def means_the_same(build, *shapes, **symbols) -> Graph:
+    """Hold a planned graph against the one before."""
+    model = import_small(build, *shapes, **{name: (1, 8) for name in symbols})
+    before = run(canonicalize(model), **symbols)
+    graph = planned(canonicalize(model))
+    assert "conv2d" not in ops(graph)
+    same(before, run(graph, **symbols))
+    return graph
+
+
+def chain(*layers, channels=4, size=(7, 9), batch=1):
+    """A model of layers, each of which makes an operator from the builder and the last result."""
+
+    def build(builder, x):
+        for layer in layers:
+            x = builder.emit(layer(builder, x))
+        return x
+
+    return build, (batch, channels, *size)
+
+
+def conv(out=4, kernel=(3, 3), channels=4, groups=1, seed=0, **options):
+    """A convolution that keeps the size of its image, unless it is told otherwise."""
+    options.setdefault("padding", (kernel[0] // 2, kernel[1] // 2, kernel[0] // 2, kernel[1] // 2))
+    filters = weight(out, channels // groups, *kernel, seed=seed)
+    return lambda builder, x: op.nn.conv2d(x, filters, groups=groups, **options)
+
+
+def unary(function):
+    return lambda builder, x: function(x)
+
+
+relu, sigmoid = unary(op.nn.relu), unary(op.sigmoid)
+
+
+# -- one convolution -----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def convolutions(draw):
+    """Any convolution, and the size of an image that it can be applied to."""
+    kernel = draw(st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (2, 2), (2, 3)]))
+    strides = draw(st.tuples(*[st.sampled_from([1, 1, 2, 3])] * 2))
+    dilation = draw(st.tuples(*[st.sampled_from([1, 1, 2, 3])] * 2))
+    padding = draw(st.tuples(*[st.integers(0, 3)] * 4))
+    size = draw(st.tuples(*[st.sampled_from([1, 2, 5, 7, 13, 16])] * 2))
+    reach = [(extent - 1) * d + 1 for extent, d in zip(kernel, dilation, strict=True)]
+    size = tuple(max(n, r - padding[a] - padding[a + 2]) for a, (n, r) in enumerate(zip(size, reach, strict=True)))
+    groups = draw(st.sampled_from([1, 2, 4]))
+    layer = conv(8, kernel, 4, groups, padding=padding, strides=strides, dilation=dilation)
+    return layer, size
+
+
+@PROPERTY
+@given(convolutions(), st.integers(1, 2))
+def test_any_convolution(convolution, batch):
+    layer, size = convolution
+    build, shape = chain(layer, size=size, batch=batch)
+    means_the_same(build, shape)
+
+
+@PROPERTY
+@given(convolutions(), st.sampled_from([relu, sigmoid]))
+def test_any_convolution_after_one_of_stride_one(convolution, between):
+    layer, size = convolution
+    build, shape = chain(conv(), between, layer, size=size)
+    means_the_same(build, shape)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_symbolic_batch(batch):
+    build, (_, *rest) = chain(conv(), relu, conv(strides=(2, 2)))
+    means_the_same(build, ("n", *rest), n=batch)
+
+
+# -- what is copied ------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_convolutions_is_copied_in_and_out_only():
+    build, shape = chain(conv(), relu, conv(kernel=(5, 5)), relu, conv(kernel=(1, 1)), conv(dilation=(2, 2), padding=2))
+    assert ops(means_the_same(build, shape)).count("repack") == 2
+
+
+def test_a_residual_block_is_copied_in_and_out_only():
+    def build(builder, x):
+        first = builder.emit(op.nn.relu(builder.emit(conv()(builder, x))))
+        second = builder.emit(conv(seed=1)(builder, first))
+        return op.nn.relu(builder.emit(op.add(first, second)))
+
+    assert ops(means_the_same(build, (1, 4, 7, 9))).count("repack") == 2
+
+
+def test_convolutions_that_read_alike_share_a_copy():
+    def build(builder, x):
+        x = builder.emit(conv()(builder, x))
+        down = builder.emit(conv(kernel=(1, 1), strides=(2, 2))(builder, x))
+        other = builder.emit(conv(kernel=(1, 1), strides=(2, 2), seed=1)(builder, x))
+        return op.add(down, other)
+
+    assert ops(means_the_same(build, (1, 4, 8, 8))).count("repack") == 3
+
+
+def test_a_filter_of_one_tap_reads_one_phase():
+    build, shape = chain(conv(kernel=(1, 1), strides=(2, 2), padding=0), size=(8, 8))
+    graph = means_the_same(build, shape)
+    (copy,) = [node for node in graph.nodes if node.op == "repack" and node.attrs["source"] is None]
+    assert copy.attrs["phases"] == (1, 1)
+    assert copy.output.shape[1] == 4
+
+
+def test_two_filters_of_one_image_share_its_form():
+    def build(builder, x):
+        x = builder.emit(conv()(builder, x))
+        wide = builder.emit(conv(2, (5, 5))(builder, x))
+        narrow = builder.emit(conv(3, (1, 1))(builder, x))
+        return op.concat([wide, narrow], axis=1)
+
+    graph = means_the_same(build, (1, 4, 7, 9))
+    assert len({node.attrs["image"] for node in graph.nodes if node.op == "conv_padded"}) == 1
+    assert ops(graph).count("repack") == 2
+
+
+def test_other_operators_read_plain_images():
+    def build(builder, x):
+        x = builder.emit(conv()(builder, x))
+        pooled = builder.emit(op.nn.max_pool2d(x, (3, 3), strides=(2, 2), padding=(1, 1)))
+        return op.nn.conv2d(pooled, weight(4, 4, 3, 3, seed=1), padding=(1, 1))
+
+    graph = means_the_same(build, (1, 4, 9, 9))
+    (pool,) = [node for node in graph.nodes if "max_pool2d" in node.op]
+    assert pool.inputs[0].shape == (1, 4, 9, 9)
+
+
+def test_a_result_that_is_also_an_output():
+    def build(builder, x):
+        first = builder.emit(conv()(builder, x))
+        return relax.Tuple([first, builder.emit(conv(seed=1)(builder, first))])
+
+    means_the_same(build, (1, 4, 5, 6))
+
+
+# -- elementwise operators -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (4, 1, 1), (1, 4, 1, 1), (1, 1, 1, 1), (1, 1, 7, 9), (7, 9), (9,)], ids=str
+)
+def test_operands_of_any_rank(shape):
+    other = relax.const(np.random.default_rng(0).standard_normal(shape).astype("float32"))
+
+    def build(builder, x):
+        x = builder.emit(conv()(builder, x))
+        x = builder.emit(op.maximum(x, other))
+        return conv(seed=1)(builder, x)
+
+    means_the_same(build, (1, 4, 7, 9))
+
+
+def test_channels_gated_by_an_activation():
+    def build(builder, x, gate):
+        x = builder.emit(conv()(builder, x))
+        x = builder.emit(op.multiply(x, gate))
+        return conv(seed=1)(builder, x)
+
+    means_the_same(build, (2, 4, 7, 9), (2, 4, 1, 1))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(
+    ("between", "kept"),
+    [
+        (relu, True),
+        (unary(op.nn.gelu), True),
+        (unary(lambda x: op.clip(x, relax.prim_value(0), relax.prim_value(6))), True),
+        (unary(lambda x: op.multiply(x, relax.const(2.0, "float32"))), True),
+        (unary(lambda x: op.divide(x, relax.const(2.0, "float32"))), True),
+        (sigmoid, False),
+        (unary(op.exp), False),
+        (unary(lambda x: op.add(x, relax.const(1.0, "float32"))), False),
+        (unary(lambda x: op.clip(x, relax.prim_value(1), relax.prim_value(6))), False),
+        (unary(lambda x: op.divide(relax.const(2.0, "float32"), x)), False),
+    ],
+)
+def test_zeros_around_pixels_are_kept_or_restored(between, kept, masked):
+    """Where nothing masks the result of the first convolution, all zeros around it are restored."""
+    build, shape = chain(conv(), between, conv(seed=1))
+    graph = canonicalize(import_small(build, shape))
+    before = run(graph)
+    graph = planned(graph, masked)
+    assert ops(graph).count("where") == (0 if kept and masked else 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        same(before, run(graph))
+
+
+def test_nothing_is_restored_for_filters_without_padding():
+    build, shape = chain(conv(kernel=(1, 1)), sigmoid, conv(kernel=(1, 1), seed=1))
+    assert "where" not in ops(means_the_same(build, shape))
+
+
+# -- forms ---------------------------------------------------------------------------------------------------------
+
+
+def test_borders_are_as_wide_as_filters_reach():
+    build, shape = chain(conv(kernel=(1, 1)), conv(kernel=(5, 3)))
+    graph = means_the_same(build, shape)
+    images = {node.attrs["image"] for node in graph.nodes if node.op == "conv_padded"}
+    assert images == {Image(7, 9, pitch=10, before=2 * 10 + 1, after=2 * 10 + 1)}
