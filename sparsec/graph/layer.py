@@ -17,6 +17,9 @@ BLOCKS = ((16, 1), (8, 1), (4, 1), (2, 1), (1, 16), (1, 8), (1, 4), (4, 4))
 FULL = 0.95
 """The part of a structure's elements that must be nonzero for the structure to describe the zeros."""
 
+NEARLY_ALL = 0.995
+"""The part of rows or columns with nonzeros from which on the others are not worth a word."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -80,12 +83,14 @@ def structure(matrix: np.ndarray) -> str:
         return "all zero"
     rows, columns = mask.any(axis=1), mask.any(axis=0)
     kept = mask[rows][:, columns]
-    empty = [
-        f"{name} {1 - used.mean():.0%} empty" for name, used in (("rows", rows), ("columns", columns)) if not used.all()
+    found = [
+        f"{name} {1 - used.mean():.0%} empty"
+        for name, used in (("rows", rows), ("columns", columns))
+        if used.mean() < NEARLY_ALL
     ]
     if kept.mean() < FULL:
-        empty.append(_pattern(kept))
-    return ", ".join(empty)
+        found.append(_pattern(kept))
+    return ", ".join(found) or "dense"
 
 
 def _pattern(mask: np.ndarray) -> str:
