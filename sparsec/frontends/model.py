@@ -83,5 +83,5 @@ def _torch() -> Any:
     try:
         from sparsec.frontends import from_torch
     except ImportError as err:
-        raise ModelError(f"a PyTorch model needs PyTorch ({err}); install it with pip install 'sparsec[torch]'") from err
+        raise ModelError(f"this model needs PyTorch ({err}); install it with pip install 'sparsec[torch]'") from err
     return from_torch

@@ -67,7 +67,7 @@ def bind_shapes(
     binding: dict[str, Dim] = {}
     dims = {name: _meet(name, stated, asked.pop(name, None), binding) for name, stated in inputs.items()}
     for name, value in asked.items():
-        if not any(name in axes for axes in dims.values()):
+        if name not in binding.values() and not any(name in axes for axes in dims.values()):
             raise ModelError(f"the model has neither an input nor a dimension {name!r}; {_describe(dims)}")
         _bind(name, _as_symbol_value(name, value), binding)
     resolved = {name: [_resolve(dim, binding) for dim in axes] for name, axes in dims.items()}

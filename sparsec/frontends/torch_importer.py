@@ -61,12 +61,12 @@ class TorchImporter(ExportedProgramImporter):
 
         return convert_traced
 
-    def from_exported_program(self, *arguments: Any, **options: Any) -> tvm.IRModule:
+    def from_exported_program(self, exported_program: Any, *arguments: Any, **options: Any) -> tvm.IRModule:
+        self._check_unsupported_func_type(exported_program.graph.nodes)
         try:
-            return super().from_exported_program(*arguments, **options)
+            return super().from_exported_program(exported_program, *arguments, **options)
         except UnsupportedError:
-            if hasattr(self, "block_builder"):
-                self.block_builder._end_block()  # the builder complains of open blocks when it is freed
+            self.block_builder._end_block()  # the builder complains of open blocks when it is freed
             raise
 
     def create_input_vars(self, exported_program: torch.export.ExportedProgram) -> tuple[Any, Any, dict[str, Any]]:
@@ -163,4 +163,10 @@ def _layer_of(node: Any) -> str:
 
 def _describe_inputs(node: Any) -> str:
     values = [argument.meta.get("val") for argument in node.all_input_nodes]
-    return "(" + ", ".join(f"{v.dtype}{list(v.shape)}" for v in values if isinstance(v, torch.Tensor)) + ")"
+    return (
+        "("
+        + ", ".join(
+            f"{str(v.dtype).removeprefix('torch.')}{list(v.shape)}" for v in values if isinstance(v, torch.Tensor)
+        )
+        + ")"
+    )

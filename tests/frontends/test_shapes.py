@@ -52,6 +52,10 @@ def test_one_symbol_given_to_anonymous_axes():
     assert symbols == {"n": (2, 5)}
 
 
+def test_renaming_a_symbol():
+    assert bind_shapes({"a": ["s31", 4]}, {"a": ("n", 4), "n": (1, 4)}) == ({"a": ["n", 4]}, {"n": (1, 4)})
+
+
 def test_anonymous_axes_get_a_symbol_each():
     dims, symbols = bind_shapes({"a": [None, None]}, {"a": ((1, 2), (1, 3))})
     assert dims == {"a": ["a_0", "a_1"]}
@@ -75,7 +79,11 @@ def test_unknown_rank_is_closed_by_a_shape():
 @pytest.mark.parametrize(
     ("inputs", "shapes", "message"),
     [
-        ({"x": ["n", 3, None, 5]}, None, r"input 'x' leaves 'n', 'x_2' open.*--shape x=1,3,224,5 .*--shape x=1\.\.8,3,"),
+        (
+            {"x": ["n", 3, None, 5]},
+            None,
+            r"input 'x' leaves 'n', 'x_2' open.*--shape x=1,3,224,5 .*--shape x=1\.\.8,3,",
+        ),
         ({"x": None}, None, r"input 'x' has a dynamic rank.*--shape x="),
         ({"x": [1, 3]}, {"x": (1, 4)}, "fixed size 3 at axis 1, but 4"),
         ({"x": [1, 3]}, {"x": (1,)}, "has 2 axes, but the shape given for it has 1"),
