@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -131,13 +131,18 @@ class Kernels:
         form = _form(group, numbers)
         if form not in self._generic:
             name = self._name("_".join(dict.fromkeys(re.sub(r"\W", "_", node.op) for node in group.nodes)))
-            try:
-                func = lower_group(to_relax(group.nodes, parameters, group.outputs), name)
-            except UnsupportedError as error:
-                raise UnsupportedError(f"{group.label}: {error}") from error
+            func = self._lower(group, parameters, name)
             self._keep(name, schedule(func, self.target), str(func))
             self._generic[form] = name
         return Call(self._generic[form], tuple(Argument(value, value.shape) for value in (*parameters, *group.outputs)))
+
+    def _lower(self, group: Group, parameters: Sequence[Value], name: str) -> tirx.PrimFunc:
+        try:
+            return lower_group(to_relax(group.nodes, parameters, group.outputs), name)
+        except Exception as error:  # TVM raises whatever its passes raise
+            reason = str(error).strip().splitlines()[-1] if str(error) else type(error).__name__
+            calls = ", ".join(f"{node.op} on {', '.join(map(repr, node.inputs))}" for node in group.nodes)
+            raise UnsupportedError(f"{group.label}: there are no loops for {calls}: {reason}") from error
 
     def _name(self, base: str) -> str:
         return f"{base[:60]}_{len(self.functions)}"

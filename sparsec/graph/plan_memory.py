@@ -64,9 +64,9 @@ def _reuse_in_place(lives: Sequence[Life]) -> tuple[list[int], dict[int, Life]]:
 
 
 _ORDERS: tuple[Callable[[Life], tuple[int, ...]], ...] = (
-    lambda life: (-life.nbytes, life.first),
+    lambda life: (-life.nbytes, life.last - life.first),
     lambda life: (-life.nbytes, -life.last),
-    lambda life: (life.first - life.last, -life.nbytes),
+    lambda life: (life.first, -life.nbytes),
 )
 
 
