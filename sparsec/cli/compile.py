@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from sparsec.cli.options import MODEL, check_writable, close_shapes, json_flag, quiet_flag, target_option
+from sparsec.cli.options import MODEL, check_writable, close_shapes, is_artifact, json_flag, quiet_flag, target_option
+from sparsec.errors import ArtifactError, ModelError
 
 
 @click.command(
@@ -46,8 +47,12 @@ def compile(
     """
     from sparsec.cli.progress import progress
 
-    output = output or Path(model.with_suffix(".so").name)
+    if is_artifact(model):
+        raise ModelError(f"{model} is a compiled library already; try: sparsec run {model}")
+    output = output or Path(f"{model.stem or 'model'}.so")
     check_writable(output)
+    if model.exists() and output.exists() and output.samefile(model):
+        raise ArtifactError(f"cannot write {output}: it is the model itself; try -o {output.with_suffix('.so')}")
     start = time.perf_counter()
     with progress(quiet or as_json) as report:
         import sparsec
