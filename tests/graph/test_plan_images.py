@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from convolution_strategies import convolutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import import_small, ops, run, same
@@ -66,23 +67,8 @@ relu, sigmoid = unary(op.nn.relu), unary(op.sigmoid)
 # -- one convolution -----------------------------------------------------------------------------------------------
 
 
-@st.composite
-def convolutions(draw):
-    """Any convolution, and the size of an image that it can be applied to."""
-    kernel = draw(st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (2, 2), (2, 3)]))
-    strides = draw(st.tuples(*[st.sampled_from([1, 1, 2, 3])] * 2))
-    dilation = draw(st.tuples(*[st.sampled_from([1, 1, 2, 3])] * 2))
-    padding = draw(st.tuples(*[st.integers(0, 3)] * 4))
-    size = draw(st.tuples(*[st.sampled_from([1, 2, 5, 7, 13, 16])] * 2))
-    reach = [(extent - 1) * d + 1 for extent, d in zip(kernel, dilation, strict=True)]
-    size = tuple(max(n, r - padding[a] - padding[a + 2]) for a, (n, r) in enumerate(zip(size, reach, strict=True)))
-    groups = draw(st.sampled_from([1, 2, 4]))
-    layer = conv(8, kernel, 4, groups, padding=padding, strides=strides, dilation=dilation)
-    return layer, size
-
-
 @PROPERTY
-@given(convolutions(), st.integers(1, 2))
+@given(convolutions(conv), st.integers(1, 2))
 def test_any_convolution(convolution, batch):
     layer, size = convolution
     build, shape = chain(layer, size=size, batch=batch)
@@ -90,7 +76,7 @@ def test_any_convolution(convolution, batch):
 
 
 @PROPERTY
-@given(convolutions(), st.sampled_from([relu, sigmoid]))
+@given(convolutions(conv), st.sampled_from([relu, sigmoid]))
 def test_any_convolution_after_one_of_stride_one(convolution, between):
     layer, size = convolution
     build, shape = chain(conv(), between, layer, size=size)
