@@ -94,7 +94,7 @@ def _evaluate(node: onnx.NodeProto, values: Sequence[Any]) -> Any:
         case "Unsqueeze" | "Squeeze" | "Reshape":
             return _reshape(node.op_type, first, ints[1] if len(ints) > 1 else None)
         case "ReduceProd":
-            return np.prod(first, keepdims=bool(attrs.get("keepdims", 1)))
+            return first.prod(keepdims=bool(attrs.get("keepdims", 1)))
         case "ConstantOfShape" if first.shape == (1,) and ints[0] is not None:
             fill = onnx.numpy_helper.to_array(attrs["value"]).item() if "value" in attrs else None
             return _array([fill] * ints[0][0]) if isinstance(fill, int) else None

@@ -40,6 +40,7 @@ class TorchImporter(ExportedProgramImporter):
         converters |= {
             "bitwise_and.Tensor": self._and,
             "embedding.default": self._embed,
+            "full.default": self._full,
             "index.Tensor": self._index,
             "slice.Tensor": self._slice_in_bounds,
         }
@@ -85,6 +86,12 @@ class TorchImporter(ExportedProgramImporter):
     def _embed(self, node: Any) -> relax.Var:
         weight, indices = (self.env[argument] for argument in node.args[:2])
         return self.block_builder.emit(relax.op.take(weight, indices, axis=0))
+
+    def _full(self, node: Any) -> Any:
+        """A scalar constant, broadcast; TVM's ``full`` does not lower with a constant of its own making."""
+        shape, value = tuple(self.retrieve_args(node))[:2]
+        scalar = relax.const(value, str(node.meta["val"].dtype).removeprefix("torch."))
+        return self.block_builder.emit(relax.op.broadcast_to(scalar, shape)) if shape else scalar
 
     def _slice_in_bounds(self, node: Any) -> relax.Var:
         """Compare the ends with the axis here: ``min(seq, 512)``, inferred by TVM, would not match ``seq`` later."""
