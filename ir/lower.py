@@ -42,9 +42,10 @@ from sparsec.ir.kernel import (
     walk_expressions,
 )
 from sparsec.ir.layout import Packed
-from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
+from sparsec.ir.levels import ROOT, Compressed, Cursor, Dense, Loop
 from sparsec.ir.verifier import verify
 
+QUAD = 4  # coordinates of 16 bits in a 64-bit load
 MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
 
@@ -168,6 +169,9 @@ class _Lowering:
                     self._enter_block("step", frames)
                 self._assign(*lanes)
                 return
+            if self._is_quad_walk(stmt):
+                self._walk_by_quads(stmt)
+                return
             self._open(stmt, frames)
             if self.depth:
                 self._enter_block("step", frames)
@@ -235,6 +239,67 @@ class _Lowering:
             name = "clear"
         count = self.names[name] = self.names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
+
+    # -- four coordinates at a time ---------------------------------------------------------------------------------
+
+    def _is_quad_walk(self, stmt: For) -> bool:
+        """Whether a loop inside a tile walks one compressed level of 16-bit coordinates, and nothing else."""
+        axis = stmt.axes[0]
+        if not self.depth or len(stmt.axes) != 1 or not isinstance(axis, Walk):
+            return False
+        return isinstance(self._level(axis), Compressed) and str(self._indices(axis).dtype) == "uint16"
+
+    def _walk_by_quads(self, stmt: For) -> None:
+        """Emit a loop over whole quads, whose coordinates are one 64-bit load, then one over what is left.
+
+        A sparse step is bound by the load units; other units take the coordinates apart.
+
+        Before:  `for j in range(n): step(indices[start + j])`
+        After:   `for j in range(n // 4): quad = indices[start + 4 * j :][:4]; step(quad & 65535); …`
+                 `for j in range(n % 4): step(indices[start + n // 4 * 4 + j])`
+        """
+        (axis,) = stmt.axes
+        assert isinstance(axis, Walk)
+        length = next(self._visit(axis, bound=False)).extent
+        with self._scope() as frames:
+            nth = self._counted("quad", length // QUAD, frames)
+            first = _keep(self._position(axis, nth * QUAD), "position")
+            quad = _keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
+            for lane in range(QUAD):
+                shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
+                coordinate = T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
+                self._stand(axis, Cursor(first + lane, _keep(coordinate, "coordinate")), stmt.body)
+        with self._scope() as frames:
+            nth = self._counted("rest", length % QUAD, frames)
+            position = _keep(self._position(axis, length // QUAD * QUAD + nth), "position")
+            coordinate = T.cast(self._indices(axis)[position], "int32")
+            self._stand(axis, Cursor(position, _keep(coordinate, "coordinate")), stmt.body)
+
+    def _counted(self, name: str, extent: Any, frames: ExitStack) -> Any:
+        """Open a loop and a block that binds it; return the block's variable."""
+        self.pending.append(
+            _Pending(Range(name, Const(0), Const(0)), [frames.enter_context(T.serial(extent))], [extent])
+        )
+        self._enter_block("step", frames)
+        return self.values[name]
+
+    def _position(self, axis: Walk, index: Any) -> Any:
+        """Return the position of an iteration of a compressed level, its coordinate left alone."""
+        visit = self._visit(axis, bound=False, coordinates=False)
+        next(visit)
+        try:
+            visit.send(index)
+        except StopIteration as end:
+            return end.value.position
+
+    def _stand(self, axis: Walk, cursor: Cursor, body: Sequence[Stmt]) -> None:
+        with self._scope():
+            self.cursors[axis.buffer][axis.level] = cursor
+            self.values[axis.var] = cursor.coordinate
+            self._body(body)
+
+    def _indices(self, axis: Walk) -> Any:
+        return self.handles[f"{axis.buffer}.level{axis.level}.indices"]
 
     # -- loops and blocks ------------------------------------------------------------------------------------------
 
@@ -325,11 +390,13 @@ class _Lowering:
             self.cursors[axis.buffer][axis.level] = cursor
             self.values[axis.var] = cursor.coordinate
 
-    def _visit(self, axis: Walk, bound: bool) -> Any:
+    def _visit(self, axis: Walk, bound: bool, coordinates: bool = True) -> Any:
         # Lanes over the dense levels at the end also stand alone, where only their coordinates matter.
         parent = self.cursors[axis.buffer].get(axis.level - 1, ROOT)
 
         def load(name: str, index: Any) -> Any:
+            if name == "indices" and not coordinates:
+                return index
             value = T.cast(self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index], "int32")
             return _keep(value, name) if bound else value
 

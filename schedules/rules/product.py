@@ -172,12 +172,12 @@ def _parts(channels: int) -> list[int]:
 def _chunk(product: Product, width: int, r: int, parts: int, target: Target) -> int:
     """Return how many rows are a task of their own; 0 for all of them.
 
-    The sums of a chunk stay in L2 from one part of the depth to the next, and every core gets two tasks or more.
+    The sums of a chunk stay in L2 from one part of the depth to the next, and every core gets a task.
     """
     assert isinstance(product.rows, int)
     columns = product.columns if isinstance(product.columns, int) else ASSUMED_COLUMNS
     panels = max(1, columns // width) * (product.batch if isinstance(product.batch, int) else 1)
-    wanted = 1 if target.cores == 1 else -(-2 * target.cores // panels)
+    wanted = -(-target.cores // panels)
     if parts > 1:
         wanted = max(wanted, -(-product.rows * width * 4 // (target.l2_bytes // 2)))
     rows = -(-product.rows // wanted)
