@@ -149,7 +149,7 @@ def choose_tile(group: Group, axes: Axes, target: Target) -> int:
         wide = group.vector in group.common and at_least(group.vector.extent, TILE_VECTORS * lanes)
         return TILE_VECTORS * lanes if wide else lanes
     if extent < lanes:
-        return 1 << (extent.bit_length() - 1)
+        return 1 << max(extent.bit_length() - 1, 0)
     if group.vector not in group.common:
         return lanes
     vectors = TILE_VECTORS

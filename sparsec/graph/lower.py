@@ -42,12 +42,14 @@ def lower(
     """
     calls = []
     for done, group in enumerate(groups):
-        calls.append((group, kernels.call(group)))
+        if not _is_empty(group):
+            calls.append((group, kernels.call(group)))
         progress((done + 1) / len(groups))
     storages = _Storages(graph, groups)
     for value, output in storages.copies:
         group = _copy(value, output)
-        calls.append((group, kernels.call(group)))
+        if not _is_empty(group):
+            calls.append((group, kernels.call(group)))
     storages.place(calls)
     return _assemble(graph, calls, storages, kernels, outputs)
 
@@ -103,6 +105,11 @@ def nbytes(value: Value, symbols: Mapping[str, tuple[int, int]]) -> int:
     size = product(value.shape)
     elements = size if isinstance(size, int) else max(evaluate_dim(size, dict(corner)) for corner in corners)
     return elements * np.dtype(value.dtype).itemsize
+
+
+def _is_empty(group: Group) -> bool:
+    """Whether there is nothing to compute, since no output has an element."""
+    return all(0 in value.shape for value in group.outputs)
 
 
 def _copy(value: Value, output: Value) -> Group:
