@@ -17,11 +17,15 @@ from sparsec.ir.kernel import (
     Const,
     Coordinate,
     Expr,
+    For,
+    If,
     Kernel,
     Load,
     Op,
+    Range,
     Stmt,
     Var,
+    Walk,
     substitute,
     walk_expressions,
 )
@@ -74,8 +78,8 @@ def summands(value: Expr) -> Iterator[Expr]:
 def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     """Return how the last compressed level of `buffer` can store offsets, or None where nothing is gained by it.
 
-    Its coordinate must be used in one index term only, and the term must be additive over the digits: g(a·n + b) =
-    g(a·n) + g(b) − g(0).
+    Its coordinate must be used in the same terms of indices only, and these must be additive over the digits: g(a·n +
+    b) = g(a·n) + g(b) − g(0).
     """
     operand = kernel.buffers[buffer]
     assert operand.layout is not None
@@ -86,18 +90,18 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     digit = levels[level][0]
     if digit.divisor != 1:
         return None
-    coordinate = Coordinate(buffer, digit.dim)
-    indices = {index for load in _loads(kernel.body) for index in load.indices}
-    uses = {tuple(term for term in summands(index) if coordinate in walk_expressions(term)) for index in indices} - {()}
+    coordinate, walkers = Coordinate(buffer, digit.dim), frozenset(_walkers(kernel.body, buffer, level))
+    uses = {use for value in _expressions(kernel.body) for use in _uses(value, coordinate, walkers)}
     extent = operand.shape[operand.layout.dims.index(digit.dim)]
     if len(uses) != 1 or not isinstance(extent, int):
         return None
     (terms,) = uses
-    if any(isinstance(part, Var | Load) for term in terms for part in walk_expressions(term)):
+    if not terms or any(isinstance(part, Var | Load) for term in terms for part in walk_expressions(term)):
         return None
     last = digit.size or extent
     coordinates = np.arange(-(-extent // last) * last)
-    values = sum(evaluate(term, {f"{buffer}.{digit.dim}": coordinates}) for term in terms)
+    found = (evaluate(term, {f"{buffer}.{digit.dim}": coordinates}) for term in terms)
+    values = sum(found, np.zeros_like(coordinates))
     table = values[:last] - values[0]
     blocks = values.reshape(-1, last)
     if np.any(blocks != blocks[:, :1] + table) or table.min() < 0:
@@ -117,10 +121,38 @@ def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
     return {"+": np.add, "-": np.subtract, "*": np.multiply, "//": np.floor_divide, "%": np.mod}[value.name](a, b)
 
 
-def _loads(body: tuple[Stmt, ...]) -> Iterator[Load]:
+def _expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
+    """Yield all expressions in statements."""
     for stmt in body:
         if isinstance(stmt, Assign):
-            for value in (stmt.target, stmt.value):
-                yield from (part for part in walk_expressions(value) if isinstance(part, Load))
-        else:
-            yield from _loads(stmt.body)
+            yield from (stmt.target, stmt.value)
+            continue
+        if isinstance(stmt, If):
+            yield stmt.condition
+        if isinstance(stmt, For):
+            yield from (limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop))
+        yield from _expressions(stmt.body)
+
+
+def _walkers(body: tuple[Stmt, ...], buffer: str, level: int) -> Iterator[Expr]:
+    """Yield the variables that walk a level of an operand."""
+    for stmt in body:
+        if isinstance(stmt, For):
+            yield from (Var(a.var) for a in stmt.axes if isinstance(a, Walk) and (a.buffer, a.level) == (buffer, level))
+        if not isinstance(stmt, Assign):
+            yield from _walkers(stmt.body, buffer, level)
+
+
+def _uses(value: Expr, coordinate: Expr, walkers: frozenset[Expr]) -> Iterator[tuple[Expr, ...]]:
+    """Yield the terms of each index that depend on the coordinate; none for a use that needs the coordinate itself."""
+    if value == coordinate or value in walkers:
+        yield ()
+    elif isinstance(value, Op):
+        for arg in value.args:
+            yield from _uses(arg, coordinate, walkers)
+    elif isinstance(value, Load):
+        for index in value.indices:
+            if walkers.intersection(walk_expressions(index)):
+                yield ()
+            elif terms := tuple(term for term in summands(index) if coordinate in walk_expressions(term)):
+                yield terms
