@@ -1,8 +1,10 @@
 """TVM's ONNX importer, node by node: shape arithmetic folded, results named after their nodes, failures explained."""
 
+import math
 import re
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
 from tvm import relax
@@ -58,6 +60,10 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             if (shape := evaluate_shape(node, values, self.bounds)) is not None:
                 self._nodes[node.output[0]] = to_expr(shape)
                 return
+        if node.op_type == "Range" and all(tvm.ir.is_prim_expr(value) or _is_int64(value) for value in inputs):
+            limits = [value.item() for value in map(from_expr, inputs) if value is not None]
+            self._nodes[node.output[0]] = self._bind(self.bb.normalize(relax.op.arange(*limits)), node.name)
+            return
         if node.op_type not in _TAKES_SHAPES:
             self._nodes.update({n: self._as_tensor(v) for n, v in zip(node.input, inputs, strict=True) if n})
         super()._construct_nodes(onnx.GraphProto(node=[node]))
@@ -81,8 +87,13 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
         return var
 
     def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
+        taken = None
         if op_name == "Gather" and not isinstance(inputs[0], relax.ShapeExpr):
-            return self.bb.normalize(_gather(inputs[0], inputs[1], attrs.get("axis", 0)))
+            taken = _gather(inputs[0], inputs[1], attrs.get("axis", 0))
+        if op_name == "GatherND" and not attrs.get("batch_dims", 0):
+            taken = _gather_nd(inputs[0], inputs[1])
+        if taken is not None:
+            return self.bb.normalize(taken)
         return super()._convert_operator(op_name, inputs, attrs, opset)
 
     def _unsupported(self, node: onnx.NodeProto, reason: str) -> UnsupportedError:
@@ -92,6 +103,24 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             f"node {self.names[node.name]!r}: operator {domain}{node.op_type} of operator set {self.opset} on "
             f"({shapes}) is not supported: {reason}"
         )
+
+
+def _gather_nd(data: Any, indices: Any) -> Any:
+    """Constant indices are made positive here; those that take all of the data in order only reshape it."""
+    if not isinstance(indices, tvm.ir.GenericConst) or not all(isinstance(n, tvm.tirx.IntImm) for n in data.ty.shape):
+        return None
+    shape = [size.value for size in data.ty.shape]
+    positions = indices.value.numpy()
+    depth = positions.shape[-1]
+    positions = positions % np.array(shape[:depth])
+    flat = np.ravel_multi_index(tuple(np.moveaxis(positions, -1, 0)), shape[:depth]).reshape(-1)
+    if np.array_equal(flat, np.arange(math.prod(shape[:depth]))):
+        return relax.op.reshape(data, [*positions.shape[:-1], *shape[depth:]])
+    return relax.op.gather_nd(data, relax.const(positions))
+
+
+def _is_int64(value: Any) -> bool:
+    return isinstance(value, tvm.ir.GenericConst) and value.ty == relax.TensorType((), "int64")
 
 
 def _gather(data: Any, indices: Any, axis: int) -> Any:

@@ -353,6 +353,20 @@ def _resize_axis(x: str, y: str, axis: int, rank: int, weights: np.ndarray, mode
     ]
 
 
+def roi_align(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """TVM takes the maximum of other samples than ONNX does."""
+    if _attributes(node).get("mode", "avg") == "max":
+        raise _unsupported(node, "with mode 'max' is not supported")
+    return None
+
+
+def space_to_depth(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
+    """TVM ignores the order of the axes."""
+    if _attributes(node).get("mode", "DCR") != "DCR":
+        raise _unsupported(node, "with mode 'CRD' is not supported")
+    return None
+
+
 REWRITES: dict[str, Callable[[onnx.NodeProto, Facts], Nodes | None]] = {
     "BatchNormalization": batch_normalization,
     "Constant": constant,
@@ -365,5 +379,7 @@ REWRITES: dict[str, Callable[[onnx.NodeProto, Facts], Nodes | None]] = {
     "OneHot": one_hot,
     "Pow": power,
     "Resize": resize,
+    "RoiAlign": roi_align,
+    "SpaceToDepth": space_to_depth,
 }
 """What to put in place of a node: None leaves it as it is."""
