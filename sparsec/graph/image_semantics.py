@@ -38,8 +38,9 @@ def conv_padded(
     strides: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
+    borders: bool,
 ) -> np.ndarray:
-    """Convolve padded images; see `sparsec.graph.plan_images`."""
+    """Convolve padded images, with zeros around them, `borders` or not; see `sparsec.graph.plan_images`."""
     (sy, sx), (dy, dx) = strides, dilation
     batch, planes, plane = x.shape
     rows, channels, height, width = weight.shape

@@ -4,11 +4,12 @@ Images between convolutions of stride 1 share one form, so that nothing is copie
 (a stride, a filter without padding, an operator that knows only plain images) a `repack` copies. After the pass, images
 in padded form are `[N, C, plane]`, and these operators have taken the place of `conv2d`:
 
-``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups)``
+``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups, borders)``
     The pixel (y, x) of the output, at `image.origin + y * image.pitch + x`, reads its tap (r, s) in channel c at
     `x_origin + y * pitch + x + r * pitch * dilation + s * dilation` from the channel's plane. With strides, x is split
     into phases: `[N, C * sy * sx, plane]`, where pixel (y, x) of phase (p, q) is pixel (y * sy + p, x * sx + q). Where
-    a filter has one tap in a direction, it reads one phase, and the stride is 1 in that direction.
+    a filter has one tap in a direction, it reads one phase, and the stride is 1 in that direction. With `borders`,
+    everything around the pixels of the output becomes zero, since a filter will read it.
 ``repack(x; source, image, strides, phases, padding)``
     Copy the pixels of `source` (None for plain `[N, C, H, W]`) into planes of `image` (None for plain), the pixel
     (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
@@ -65,6 +66,7 @@ def plan_images(graph: Graph) -> None:
     planner.assign_forms()
     planner.rewrite()
     graph.remove_dead()
+    _mark_borders(graph)
     graph.verify()
 
 
@@ -243,6 +245,25 @@ _ZERO_AT_ZERO = frozenset(
 )
 
 
+def _mark_borders(graph: Graph) -> None:
+    """Tell the convolutions whose results reach a filter, through what keeps their form, to write zeros around them."""
+    needed: set[Value] = set()
+    for node in reversed(graph.nodes):
+        if _reads_borders(node):
+            needed.add(node.inputs[0])
+        if node.op == "conv_padded":
+            node.attrs["borders"] = node.output in needed
+        elif needed.intersection(node.outputs) and (node.op in ELEMENTWISE or node.op == "concat"):
+            needed.update(node.inputs)
+
+
+def _reads_borders(node: Node) -> bool:
+    """Whether a filter of several taps reads an image in the form of its output."""
+    if node.op != "conv_padded" or node.attrs["x_image"] != node.attrs["image"] or not node.attrs["image"].halo:
+        return False
+    return any(extent != 1 for extent in node.inputs[1].shape[2:])
+
+
 def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
     """Set what surrounds the pixels to zero where a filter reads it and an elementwise operator may have changed it.
 
@@ -256,11 +277,10 @@ def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
     """
     changed = False
     for node in list(graph.nodes):
-        if node.op != "conv_padded" or node.attrs["x_image"] != node.attrs["image"]:
+        x = node.inputs[0]
+        if not _reads_borders(node) or _is_zero_around(x, masked):
             continue
-        x, image = node.inputs[0], node.attrs["x_image"]
-        if not image.halo or _is_zero_around(x, masked):
-            continue
+        image = node.attrs["x_image"]
         pixels = graph.constant(_pixels(image), "pixels")
         zero = graph.constant(np.zeros((), x.dtype), "zero")
         inside = graph.add("where", [pixels, x, zero], x.shape, dtype=x.dtype, before=node)

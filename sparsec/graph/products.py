@@ -196,8 +196,8 @@ def _convolution(node: Node) -> Anchor:
     columns = image.columns
     valid = np.arange(columns) % image.pitch < image.width
     valid[image.run :] = False
-    masked = image.halo and not valid.all()
-    cleared = ((-image.before, 0), (columns, image.run + image.after))
+    masked = attrs["borders"] and not valid.all()
+    cleared = ((-image.before, 0), (columns, image.run + image.after)) if attrs["borders"] else ()
     x_index = _tap(DEPTH, (height, width), strides, attrs["dilation"], x_image) + COLUMN
     if attrs["x_origin"]:
         x_index = x_index + attrs["x_origin"]
