@@ -506,6 +506,11 @@ def _keep(value: Any, name: str) -> Any:
     return variable
 
 
+def _constant_first(a: Any, b: Any) -> tuple[Any, Any]:
+    """Order the operands of an extremum, which is the second one if either is NaN, so that no NaN is lost."""
+    return (b, a) if isinstance(b, tirx.FloatImm) else (a, b)
+
+
 _EMIT = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -521,8 +526,8 @@ _EMIT = {
     "erf": tirx.erf,
     "exp": tirx.exp,
     "log": tirx.log,
-    "max": tirx.max,
-    "min": tirx.min,
+    "max": lambda a, b: tirx.max(*_constant_first(a, b)),
+    "min": lambda a, b: tirx.min(*_constant_first(a, b)),
     "pow": tirx.power,
     "rsqrt": tirx.rsqrt,
     "sigmoid": tirx.sigmoid,

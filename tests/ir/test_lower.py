@@ -13,6 +13,7 @@ from product_cases import (
     CHOSEN,
     attention,
     call_compiled,
+    check,
     compiled,
     integers,
     linear,
@@ -24,7 +25,7 @@ from product_cases import (
 from sparsec.errors import KernelError
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.lower import lower
-from sparsec.ir.named import dense_blocks, depth_blocked
+from sparsec.ir.named import CSR, dense_blocks, depth_blocked
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import build_kernel
 from sparsec.schedules.steps import Tile
@@ -73,6 +74,15 @@ def test_softmax():
     agree(TEXTS["softmax_columns"], ["Y", "total"], 1e-6, X=integers(5, 3))
 
 
+def test_extrema_with_a_constant_keep_what_is_no_number():
+    text = """
+kernel f(X: float32[8]) -> Y: float32[8]:
+    for i in range(0, 8):
+        Y[i] = min(6.0, max(X[i], 0.0)) + max(0.0, min(X[i], 6.0))
+"""
+    agree(text, ["Y"], X=np.float32([np.nan, 1, -1, np.inf, -np.inf, 0, 2, 9]))
+
+
 # -- products ------------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +106,17 @@ def test_chosen_layouts(layout):
 def test_any_layout(layout, shape, density):
     rows, depth = shape[0], layout.padded(shape)[1]
     unscheduled(linear(sparse(rows, depth, density), 5, 1, "scale and bias", layout))
+
+
+@pytest.mark.parametrize("layout", [CSR, dense_blocks(4)], ids=str)
+def test_what_is_no_number_stays_in_its_row(layout):
+    weight = sparse(6, 8, 0.3)
+    weight[1, 2], weight[3, 4], weight[4, 5] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        case = linear(weight, 20, 1, "bias and relu", layout)
+    unscheduled(case)
+    assert np.isnan(case.expected.reshape(6, 20)[1]).all()
+    check(case)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -93,7 +93,7 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 p4, v_6 = T.axis.remap("SS", [v_4, v_5])
                                 T.reads(buffer[p4, v_6], bias[p0 * 4 + coords * 2 + p4])
                                 T.writes(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)])
-                                Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)] = T.if_then_else(p1 == 2, T.max(buffer[p4, v_6] + bias[p0 * 4 + coords * 2 + p4], T.float32(0.0)), buffer[p4, v_6])
+                                Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)] = T.if_then_else(p1 == 2, T.max(T.float32(0.0), buffer[p4, v_6] + bias[p0 * 4 + coords * 2 + p4]), buffer[p4, v_6])
     for v in T.parallel(3):
         for v_1 in range(3):
             for v_2 in range(T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1 + 1]) - T.Cast("int32", W_level2_bucket_ptr[v % 3 * 3 + v_1])):
@@ -175,4 +175,4 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 p4, v_6 = T.axis.remap("SS", [v_4, v_5])
                                 T.reads(buffer[p4, v_6], bias[p0 * 4 + coords * 2 + p4])
                                 T.writes(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)])
-                                Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)] = T.if_then_else(p1 == 2, T.max(buffer[p4, v_6] + bias[p0 * 4 + coords * 2 + p4], T.float32(0.0)), buffer[p4, v_6])
+                                Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)] = T.if_then_else(p1 == 2, T.max(T.float32(0.0), buffer[p4, v_6] + bias[p0 * 4 + coords * 2 + p4]), buffer[p4, v_6])
