@@ -82,4 +82,4 @@ def logical_extent(layout: Layout, shape: tuple[int, ...], dim: str) -> int:
     for n, digit, _ in digits:
         if n > sparse:
             visited = visited + (sizes[n] - 1 - entries // digit.divisor % sizes[n]) * digit.divisor
-    return int(visited.max()) + 1
+    return int(np.max(visited)) + 1

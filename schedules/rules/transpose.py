@@ -60,8 +60,9 @@ def _crossed(stage: Stage, axes: Axes) -> tuple[Axis, Axis] | Declined:
         return Declined("the innermost index of the output is computed")
     for load in stage.accesses():
         across = axes.innermost(load)
-        plain = across is not None and not axes.is_opaque(across) and not axes.is_opaque(along)
-        if not load.store and plain and across is not along and along in axes.footprint(load):
+        if load.store or across is None or across is along or axes.is_opaque(across) or axes.is_opaque(along):
+            continue
+        if along in axes.footprint(load):
             bits = {a.buffer.dtype.bits for a in (load, store)}
             return (along, across) if len(bits) == 1 else Declined("the transposition changes the element size")
     return Declined("every tensor is read along the axis that is written")

@@ -97,7 +97,7 @@ def _total(scope: Sequence[int], factors: Sequence[Factor], sizes: Sequence[int]
 def _own_best(variable: int, factors: Sequence[Factor]) -> int:
     """The choice with the least sum of what every factor costs at best."""
     least = [np.moveaxis(f.table, f.scope.index(variable), 0) for f in factors]
-    return int(sum(t.reshape(len(t), -1).min(axis=1) for t in least).argmin())
+    return int(np.argmin(np.sum([t.reshape(len(t), -1).min(axis=1) for t in least], axis=0)))
 
 
 def _fix(factor: Factor, variable: int, value: int) -> Factor:
