@@ -45,7 +45,18 @@ def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
         builder.emit_func_output(out)
     merged = relax.transform.FuseTIR()(builder.get())
     (func,) = (f for f in merged.functions.values() if isinstance(f, tirx.PrimFunc))
-    return func.with_attr("global_symbol", name)
+    return _with_all_parameters(func, merged["main"]).with_attr("global_symbol", name)
+
+
+def _with_all_parameters(func: tirx.PrimFunc, caller: relax.Function) -> tirx.PrimFunc:
+    """Give back the parameters that FuseTIR dropped because only their shapes are used."""
+    (call,) = (b.value for block in caller.body.blocks for b in block.bindings if isinstance(b.value, relax.Call))
+    passed = list(call.args[1])
+    own = dict(zip(passed, func.params, strict=False))
+    tensors = [p for p in caller.params if isinstance(p.ty, relax.TensorType)]
+    params = [own[p] if p in own else tirx.decl_buffer(list(p.ty.shape), str(p.ty.dtype), p.name) for p in tensors]
+    rest = list(func.params)[len(passed) :]
+    return tirx.PrimFunc([*params, *rest], func.body, func.ret_type, func.attrs)
 
 
 def _left_over(group: relax.Function) -> list[str]:

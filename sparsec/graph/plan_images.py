@@ -277,9 +277,9 @@ def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
     """
     changed = False
     for node in list(graph.nodes):
-        x = node.inputs[0]
-        if not _reads_borders(node) or _is_zero_around(x, masked):
+        if not _reads_borders(node) or _is_zero_around(node.inputs[0], masked):
             continue
+        x = node.inputs[0]
         image = node.attrs["x_image"]
         pixels = graph.constant(_pixels(image), "pixels")
         zero = graph.constant(np.zeros((), x.dtype), "zero")
