@@ -23,7 +23,7 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Load
 from sparsec.ir.product import SUM
 from sparsec.schedules.rules.product import propose
-from tests.ir.product_cases import NATIVE, call_compiled, integers, sparse
+from tests.ir.product_cases import NATIVE, Compiled, integers, sparse
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -44,7 +44,7 @@ def computed(anchor: Anchor, arrays: Arrays, symbols: Mapping[str, int], run: bo
     sizes = {dim: n for dim, n in zip(product.y.shape, y_shape, strict=True) if isinstance(dim, str)}
     found = [interpret(scheduled.kernel, given, sizes)["Y"]]
     if run:
-        found.append(call_compiled(scheduled.lowered, scheduled.func, given, {"Y": y_shape})["Y"])
+        found.append(Compiled(scheduled.lowered, scheduled.func)(given, {"Y": y_shape})["Y"])
     return found
 
 

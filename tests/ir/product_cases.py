@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tvm
@@ -233,41 +232,36 @@ def interpreted(kernel: Kernel, case: Case) -> np.ndarray:
     return interpret(kernel, case.arrays, {d: n for d, n in symbols.items() if isinstance(d, str)})["Y"]
 
 
-def compiled(lowered: Lowered, func: tirx.PrimFunc, case: Case, target: Target = NATIVE) -> np.ndarray:
-    """Compile a scheduled form of a lowered product, and run it."""
-    return call_compiled(lowered, func, case.arrays, {"Y": case.expected.shape}, target)["Y"]
+class Compiled:
+    """A scheduled form of a lowered kernel as machine code."""
 
+    def __init__(self, lowered: Lowered, func: tirx.PrimFunc, target: Target = NATIVE) -> None:
+        self.lowered = lowered
+        name = str(func.attrs["global_symbol"])
+        self.function = tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())[name]
 
-def call_compiled(
-    lowered: Lowered,
-    func: tirx.PrimFunc,
-    arrays: dict[str, np.ndarray],
-    outputs: Mapping[str, tuple[int, ...]],
-    target: Target = NATIVE,
-) -> dict[str, np.ndarray]:
-    """Compile a scheduled form of a lowered kernel, run it, and return its outputs, which have these shapes."""
-    run = compile_function(func, target)
-    buffers = lowered.kernel.buffers
-    packed = {name: lowered.pack(name, array) for name, array in arrays.items() if buffers[name].layout}
-    empty = {name: np.full(shape, 77, buffers[name].dtype) for name, shape in outputs.items()}
-    given = [packed[name][array] if array else (arrays | empty)[name] for name, array in lowered.parameters]
-    memories, views = zip(*map(_guarded, given), strict=True)
-    run(*map(tvm_ffi.from_dlpack, views))
-    for memory, view in zip(memories, views, strict=True):
-        assert _untouched(memory, view), "a kernel wrote outside its arrays"
-    return {name: view for (name, _), view in zip(lowered.parameters, views, strict=True) if name in outputs}
+    def __call__(self, arrays: dict[str, np.ndarray], outputs: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """Run, and return the outputs, which have these shapes."""
+        buffers, parameters = self.lowered.kernel.buffers, self.lowered.parameters
+        packed = {name: self.lowered.pack(name, array) for name, array in arrays.items() if buffers[name].layout}
+        empty = {name: np.full(shape, 77, buffers[name].dtype) for name, shape in outputs.items()}
+        given = [packed[name][array] if array else (arrays | empty)[name] for name, array in parameters]
+        memories, views = zip(*map(_guarded, given), strict=True)
+        self.function(*map(tvm_ffi.from_dlpack, views))
+        for memory, view in zip(memories, views, strict=True):
+            assert _untouched(memory, view), "a kernel wrote outside its arrays"
+        return {name: view for (name, _), view in zip(parameters, views, strict=True) if name in outputs}
 
-
-def compile_function(func: tirx.PrimFunc, target: Target = NATIVE) -> Any:
-    name = str(func.attrs["global_symbol"])
-    return tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())[name]
+    def agrees(self, case: Case) -> None:
+        """Hold a compiled product against NumPy."""
+        case.agrees(self(case.arrays, {"Y": case.expected.shape})["Y"])
 
 
 def check(case: Case, schedule: Trace | None = None) -> Scheduled:
     """Hold the interpreter and compiled code against NumPy."""
     scheduled = (schedule or trace(case)).apply(case.product)
     case.agrees(interpreted(scheduled.kernel, case))
-    case.agrees(compiled(scheduled.lowered, scheduled.func, case))
+    Compiled(scheduled.lowered, scheduled.func).agrees(case)
     return scheduled
 
 

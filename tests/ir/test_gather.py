@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from product_cases import CHOSEN, Case, call_compiled, check, integers, linear, sparse, trace, widths
+from product_cases import CHOSEN, Case, Compiled, check, integers, linear, sparse, trace, widths
 
 from sparsec.ir.gather import find_gather, summands
 from sparsec.ir.interpreter import interpret
@@ -110,7 +110,7 @@ kernel f(W: float32[4, 8] @ "(i, k) -> (i : dense, k : compressed)", X: float32[
     assert (find_gather(kernel, "W") is not None) == gathers
     arrays = {"W": sparse(4, 8, 0.5), "X": integers(128), "S": integers(128, seed=1)}
     lowered = lower(kernel)
-    found = call_compiled(lowered, lowered.func, arrays, {"Y": (4, 16)})
+    found = Compiled(lowered, lowered.func)(arrays, {"Y": (4, 16)})
     np.testing.assert_array_equal(found["Y"], interpret(kernel, arrays)["Y"])
 
 

@@ -11,10 +11,9 @@ from kernel_texts import TEXTS
 from layout_strategies import product_layouts
 from product_cases import (
     CHOSEN,
+    Compiled,
     attention,
-    call_compiled,
     check,
-    compiled,
     integers,
     linear,
     sparse,
@@ -38,7 +37,7 @@ def agree(text, outputs, tolerance=0.0, **arrays):
     kernel = parse_kernel(text)
     wanted = interpret(kernel, arrays)
     lowered = lower(kernel)
-    found = call_compiled(lowered, lowered.func, arrays, {name: wanted[name].shape for name in outputs})
+    found = Compiled(lowered, lowered.func)(arrays, {name: wanted[name].shape for name in outputs})
     for name in outputs:
         np.testing.assert_allclose(found[name], wanted[name], rtol=tolerance, atol=tolerance)
 
@@ -91,7 +90,7 @@ def unscheduled(case, width=16, rows=()):
     product = case.product
     tile = Tile(widths(product.columns, width), rows)
     lowered = lower(build_kernel(product, tile.tiling(product.columns, product.rows)))
-    case.agrees(compiled(lowered, lowered.func, case))
+    Compiled(lowered, lowered.func).agrees(case)
 
 
 @pytest.mark.parametrize("layout", CHOSEN.values(), ids=CHOSEN)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from product_cases import NATIVE, call_compiled, integers
+from product_cases import NATIVE, Compiled, integers
 
 from sparsec.graph.image_semantics import pad
 from sparsec.graph.image_semantics import repack as repacked
@@ -39,7 +39,7 @@ def agree(source, target, strides=(1, 1), phases=(1, 1), padding=(0, 0), batch=2
     np.testing.assert_array_equal(interpret(kernel, arrays)["Y"], wanted)
     if run:
         func = schedule_repack(kernel, NATIVE)
-        found = call_compiled(lower(kernel), func, arrays, {"Y": wanted.shape})["Y"]
+        found = Compiled(lower(kernel), func)(arrays, {"Y": wanted.shape})["Y"]
         np.testing.assert_array_equal(found, wanted)
 
 

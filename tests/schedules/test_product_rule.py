@@ -14,7 +14,7 @@ from sparsec.ir.lower import lower
 from sparsec.ir.product import build_kernel
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.targets import Target
-from tests.ir.product_cases import NATIVE, Case, attention, check, compiled, interpreted, linear, sparse
+from tests.ir.product_cases import NATIVE, Case, Compiled, attention, check, interpreted, linear, sparse
 
 NAMES = ["x86-64-v2", "haswell", "skylake-avx512", "znver4", "znver5", "aarch64", "neoverse-v1"]
 TARGETS = {name: Target.parse(name) for name in NAMES}
@@ -160,14 +160,31 @@ def test_proposals_compute_what_numpy_does(shape, density, batch, cores):
     check(replace(case, product=proposal.product), proposal.trace)
 
 
+@pytest.mark.parametrize("density", [0.2, 1.0])
+@pytest.mark.parametrize("name", ["x86-64-v2", "haswell"])
+def test_proposals_for_narrower_vectors(name, density):
+    if not TARGETS[name].isa <= NATIVE.isa:
+        pytest.skip(f"this machine cannot run code for {name}")
+    for columns, symbolic in [(37, ()), (50, ("columns",))]:
+        case = linear(sparse(24, 32, density), columns, 1, "bias and relu", symbolic=symbolic)
+        proposal = proposed(case, TARGETS[name])
+        scheduled = proposal.trace.apply(proposal.product)
+        Compiled(scheduled.lowered, scheduled.func, TARGETS[name]).agrees(case)
+
+
 @pytest.mark.parametrize("density", [0.1, 1.0])
 def test_proposals_for_symbolic_columns(density):
-    for batch, columns in [(1, 1), (2, 5), (1, 16), (1, 130)]:
-        case = linear(sparse(24, 32, density), columns, batch, "scale and bias", symbolic=("batch", "columns"))
-        proposal = proposed(case, NATIVE)
-        scheduled = proposal.trace.apply(proposal.product)
+    """One kernel for every batch and every number of columns."""
+    cases = [
+        linear(sparse(24, 32, density), columns, batch, "scale and bias", symbolic=("batch", "columns"))
+        for batch, columns in [(1, 1), (2, 5), (1, 16), (1, 130)]
+    ]
+    proposal = proposed(cases[0], NATIVE)
+    scheduled = proposal.trace.apply(proposal.product)
+    run = Compiled(scheduled.lowered, scheduled.func)
+    for case in cases:
         case.agrees(interpreted(scheduled.kernel, case))
-        case.agrees(compiled(scheduled.lowered, scheduled.func, case))
+        run.agrees(case)
 
 
 @pytest.mark.parametrize("symbolic", [(), ("rows", "columns")], ids=str)
