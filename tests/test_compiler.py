@@ -248,6 +248,20 @@ def test_an_operator_without_loops_is_named_with_its_node():
         sparsec.compile(b.model({"x": [3, 3]}, {"y": []}))
 
 
+def test_a_type_that_is_not_compiled_is_named():
+    b = Builder()
+    b.Cast(b.Cast("x", to=onnx.TensorProto.FLOAT8E5M2), to=onnx.TensorProto.FLOAT, name="y")
+    with pytest.raises(UnsupportedError, match=r"float8_e5m2.* has a type that is not compiled"):
+        sparsec.compile(b.model({"x": [3, 3]}, {"y": [3, 3]}))
+
+
+def test_empty_tensors_are_computed_by_no_one():
+    b = Builder()
+    b.Exp(b.Slice("x", np.int64([1]), np.int64([1]), np.int64([0])), name="nothing")
+    b.Exp("x", name="something")
+    agree(b.model({"x": [3, 5]}, {"nothing": [0, 5], "something": [3, 5]}), {"x": normal(3, 5)})
+
+
 # -- one operator ----------------------------------------------------------------------------------------------------
 
 ACTIVATIONS = {

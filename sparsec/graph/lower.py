@@ -21,6 +21,11 @@ from sparsec.graph.shape import Dim, evaluate_dim, product, same_shape
 FORMAT = 1
 """Version of what the manifest says of layers."""
 
+TYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+)
+
 VECTOR_BYTES = 256
 """A row of this many bytes is whole vectors for every target, so no element of it is computed twice."""
 
@@ -42,6 +47,7 @@ def lower(
     """
     calls = []
     for done, group in enumerate(groups):
+        _check_types(group)
         if not _is_empty(group):
             calls.append((group, kernels.call(group)))
         progress((done + 1) / len(groups))
@@ -105,6 +111,16 @@ def nbytes(value: Value, symbols: Mapping[str, tuple[int, int]]) -> int:
     size = product(value.shape)
     elements = size if isinstance(size, int) else max(evaluate_dim(size, dict(corner)) for corner in corners)
     return elements * np.dtype(value.dtype).itemsize
+
+
+def _check_types(group: Group) -> None:
+    for node in group.nodes:
+        for value in (*node.inputs, *node.outputs):
+            if value.dtype not in TYPES:
+                raise UnsupportedError(
+                    f"{node.where or node.op}: {value!r} has a type that is not compiled; "
+                    f"the types are {', '.join(TYPES)}."
+                )
 
 
 def _is_empty(group: Group) -> bool:
