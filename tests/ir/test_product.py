@@ -159,21 +159,29 @@ def test_activations(extents, transposed, symbolic, epilogue):
 # -- what convolutions add -----------------------------------------------------------------------------------------
 
 
-def test_masked_columns_and_cleared_runs_are_zero():
-    case = linear(sparse(4, 8, 0.5), 24, epilogue="scale and bias", layout=CSR)
+@pytest.mark.parametrize("width", [8, 16, 24])
+@pytest.mark.parametrize(
+    "layout", [CSR, depth_blocked(4, parts=2), depth_blocked(2, 2, 4, parts=4), dense_blocks(3)], ids=str
+)
+def test_masked_columns_and_cleared_runs_are_zero(layout, width):
+    rows = 5
+    case = linear(sparse(rows, 8, 0.5), 24, epilogue="scale and bias", layout=layout)
     valid = (np.arange(24) % 6 < 5).astype(np.int32)
     plane, origin = 48, 16
     y_index = (Var("b"), Var("i") * plane + Var("m") + origin)
     product = replace(
         case.product,
-        y=Buffer("Y", "float32", (1, 4 * plane)),
+        y=Buffer("Y", "float32", (1, rows * plane)),
         y_index=y_index,
         valid=Buffer("valid", "int32", (24,)),
         cleared=((-16, 0), (24, 32)),
     )
-    expected = np.zeros((4, plane), np.float32)
-    expected[:, origin : origin + 24] = case.expected.reshape(4, 24) * valid
-    run(replace(case, product=product, arrays={**case.arrays, "valid": valid}, expected=expected.reshape(1, -1)))
+    expected = np.zeros((rows, plane), np.float32)
+    expected[:, origin : origin + 24] = case.expected.reshape(rows, 24) * valid
+    case = replace(case, product=product, arrays={**case.arrays, "valid": valid}, expected=expected.reshape(1, -1))
+    run(case, width)
+    if "floordiv" in str(layout) and "compressed" in str(layout):
+        run(case, width, stage=True)
 
 
 def test_a_batch_shares_one_matrix():
