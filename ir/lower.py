@@ -19,30 +19,25 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.gather import Gather, find_gather
+from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
-    COMPARISONS,
     Assign,
     Axis,
     Buffer,
     Const,
-    Coordinate,
     Expr,
     For,
     If,
     Kernel,
-    Load,
-    Op,
     Range,
     Stmt,
-    Stored,
     Tile,
     Var,
     Walk,
-    walk_expressions,
 )
 from sparsec.ir.layout import Packed
-from sparsec.ir.levels import ROOT, Compressed, Cursor, Dense, Loop
+from sparsec.ir.levels import Compressed, Cursor, Dense
+from sparsec.ir.standing import Standing, keep
 from sparsec.ir.verifier import verify
 
 QUAD = 4  # coordinates of 16 bits in a 64-bit load
@@ -97,14 +92,10 @@ class _Pending:
     extents: list[Any]
 
 
-class _Lowering:
+class _Lowering(Standing):
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.handles: dict[str, Any] = {}  # TIR buffers: dense ones, tiles, and "operand.array" of packed ones
-        self.values: dict[str, Any] = {}  # loop indices and symbols as TIR expressions
-        self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
+        super().__init__(kernel)
         self.pending: list[_Pending] = []
-        self.gathers = {b.name: g for b in kernel.inputs if b.layout and (g := find_gather(kernel, b.name))}
         self.names: dict[str, int] = {}
         self.depth = 0  # how many tiles are open
 
@@ -189,7 +180,7 @@ class _Lowering:
         del self.handles[stmt.name]
 
     def _if(self, stmt: If) -> None:
-        with T.If(self._expr(stmt.condition)), T.Then():
+        with T.If(self.expr(stmt.condition)), T.Then():
             self._body(stmt.body)
 
     def _lanes(self, stmt: For) -> tuple[tuple[Axis, ...], Assign, Expr | None] | None:
@@ -209,25 +200,25 @@ class _Lowering:
             return False  # a sum over this axis
         if isinstance(axis, Range):
             return isinstance(axis.start, Const) and isinstance(axis.stop, Const)
-        return isinstance(self._level(axis), Dense)
+        return isinstance(self.level(axis), Dense)
 
     def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
         with self._scope() as frames:
             loops = []
             for axis in axes:
-                extent = self._extent(axis)
+                extent = self.extent(axis)
                 loops.append((axis, extent, frames.enter_context(T.serial(extent))))
             frames.enter_context(T.sblock(self._name(stmt)))
             for axis, extent, variable in loops:
                 lane = T.axis.spatial(extent, variable)
-                T_name(lane, axis.var)
-                self._bind(axis, [lane], bound=False)
+                IRBuilder.name(axis.var, lane)
+                self.bind(axis, [lane], bound=False)
             if condition is not None:
-                frames.enter_context(T.If(self._expr(condition)))
+                frames.enter_context(T.If(self.expr(condition)))
                 frames.enter_context(T.Then())
-            value = self._expr(stmt.value, self.handles[stmt.target.buffer].dtype)
+            value = self.expr(stmt.value, self.handles[stmt.target.buffer].dtype)
             target = self.handles[stmt.target.buffer]
-            indices = [self._expr(index) for index in stmt.target.indices]
+            indices = [self.expr(index) for index in stmt.target.indices]
             if stmt.accumulate:
                 value = target[tuple(indices)] + value
             T.buffer_store(target, value, indices)
@@ -247,7 +238,7 @@ class _Lowering:
         axis = stmt.axes[0]
         if not self.depth or len(stmt.axes) != 1 or not isinstance(axis, Walk):
             return False
-        return isinstance(self._level(axis), Compressed) and str(self._indices(axis).dtype) == "uint16"
+        return isinstance(self.level(axis), Compressed) and str(self._indices(axis).dtype) == "uint16"
 
     def _walk_by_quads(self, stmt: For) -> None:
         """Emit a loop over whole quads, whose coordinates are one 64-bit load, then one over what is left.
@@ -260,20 +251,20 @@ class _Lowering:
         """
         (axis,) = stmt.axes
         assert isinstance(axis, Walk)
-        length = next(self._visit(axis, bound=False)).extent
+        length = next(self.visit(axis, bound=False)).extent
         with self._scope() as frames:
             nth = self._counted("quad", length // QUAD, frames)
-            first = _keep(self._position(axis, nth * QUAD), "position")
-            quad = _keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
+            first = keep(self._position(axis, nth * QUAD), "position")
+            quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
             for lane in range(QUAD):
                 shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
                 coordinate = T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
-                self._stand(axis, Cursor(first + lane, _keep(coordinate, "coordinate")), stmt.body)
+                self._stand(axis, Cursor(first + lane, keep(coordinate, "coordinate")), stmt.body)
         with self._scope() as frames:
             nth = self._counted("rest", length % QUAD, frames)
-            position = _keep(self._position(axis, length // QUAD * QUAD + nth), "position")
+            position = keep(self._position(axis, length // QUAD * QUAD + nth), "position")
             coordinate = T.cast(self._indices(axis)[position], "int32")
-            self._stand(axis, Cursor(position, _keep(coordinate, "coordinate")), stmt.body)
+            self._stand(axis, Cursor(position, keep(coordinate, "coordinate")), stmt.body)
 
     def _counted(self, name: str, extent: Any, frames: ExitStack) -> Any:
         """Open a loop and a block that binds it; return the block's variable."""
@@ -285,7 +276,7 @@ class _Lowering:
 
     def _position(self, axis: Walk, index: Any) -> Any:
         """Return the position of an iteration of a compressed level, its coordinate left alone."""
-        visit = self._visit(axis, bound=False, coordinates=False)
+        visit = self.visit(axis, bound=False, coordinates=False)
         next(visit)
         try:
             visit.send(index)
@@ -312,10 +303,10 @@ class _Lowering:
             variables: list[Any] = []
             extents = []
             if isinstance(axis, Range):
-                extents = [self._extent(axis)]
+                extents = [self.extent(axis)]
                 variables = [frames.enter_context(T.serial(extents[0]))]
             else:
-                visit = self._visit(axis, bound=False)
+                visit = self.visit(axis, bound=False)
                 loop = next(visit, None)
                 while loop is not None:
                     extents.append(loop.extent)
@@ -324,7 +315,7 @@ class _Lowering:
                         loop = visit.send(variables[-1])
                     except StopIteration:
                         loop = None
-            self._bind(axis, variables, bound=False)
+            self.bind(axis, variables, bound=False)
             self.pending.append(_Pending(axis, variables, extents))
 
     def _open_parallel(self, stmt: For, frames: ExitStack) -> None:
@@ -333,7 +324,7 @@ class _Lowering:
         One loop over all would divide by symbols to find its indices, which TVM cannot simplify. If all are symbolic,
         the first is parallel.
         """
-        extents = [self._extent(axis) for axis in stmt.axes]
+        extents = [self.extent(axis) for axis in stmt.axes]
         shared = [n for n, extent in enumerate(extents) if isinstance(extent, int)]
         if prod(extents[n] for n in shared) == 1 and len(shared) < len(extents):
             shared = [next(n for n in range(len(extents)) if n not in shared)]
@@ -347,7 +338,7 @@ class _Lowering:
             inner = inner * extents[n]
         for n, (axis, extent) in enumerate(zip(stmt.axes, extents, strict=True)):
             index = indices[n] if n in indices else frames.enter_context(T.serial(extent))
-            self._bind(axis, [index], bound=False)
+            self.bind(axis, [index], bound=False)
             self.pending.append(_Pending(axis, [index], [extent]))
 
     def _enter_block(self, name: str, frames: ExitStack) -> None:
@@ -361,7 +352,7 @@ class _Lowering:
                 constant = isinstance(extent, int | tirx.IntImm)
                 domain = extent if constant else np.iinfo(np.int32).max
                 variables.append(T.axis.opaque(domain, variable))
-                T_name(variables[-1], pending.axis.var)
+                IRBuilder.name(pending.axis.var, variables[-1])
             bound.append((pending.axis, variables))
         handles = [self.handles[b] for b in self.handles]
         T.reads(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in handles])
@@ -369,117 +360,8 @@ class _Lowering:
         writable = [h for b, h in self.handles.items() if b not in read_only and "." not in b]
         T.writes(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in writable])
         for axis, variables in bound:
-            self._bind(axis, variables, bound=True)
+            self.bind(axis, variables, bound=True)
         self.pending = []
-
-    def _bind(self, axis: Axis, variables: list[Any], bound: bool) -> None:
-        """Give the axis its value for these loop variables; `bound` keeps what is loaded in variables of the block."""
-        if isinstance(axis, Range):
-            start = self._expr(axis.start)
-            self.values[axis.var] = start + variables[0] * axis.step if axis.step != 1 else start + variables[0]
-            return
-        visit = self._visit(axis, bound)
-        try:
-            next(visit)
-            for variable in variables:
-                visit.send(variable)
-        except StopIteration as end:
-            cursor: Cursor = end.value
-            if bound and not isinstance(self._level(axis), Dense):
-                cursor = Cursor(_keep(cursor.position, "position"), cursor.coordinate, cursor.fiber)
-            self.cursors[axis.buffer][axis.level] = cursor
-            self.values[axis.var] = cursor.coordinate
-
-    def _visit(self, axis: Walk, bound: bool, coordinates: bool = True) -> Any:
-        # Lanes over the dense levels at the end also stand alone, where only their coordinates matter.
-        parent = self.cursors[axis.buffer].get(axis.level - 1, ROOT)
-
-        def load(name: str, index: Any) -> Any:
-            if name == "indices" and not coordinates:
-                return index
-            value = T.cast(self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index], "int32")
-            return _keep(value, name) if bound else value
-
-        return self._level(axis).visit(self._axes(axis)[axis.level], parent, load)
-
-    def _extent(self, axis: Axis) -> Any:
-        if isinstance(axis, Range):
-            span = self._expr(axis.stop) - self._expr(axis.start)
-            return span if axis.step == 1 else (span + (axis.step - 1)) // axis.step
-        loop: Loop = next(self._visit(axis, bound=False))
-        return loop.extent
-
-    def _level(self, axis: Walk) -> Any:
-        layout = self.kernel.buffers[axis.buffer].layout
-        assert layout is not None, f"{axis.buffer} has no levels"
-        return layout.levels[axis.level][1]
-
-    def _axes(self, axis: Walk) -> Any:
-        buffer = self.kernel.buffers[axis.buffer]
-        assert buffer.layout is not None
-        return buffer.layout.axes([dim for dim in buffer.shape if isinstance(dim, int)])
-
-    # -- expressions -----------------------------------------------------------------------------------------------
-
-    def _expr(self, value: Expr, dtype: str = "int32") -> Any:
-        """Return `value` as a TIR expression whose arithmetic is carried out in `dtype`."""
-        if isinstance(value, Const):
-            return value.value if dtype == "int32" and isinstance(value.value, int) else tirx.const(value.value, dtype)
-        if isinstance(value, Var):
-            return _convert(self.values[value.name], dtype)
-        if isinstance(value, Coordinate):
-            return _convert(self._coordinate(value.buffer, value.dim), dtype)
-        if isinstance(value, Stored):
-            cursors = self.cursors[value.buffer]
-            return _convert(self.handles[f"{value.buffer}.data"][cursors[max(cursors)].position], dtype)
-        if isinstance(value, Load):
-            return _convert(self.handles[value.buffer][tuple(self._index(index) for index in value.indices)], dtype)
-        assert isinstance(value, Op)
-        return self._op(value, dtype)
-
-    def _index(self, value: Expr) -> Any:
-        """Return an index; where the stored coordinates were made offsets, the gather is their sum with the base's."""
-        for name, gather in self.gathers.items():
-            if split := gather.split(value):
-                base, rest = split
-                values = self.values
-                self.values = {"k": self._coordinate(name, gather.dim, skip=gather.level)}
-                total = self._expr(base) + self.cursors[name][gather.level].coordinate
-                self.values = values
-                for term in rest:
-                    total = total + self._expr(term)
-                return total
-        return self._expr(value)
-
-    def _coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
-        layout = self.kernel.buffers[buffer].layout
-        assert layout is not None
-        total: Any = 0
-        for level, (digit, _) in enumerate(layout.levels):
-            if digit.dim == dim and level != skip:
-                total = total + self.cursors[buffer][level].coordinate * digit.divisor
-        if any(name == dim for name, _ in layout.orders):
-            total = T.cast(self.handles[f"{buffer}.{dim}.order"][total], "int32")
-        return total
-
-    def _op(self, value: Op, dtype: str) -> Any:
-        comparison = value.name in COMPARISONS
-        if value.name == "select":
-            condition, a, b = value.args
-            # TVM makes vectors of Select only; it computes both sides, which a condition on data does not guard.
-            data = any(isinstance(part, Load | Stored) for part in walk_expressions(condition))
-            select = tirx.Select if data else T.if_then_else
-            return select(self._expr(condition), self._expr(a, dtype), self._expr(b, dtype))
-        args = [self._expr(arg, self._compared(value) if comparison else dtype) for arg in value.args]
-        return _EMIT[value.name](*args)
-
-    def _compared(self, value: Op) -> str:
-        """Return the type in which a comparison is carried out: the widest float beside it, else that of indices."""
-        loads = [part for part in walk_expressions(value) if isinstance(part, Load | Stored)]
-        names = [part.buffer if isinstance(part, Load) else f"{part.buffer}.data" for part in loads]
-        types = [str(self.handles[name].dtype) for name in names]
-        wide = "int64" if "int64" in types else "int32"
-        return max((dtype for dtype in types if dtype.startswith("float")), key=lambda d: int(d[5:]), default=wide)
 
 
 def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
@@ -488,49 +370,3 @@ def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
         yield stmt
         if not isinstance(stmt, Assign):
             yield from _statements(stmt.body)
-
-
-def _convert(value: Any, dtype: str) -> Any:
-    """Return a loaded value or an index in `dtype`."""
-    return value if isinstance(value, int) or str(value.ty.dtype) == dtype else T.cast(value, dtype)
-
-
-def T_name(variable: Any, name: str) -> None:
-    """Name a block variable for readers of the printed TIR."""
-    IRBuilder.name(name, variable)
-
-
-def _keep(value: Any, name: str) -> Any:
-    variable = T.Bind(value)
-    IRBuilder.name(name, variable)
-    return variable
-
-
-def _constant_first(a: Any, b: Any) -> tuple[Any, Any]:
-    """Order the operands of an extremum, which is the second one if either is NaN, so that no NaN is lost."""
-    return (b, a) if isinstance(b, tirx.FloatImm) else (a, b)
-
-
-_EMIT = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-    "//": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    "==": lambda a, b: tirx.EQ(a, b),
-    "and": tirx.all,
-    "abs": tirx.abs,
-    "erf": tirx.erf,
-    "exp": tirx.exp,
-    "log": tirx.log,
-    "max": lambda a, b: tirx.max(*_constant_first(a, b)),
-    "min": lambda a, b: tirx.min(*_constant_first(a, b)),
-    "pow": tirx.power,
-    "rsqrt": tirx.rsqrt,
-    "sigmoid": tirx.sigmoid,
-    "sqrt": tirx.sqrt,
-    "tanh": tirx.tanh,
-}

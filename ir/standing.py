@@ -1,0 +1,198 @@
+"""Where a lowering stands: the values of indices, the cursors of walks, and expressions in terms of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from sparsec.ir.gather import find_gather
+from sparsec.ir.kernel import (
+    COMPARISONS,
+    Axis,
+    Const,
+    Coordinate,
+    Expr,
+    Kernel,
+    Load,
+    Op,
+    Range,
+    Stored,
+    Var,
+    Walk,
+    walk_expressions,
+)
+from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
+
+
+class Standing:
+    """Turns the expressions of a kernel into TIR at one place of its loops.
+
+    `handles` are TIR buffers by name: dense ones, tiles, and `operand.array` of packed ones. `values` are loop indices
+    and symbols, `cursors` the position and coordinate in each walked level of a packed operand.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.handles: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
+        self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
+        self.gathers = {b.name: g for b in kernel.inputs if b.layout and (g := find_gather(kernel, b.name))}
+
+    # -- loops -----------------------------------------------------------------------------------------------------
+
+    def bind(self, axis: Axis, variables: list[Any], bound: bool) -> None:
+        """Give the axis its value for these loop variables; `bound` keeps what is loaded in variables of the block."""
+        if isinstance(axis, Range):
+            start = self.expr(axis.start)
+            self.values[axis.var] = start + variables[0] * axis.step if axis.step != 1 else start + variables[0]
+            return
+        visit = self.visit(axis, bound)
+        try:
+            next(visit)
+            for variable in variables:
+                visit.send(variable)
+        except StopIteration as end:
+            cursor: Cursor = end.value
+            if bound and not isinstance(self.level(axis), Dense):
+                cursor = Cursor(keep(cursor.position, "position"), cursor.coordinate, cursor.fiber)
+            self.cursors[axis.buffer][axis.level] = cursor
+            self.values[axis.var] = cursor.coordinate
+
+    def visit(self, axis: Walk, bound: bool, coordinates: bool = True) -> Any:
+        """Visit a level; without `coordinates`, the compressed ones stay unloaded."""
+        # Lanes over the dense levels at the end also stand alone, where only their coordinates matter.
+        parent = self.cursors[axis.buffer].get(axis.level - 1, ROOT)
+
+        def load(name: str, index: Any) -> Any:
+            if name == "indices" and not coordinates:
+                return index
+            value = T.cast(self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index], "int32")
+            return keep(value, name) if bound else value
+
+        return self.level(axis).visit(self._axes(axis)[axis.level], parent, load)
+
+    def extent(self, axis: Axis) -> Any:
+        """Return how often the outermost loop of an axis runs."""
+        if isinstance(axis, Range):
+            span = self.expr(axis.stop) - self.expr(axis.start)
+            return span if axis.step == 1 else (span + (axis.step - 1)) // axis.step
+        loop: Loop = next(self.visit(axis, bound=False))
+        return loop.extent
+
+    def level(self, axis: Walk) -> Any:
+        """Return the level that an axis walks."""
+        layout = self.kernel.buffers[axis.buffer].layout
+        assert layout is not None, f"{axis.buffer} has no levels"
+        return layout.levels[axis.level][1]
+
+    def _axes(self, axis: Walk) -> Any:
+        buffer = self.kernel.buffers[axis.buffer]
+        assert buffer.layout is not None
+        return buffer.layout.axes([dim for dim in buffer.shape if isinstance(dim, int)])
+
+    # -- expressions -----------------------------------------------------------------------------------------------
+
+    def expr(self, value: Expr, dtype: str = "int32") -> Any:
+        """Return `value` as a TIR expression whose arithmetic is carried out in `dtype`."""
+        if isinstance(value, Const):
+            return value.value if dtype == "int32" and isinstance(value.value, int) else tirx.const(value.value, dtype)
+        if isinstance(value, Var):
+            return _convert(self.values[value.name], dtype)
+        if isinstance(value, Coordinate):
+            return _convert(self.coordinate(value.buffer, value.dim), dtype)
+        if isinstance(value, Stored):
+            cursors = self.cursors[value.buffer]
+            return _convert(self.handles[f"{value.buffer}.data"][cursors[max(cursors)].position], dtype)
+        if isinstance(value, Load):
+            return _convert(self.handles[value.buffer][tuple(self._index(index) for index in value.indices)], dtype)
+        assert isinstance(value, Op)
+        return self._op(value, dtype)
+
+    def _index(self, value: Expr) -> Any:
+        """Return an index; where the stored coordinates were made offsets, the gather is their sum with the base's."""
+        for name, gather in self.gathers.items():
+            if split := gather.split(value):
+                base, rest = split
+                values = self.values
+                self.values = {"k": self.coordinate(name, gather.dim, skip=gather.level)}
+                total = self.expr(base) + self.cursors[name][gather.level].coordinate
+                self.values = values
+                for term in rest:
+                    total = total + self.expr(term)
+                return total
+        return self.expr(value)
+
+    def coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
+        layout = self.kernel.buffers[buffer].layout
+        assert layout is not None
+        total: Any = 0
+        for level, (digit, _) in enumerate(layout.levels):
+            if digit.dim == dim and level != skip:
+                total = total + self.cursors[buffer][level].coordinate * digit.divisor
+        if any(name == dim for name, _ in layout.orders):
+            total = T.cast(self.handles[f"{buffer}.{dim}.order"][total], "int32")
+        return total
+
+    def _op(self, value: Op, dtype: str) -> Any:
+        comparison = value.name in COMPARISONS
+        if value.name == "select":
+            condition, a, b = value.args
+            # TVM makes vectors of Select only; it computes both sides, which a condition on data does not guard.
+            data = any(isinstance(part, Load | Stored) for part in walk_expressions(condition))
+            select = tirx.Select if data else T.if_then_else
+            return select(self.expr(condition), self.expr(a, dtype), self.expr(b, dtype))
+        args = [self.expr(arg, self._compared(value) if comparison else dtype) for arg in value.args]
+        return _EMIT[value.name](*args)
+
+    def _compared(self, value: Op) -> str:
+        """Return the type in which a comparison is carried out: the widest float beside it, else that of indices."""
+        loads = [part for part in walk_expressions(value) if isinstance(part, Load | Stored)]
+        names = [part.buffer if isinstance(part, Load) else f"{part.buffer}.data" for part in loads]
+        types = [str(self.handles[name].dtype) for name in names]
+        wide = "int64" if "int64" in types else "int32"
+        return max((dtype for dtype in types if dtype.startswith("float")), key=lambda d: int(d[5:]), default=wide)
+
+
+def _convert(value: Any, dtype: str) -> Any:
+    """Return a loaded value or an index in `dtype`."""
+    return value if isinstance(value, int) or str(value.ty.dtype) == dtype else T.cast(value, dtype)
+
+
+def keep(value: Any, name: str) -> Any:
+    """Bind a value to a variable of the block, so that it is computed once."""
+    variable = T.Bind(value)
+    IRBuilder.name(name, variable)
+    return variable
+
+
+def _constant_first(a: Any, b: Any) -> tuple[Any, Any]:
+    """Order the operands of an extremum, which is the second one if either is NaN, so that no NaN is lost."""
+    return (b, a) if isinstance(b, tirx.FloatImm) else (a, b)
+
+
+_EMIT = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    "==": lambda a, b: tirx.EQ(a, b),
+    "and": tirx.all,
+    "abs": tirx.abs,
+    "erf": tirx.erf,
+    "exp": tirx.exp,
+    "log": tirx.log,
+    "max": lambda a, b: tirx.max(*_constant_first(a, b)),
+    "min": lambda a, b: tirx.min(*_constant_first(a, b)),
+    "pow": tirx.power,
+    "rsqrt": tirx.rsqrt,
+    "sigmoid": tirx.sigmoid,
+    "sqrt": tirx.sqrt,
+    "tanh": tirx.tanh,
+}
