@@ -21,7 +21,8 @@ def repack(
         return plain
     (sy, sx), (top, left) = strides, padding
     batch, channels, height, width = plain.shape
-    canvas = np.zeros((batch, channels, top + max(height, image.height * sy), left + max(width, image.width * sx)), x.dtype)
+    rows, columns = max(height, image.height * sy), max(width, image.width * sx)
+    canvas = np.zeros((batch, channels, top + rows, left + columns), x.dtype)
     canvas[:, :, top : top + height, left : left + width] = plain
     canvas = canvas[:, :, : image.height * sy, : image.width * sx]
     split = canvas.reshape(batch, channels, image.height, sy, image.width, sx).transpose(0, 1, 3, 5, 2, 4)

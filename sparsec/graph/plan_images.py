@@ -239,10 +239,10 @@ def _per_channel(value: Value, image: Value) -> bool:
     )
 
 
-_ZERO_AT_ZERO = frozenset(
-    "abs add concat maximum minimum multiply negative nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.silu sqrt subtract "
-    "tanh".split()
-)
+_ZERO_AT_ZERO = frozenset({
+    "abs", "add", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu",
+    "nn.relu", "nn.silu", "sqrt", "subtract", "tanh",
+})  # fmt: skip
 
 
 def _mark_borders(graph: Graph) -> None:
@@ -269,7 +269,7 @@ def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
 
     Parameters
     ----------
-    masked : the results of the kernels that write these zeros themselves, which all convolutions with their epilogues do
+    masked : the results of the kernels that write these zeros themselves, which all convolutions with epilogues do
 
     Returns
     -------
@@ -303,7 +303,7 @@ def _is_zero_around(value: Value, masked: Collection[Value]) -> bool:
         return True
     if node is None:
         return False
-    images = [operand for operand in node.inputs if operand.rank == 3 and same_shape(operand.shape[2:], value.shape[2:])]
+    images = [x for x in node.inputs if x.rank == 3 and same_shape(x.shape[2:], value.shape[2:])]
     zero = [_is_zero_around(image, masked) for image in images]
     if node.op == "clip":
         return node.attrs["min"] <= 0 <= node.attrs["max"] and all(zero)
