@@ -22,6 +22,7 @@ from typing import Any
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Call, Var
+from tvm.s_tir import SBlock, SBlockRealize
 
 Expr = Any
 
@@ -48,20 +49,103 @@ _ERF = (
 def expand_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """Replace calls of transcendental functions on float32 by vectorisable arithmetic.
 
+    A call below a branch stays, since its arguments must not be computed without it.
+
     Parameters
     ----------
     func : PrimFunc
-        A function whose loops are not vectorised yet in the sense of TVM's VectorizeLoop; loop annotations may stand.
+        A scheduled function, not lowered yet.
     """
 
-    def expand(call: Call) -> Expr:
-        expansion = _EXPANSIONS.get(getattr(call.op, "name", ""))
-        if expansion is None or str(call.ty.dtype) != "float32":
-            return call
-        expanded = expansion(*call.args)
-        return call if expanded is None else expanded
+    body = tvm_ffi.structural_map(func.body, (tirx.For, _expand_loop), order="post")
+    return func.with_body(tvm_ffi.structural_map(body, (tirx.BufferStore, _expand_store), order="post"))
 
-    return func.with_body(tvm_ffi.structural_map(func.body, (Call, expand), order="post"))
+
+class _Steps:
+    """Intermediate results, each in a buffer of its own with one element per lane.
+
+    TVM's analyzer sees through variables that a let binds, and writes out all of it wherever one is used; it does not
+    see through memory. LLVM keeps the buffers in registers.
+    """
+
+    def __init__(self, lane: Expr, lanes: int) -> None:
+        self.lane, self.lanes = lane, lanes
+        self.buffers: list[Expr] = []
+        self.stores: list[tirx.BufferStore] = []
+
+    def __call__(self, value: Expr) -> Expr:
+        """Compute a value once; what is returned is cheap to use often."""
+        buffer = tirx.decl_buffer((self.lanes,), value.ty.dtype, f"step{len(self.buffers)}")
+        self.buffers.append(buffer)
+        self.stores.append(tirx.BufferStore(buffer, value, [self.lane]))
+        return tirx.BufferLoad(buffer, [self.lane])
+
+    def expand(self, store: tirx.BufferStore) -> None:
+        """Append the steps of a store, and at the end the store itself."""
+
+        def expand(call: Call) -> Expr:
+            expanded = _EXPANSIONS[call.op.name](self, *call.args) if _expandable(call) else None
+            return call if expanded is None else expanded
+
+        value = tvm_ffi.structural_map(store.value, (Call, expand), order="post")
+        self.stores.append(tirx.BufferStore(store.buffer, value, list(store.indices)))
+
+    def block(self, stmts: Sequence[tirx.Stmt]) -> tirx.Stmt:
+        body = tirx.stmt_seq(*stmts)
+        return SBlockRealize([], True, SBlock([], [], [], "math", body, alloc_buffers=self.buffers))
+
+
+def _expand_loop(loop: tirx.For) -> tirx.Stmt:
+    """A vectorised loop becomes one vectorised loop per step: TVM would share a buffer inside it between the lanes."""
+    store = _only_store(loop.body)
+    if loop.kind != tirx.stmt.ForKind.VECTORIZED or store is None or not _has_calls(store):
+        return loop
+    step = _Steps(loop.loop_var - loop.min, int(loop.extent))
+    step.expand(store)
+
+    def lanes(store: tirx.BufferStore) -> tirx.Stmt:
+        lane = Var("lane", loop.loop_var.ty)
+        body = tvm_ffi.structural_map(store, (Var, lambda v: lane if v.same_as(loop.loop_var) else v), order="post")
+        return tirx.For(lane, loop.min, loop.extent, loop.kind, body)
+
+    return step.block([lanes(store) for store in step.stores])
+
+
+def _only_store(body: tirx.Stmt) -> tirx.BufferStore | None:
+    """The store that is all a loop does, in terms of the loops around it."""
+    if isinstance(body, SBlockRealize) and body.block.init is None:
+        values = dict(zip((it.var for it in body.block.iter_vars), body.iter_values, strict=True))
+        body = tvm_ffi.structural_map(body.block.body, (Var, lambda v: values.get(v, v)), order="post")
+    return body if isinstance(body, tirx.BufferStore) else None
+
+
+def _expand_store(store: tirx.BufferStore) -> tirx.Stmt:
+    if not _has_calls(store):
+        return store
+    step = _Steps(tirx.const(0, "int64"), 1)
+    step.expand(store)
+    return step.block(step.stores)
+
+
+def _has_calls(store: tirx.BufferStore) -> bool:
+    """Whether there is something to expand, and none of it below a branch."""
+    found: list[Call] = []
+    below: list[Call] = []
+
+    def visit(call: Call) -> None:
+        if _expandable(call):
+            found.append(call)
+        elif getattr(call.op, "name", "") == "prim.if_then_else":
+            for branch in call.args[1:]:
+                tvm_ffi.structural_walk(branch, (Call, lambda c: below.append(c) if _expandable(c) else None))
+
+    tvm_ffi.structural_walk(store.value, (Call, visit))
+    return bool(found) and not below
+
+
+def _expandable(call: Call) -> bool:
+    name = getattr(call.op, "name", "")
+    return name in _EXPANSIONS and (name == "tirx.rsqrt" or str(call.ty.dtype) == "float32")
 
 
 def _f32(value: float) -> Expr:
@@ -72,12 +156,6 @@ def _i32(value: int) -> Expr:
     return tirx.const(value, "int32")
 
 
-def _let(value: Expr, body: Callable[[Expr], Expr], name: str = "t") -> Expr:
-    """Name a value, so that an expression that needs it often stays small."""
-    var = Var(name, value.ty)
-    return tirx.Let(var, value, body(var))
-
-
 def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
     """c0 + c1 x + c2 x² + …"""
     value = _f32(coefficients[-1])
@@ -86,14 +164,11 @@ def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
     return value
 
 
-def _clip(x: Expr, low: float, high: float) -> Expr:
+def _clip(step: _Steps, x: Expr, low: float, high: float) -> Expr:
     """x between two bounds; NaN stays NaN, since a comparison with it is false."""
-    bounded = tirx.Select(x < _f32(low), _f32(low), x)
-    return _let(bounded, lambda b: tirx.Select(b > _f32(high), _f32(high), b), "clipped")
-
-
-def _bits(x: Expr) -> Expr:
-    return tirx.reinterpret("int32", x)
+    x = step(x)
+    x = step(tirx.Select(x < _f32(low), _f32(low), x))
+    return step(tirx.Select(x > _f32(high), _f32(high), x))
 
 
 def _power_of_two(n: Expr) -> Expr:
@@ -101,148 +176,104 @@ def _power_of_two(n: Expr) -> Expr:
     return tirx.reinterpret("float32", (n + _i32(127)) << _i32(23))
 
 
-def _scaled_exp(n: Expr, r: Expr) -> Expr:
+def _scaled_exp(step: _Steps, n: Expr, r: Expr) -> Expr:
     """2ⁿ eʳ; the power of two is applied in halves, so that overflow and denormals come out right."""
-
-    def combine(r: Expr, k: Expr) -> Expr:
-        value = r * r * _horner(r, _EXP) + r + _f32(1)
-        return _let(k >> _i32(1), lambda half: value * _power_of_two(half) * _power_of_two(k - half), "half")
-
-    return _let(r, lambda r: _let(n.astype("int32"), lambda k: combine(r, k), "k"), "r")
+    r, k = step(r), step(n.astype("int32"))
+    half = step(k >> _i32(1))
+    value = r * r * _horner(r, _EXP) + r + _f32(1)
+    return value * _power_of_two(half) * _power_of_two(k - half)
 
 
-def exp(x: Expr) -> Expr:
+def exp(step: _Steps, x: Expr) -> Expr:
     """eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2."""
-
-    def reduced(x: Expr) -> Expr:
-        n = tirx.nearbyint(x * _f32(math.log2(math.e)))
-        return _let(n, lambda n: _scaled_exp(n, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW)), "n")
-
-    return _let(_clip(x, -104.0, 89.0), reduced, "x")
+    x = _clip(step, x, -104.0, 89.0)
+    n = step(tirx.nearbyint(x * _f32(math.log2(math.e))))
+    return _scaled_exp(step, n, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW))
 
 
-def exp2(x: Expr) -> Expr:
+def exp2(step: _Steps, x: Expr) -> Expr:
     """2ˣ = 2ⁿ e^((x − n) ln 2)."""
-
-    def reduced(x: Expr) -> Expr:
-        return _let(tirx.nearbyint(x), lambda n: _scaled_exp(n, (x - n) * _f32(math.log(2))), "n")
-
-    return _let(_clip(x, -151.0, 129.0), reduced, "x")
+    x = _clip(step, x, -151.0, 129.0)
+    n = step(tirx.nearbyint(x))
+    return _scaled_exp(step, n, (x - n) * _f32(math.log(2)))
 
 
-def sigmoid(x: Expr) -> Expr:
+def sigmoid(step: _Steps, x: Expr) -> Expr:
     """1 / (1 + e⁻ˣ), or eˣ / (1 + eˣ) where x is negative, so that e never overflows."""
-
-    def quotient(x: Expr) -> Expr:
-        negative = x < _f32(0)
-        small = exp(tirx.Select(negative, x, _f32(0) - x))
-        return _let(small, lambda e: tirx.Select(negative, e, _f32(1)) / (_f32(1) + e), "e")
-
-    return _let(x, quotient, "x")
+    x = step(x)
+    negative = x < _f32(0)
+    e = step(exp(step, tirx.Select(negative, x, _f32(0) - x)))
+    return tirx.Select(negative, e, _f32(1)) / (_f32(1) + e)
 
 
-def _rational(x: Expr, numerator: Sequence[float], denominator: Sequence[float], limit: float) -> Expr:
+def _rational(step: _Steps, x: Expr, numerator: Sequence[float], denominator: Sequence[float], limit: float) -> Expr:
     """An odd function that saturates at ±1: x P(x²) / Q(x²) up to a limit."""
-
-    def ratio(x: Expr) -> Expr:
-        value = _let(x * x, lambda u: x * _horner(u, numerator) / _horner(u, denominator), "u")
-        return _let(value, lambda v: _clip(v, -1.0, 1.0), "ratio")
-
-    return _let(_clip(x, -limit, limit), ratio, "x")
+    x = _clip(step, x, -limit, limit)
+    u = step(x * x)
+    return _clip(step, x * _horner(u, numerator) / _horner(u, denominator), -1.0, 1.0)
 
 
-def rsqrt(x: Expr) -> Expr:
+def rsqrt(step: _Steps, x: Expr) -> Expr:
     """1 / √x; TVM vectorises the square root, but not its reciprocal."""
     return tirx.const(1, x.ty.dtype) / tirx.sqrt(x)
 
 
-def tanh(x: Expr) -> Expr:
+def tanh(step: _Steps, x: Expr) -> Expr:
     """A rational function of degree 9 over 8."""
-    return _rational(x, *_TANH)
+    return _rational(step, x, *_TANH)
 
 
-def erf(x: Expr) -> Expr:
+def erf(step: _Steps, x: Expr) -> Expr:
     """A rational function of degree 11 over 10."""
-    return _rational(x, *_ERF)
+    return _rational(step, x, *_ERF)
 
 
-def power(x: Expr, y: Expr) -> Expr | None:
+def power(step: _Steps, x: Expr, y: Expr) -> Expr | None:
     """xʸ for exponents that models write down: small integers and halves; None for any other."""
     if not isinstance(y, tirx.FloatImm) or abs(y.value) > 8 or y.value * 2 != int(y.value * 2):
         return None
     whole, half = divmod(abs(y.value), 1)
-
-    def factors(x: Expr) -> Expr:
-        value = tirx.sqrt(x) if half else None
-        square, n = x, int(whole)
-        while n:
-            if n & 1:
-                value = square if value is None else value * square
-            square, n = square * square, n >> 1
-        return _f32(1) if value is None else value
-
-    product = _let(x, factors, "x")
-    return _f32(1) / product if y.value < 0 else product
+    square, n = step(x), int(whole)
+    value = tirx.sqrt(square) if half else _f32(1)
+    while n:
+        value = step(value * square) if n & 1 else value
+        square, n = step(square * square), n >> 1
+    return _f32(1) / value if y.value < 0 else value
 
 
-def _log_parts(x: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
-    """x = 2ᵏ (1 + f) with 1 + f in [√½, √2); `combine(k, f)` is the logarithm for positive finite x."""
+def log(step: _Steps, x: Expr) -> Expr:
+    """k ln 2 + log(1 + f), where x = 2ᵏ (1 + f) and 1 + f lies in [√½, √2)."""
+    x = step(x)
     tiny = x < _f32(1.1754943508222875e-38)
-    scaled = tirx.Select(tiny, x * _f32(2.0**25), x)
-    offset = _i32(0x3F3504F3)  # the bits of √½
-
-    def split(bits: Expr) -> Expr:
-        def rest(k: Expr) -> Expr:
-            f = tirx.reinterpret("float32", bits - (k << _i32(23))) - _f32(1)
-            exponent = k.astype("float32") - tirx.Select(tiny, _f32(25), _f32(0))
-            return _let(f, lambda f: _let(exponent, lambda e: combine(e, f), "e"), "f")
-
-        return _let((bits - offset) >> _i32(23), rest, "k")
-
-    return _let(_bits(scaled), split, "bits")
-
-
-def log(x: Expr) -> Expr:
-    """k ln 2 + log(1 + f)."""
-
-    def combine(k: Expr, f: Expr) -> Expr:
-        def series(s: Expr) -> Expr:
-            tail = f * s * _horner(f, _LOG) - _f32(0.5) * s + k * _f32(_LN2_LOW)
-            return k * _f32(_LN2_HIGH) + (f + tail)
-
-        return _let(f * f, series, "s")
-
-    def edges(x: Expr) -> Expr:
-        inf, nan = tirx.const(math.inf, "float32"), tirx.const(math.nan, "float32")
-        finite = _log_parts(x, combine)
-        # NaN and +inf pass through; zero gives -inf and a negative number NaN.
-        ordinary = tirx.Select(x < inf, finite, x)
-        return tirx.Select(x > _f32(0), ordinary, tirx.Select(x == _f32(0), _f32(0) - inf, nan + x))
-
-    return _let(x, edges, "x")
+    bits = step(tirx.reinterpret("int32", tirx.Select(tiny, x * _f32(2.0**25), x)))
+    exponent = step((bits - _i32(0x3F3504F3)) >> _i32(23))  # subtracted are the bits of √½
+    k = step(exponent.astype("float32") - tirx.Select(tiny, _f32(25), _f32(0)))
+    f = step(tirx.reinterpret("float32", bits - (exponent << _i32(23))) - _f32(1))
+    s = step(f * f)
+    tail = f * s * _horner(f, _LOG) - _f32(0.5) * s + k * _f32(_LN2_LOW)
+    finite = k * _f32(_LN2_HIGH) + (f + tail)
+    # NaN and +inf pass through; zero gives -inf and a negative number NaN.
+    inf, nan = tirx.const(math.inf, "float32"), tirx.const(math.nan, "float32")
+    ordinary = tirx.Select(x < inf, finite, x)
+    return tirx.Select(x > _f32(0), ordinary, tirx.Select(x == _f32(0), _f32(0) - inf, nan + x))
 
 
-def log2(x: Expr) -> Expr:
+def log2(step: _Steps, x: Expr) -> Expr:
     """log x / ln 2."""
-    return log(x) * _f32(math.log2(math.e))
+    return log(step, x) * _f32(math.log2(math.e))
 
 
-def log10(x: Expr) -> Expr:
+def log10(step: _Steps, x: Expr) -> Expr:
     """log x / ln 10."""
-    return log(x) * _f32(math.log10(math.e))
+    return log(step, x) * _f32(math.log10(math.e))
 
 
-def log1p(x: Expr) -> Expr:
+def log1p(step: _Steps, x: Expr) -> Expr:
     """log(1 + x), corrected for what 1 + x rounded off."""
-
-    def corrected(x: Expr) -> Expr:
-        def of_sum(u: Expr) -> Expr:
-            exact = tirx.Select(u == _f32(1), x, log(u) * (x / (u - _f32(1))))
-            return tirx.Select(u == tirx.const(math.inf, "float32"), u, exact)
-
-        return _let(x + _f32(1), of_sum, "u")
-
-    return _let(x, corrected, "x")
+    x = step(x)
+    u = step(x + _f32(1))
+    exact = tirx.Select(u == _f32(1), x, log(step, u) * (x / (u - _f32(1))))
+    return tirx.Select(u == tirx.const(math.inf, "float32"), u, exact)
 
 
 _EXPANSIONS: dict[str, Callable[..., Expr | None]] = {
