@@ -189,16 +189,17 @@ def inline_stages(func: tirx.PrimFunc, stages: Sequence[Stage]) -> tirx.PrimFunc
         sch.compute_inline(sch.get_sblock(stage.name))
         for user, times in users.items():
             cost[user] = cost[user].plus(own, times)
-            for buffer in stage.inputs():
-                readers[buffer][user] += times
-        for buffer in stage.inputs():
-            readers[buffer].pop(stage.name, None)
+            for counts in readers.values():
+                if stage.name in counts:
+                    counts[user] += times * counts[stage.name]
+        for counts in readers.values():
+            counts.pop(stage.name, None)
     for stage in stages:
-        if not stage.injective:
-            # Accumulate in an intermediate, which a tile can keep in registers, and copy that out.
-            for n, out in enumerate(stage.outputs()):
-                if out in params:
-                    sch.cache_write(sch.get_sblock(stage.name), n, "global")
+        for n, out in enumerate(stage.outputs()):
+            users = [sch.get_sblock(name) for name in readers.get(out, ()) if name != stage.name]
+            if out in params and (users or not stage.injective):
+                # Outputs are only written: what is read again or accumulated lives in an intermediate.
+                sch.cache_write(sch.get_sblock(stage.name), n, "global", consumer_blocks=users)
     return sch.mod["main"]
 
 
