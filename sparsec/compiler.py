@@ -18,12 +18,13 @@ from sparsec.graph.canonicalize import PASSES
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
 from sparsec.graph.graph import Graph
-from sparsec.graph.kernels import Kernels
+from sparsec.graph.kernels import Choose, Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.schedules.rules.product import propose
+from sparsec.search.measure import Measured
 from sparsec.targets import Target
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def compile(
     shapes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     dump: str | os.PathLike[str] | None = None,
+    measure: bool = False,
 ) -> Artifact:
     """Compile a model into one shared library.
 
@@ -70,6 +72,9 @@ def compile(
         Called with the name of a stage and the fraction of all work that is done.
     dump : path, optional
         A folder for the graph after every pass and every kernel in all its forms, as text.
+    measure : bool
+        Choose layouts and tiles by timing candidates on this machine, about a second for each form of layer, instead of
+        by the model of the target.
 
     Raises
     ------
@@ -77,7 +82,7 @@ def compile(
         The model cannot be read or holds what is not supported, the target is not known, or the artifact or the dump
         cannot be written.
     """
-    run = _Run(_target(target), progress, dump)
+    run = _Run(_target(target), progress, dump, Measured() if measure else propose)
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -194,8 +199,15 @@ def _target(target: str | Target) -> Target:
 class _Run:
     """One run of the compiler: what it compiles for, whom it tells, and where it dumps."""
 
-    def __init__(self, target: Target, progress: Progress | None, dump: str | os.PathLike[str] | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        progress: Progress | None,
+        dump: str | os.PathLike[str] | None,
+        choose: Choose = propose,
+    ) -> None:
         self.target = target
+        self.choose = choose
         self.progress: Progress = progress or (lambda stage, fraction: None)
         self.dump = None if dump is None else Path(dump)
         self.dumped = 0
@@ -228,7 +240,7 @@ class _Run:
 
     def build(self, graph: Graph) -> Artifact:
         groups = self.fuse(graph)
-        kernels = Kernels(self.target, self.dump and self.dump / "kernels")
+        kernels = Kernels(self.target, self.dump and self.dump / "kernels", self.choose)
         scheduled = lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done)  # noqa: E731
         plan = lower(graph, groups, kernels, self.outputs, scheduled)
         self.write("plan", plan_text(plan))

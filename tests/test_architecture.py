@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "schedules": "errors targets ir",
     "codegen": "errors targets runtime",
     "graph": "errors targets ir schedules frontends codegen",
-    "compiler": "errors targets ir schedules frontends codegen graph runtime",
+    "search": "errors targets ir schedules codegen",
+    "compiler": "errors targets ir schedules frontends codegen graph search runtime",
     "bench": "errors",
     "cli": "errors targets frontends runtime report bench",
 }

@@ -6,7 +6,7 @@ compiled layer is never meant to be slower than its dense self. The constants ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import gcd
 
@@ -29,6 +29,7 @@ SUMS = 3.7  # cycles for each vector of sums that a part of the depth opens, bri
 OPEN = 2.0  # cycles to open a tile in a sparse layout
 COPY = 1.6  # cycles to copy a vector of X
 L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stays
+LINE = 64  # bytes
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED_COLUMNS = 128  # for a symbolic number of columns
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
@@ -69,16 +70,36 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
     matrix : float32 [rows, depth], the constant weight; None where the weight is an activation
     target : whose caches and vector units the model prices for
     """
-    dense = min(_dense(product, matrix is not None, target), key=lambda choice: choice.cycles)
-    best = dense
-    if matrix is not None:
-        sparse = min(_sparse(product, matrix, target), key=lambda choice: choice.cycles)
-        best = sparse if sparse.cycles < DENSE_BIAS * dense.cycles else dense
+    dense = min(_dense(product, matrix is not None, target), key=_cycles)
+    if matrix is None:
+        return _proposal(product, dense, dense, target)
+    sparse = min(_sparse(product, matrix, target), key=_cycles)
+    return _proposal(product, sparse if sparse.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
+
+
+def candidates(product: Product, matrix: np.ndarray, target: Target, count: int = 6) -> list[Proposal]:
+    """Return what is worth measuring, the most promising first: the cheapest dense tiles and sparse layouts."""
+    dense = _distinct(_dense(product, True, target))
+    sparse = _distinct(_sparse(product, matrix, target))
+    chosen = sorted([*dense[: count // 3], *sparse[: count - count // 3]], key=_cycles)
+    return [_proposal(product, choice, dense[0], target) for choice in chosen]
+
+
+def _distinct(choices: Iterable[Choice]) -> list[Choice]:
+    """Return the choices, the cheapest first, without those that come to the same tiles."""
+    return list({(choice.layout, choice.tile): choice for choice in sorted(choices, key=_cycles)}.values())
+
+
+def _cycles(choice: Choice) -> float:
+    return choice.cycles
+
+
+def _proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
     lanes = target.lanes(product.y.dtype)
     moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
-    laid_out = replace(product, weight=replace(product.weight, layout=best.layout))
+    laid_out = replace(product, weight=replace(product.weight, layout=choice.layout))
     hertz = target.ghz * 1e9
-    return Proposal(laid_out, Trace((best.tile, *moves)), best.cycles / hertz, dense.cycles / hertz)
+    return Proposal(laid_out, Trace((choice.tile, *moves)), choice.cycles / hertz, dense.cycles / hertz)
 
 
 # -- candidates ------------------------------------------------------------------------------------------------------
@@ -107,6 +128,7 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
     """Yield sparse layouts: rows jammed in blocks of r, the depth cut into parts of which X stays in L1."""
     rows, depth = matrix.shape
     lanes = target.lanes(product.y.dtype)
+    apart = _row_bytes(product)
     for r in (1, 2, 4, 8):
         if r > 1 and rows % r:
             continue
@@ -123,7 +145,7 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
                     chunk = _chunk(product, v * lanes, r, parts, target)
                     cycles = 0.0
                     for count, vectors in _tiles(product, columns, target):
-                        outside = _outside_l1(product, part, vectors, stage, target)
+                        outside = _outside_l1(product, part, vectors, None if stage else apart, target)
                         loads = vectors * (1 if stage else 2 - 1 / product.taps)  # a shifted vector lies in two lines
                         step = _step(r, vectors, loads, STEP, target) + MISS * vectors * outside
                         rows_and_parts = parts * (rows / r) * (SUMS * r * vectors + OPEN)
@@ -135,28 +157,31 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
                         )
 
 
-def _outside_l1(product: Product, part: int, vectors: float, stage: bool, target: Target) -> float:
-    """Return which share of the loads of X misses L1.
+def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, target: Target) -> float:
+    """Return which share of the loads of X misses L1, its rows being so many bytes apart; None for copied rows.
 
     Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied together.
     """
-    line = 64
     width = vectors * target.lanes(product.y.dtype) * 4
-    if stage:
+    if apart is None:
         return max(0.0, 1 - target.l1_bytes / (width * part))
     footprint = (width + product.span * 4) * (part // product.taps)
-    apart = SETS // gcd(max(1, _row_bytes(product) // line), SETS)  # rows that start in different sets
-    used = min(SETS, apart * -(-width // line))
+    starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
+    used = min(SETS, starts * -(-width // LINE))
     return max(0.0, 1 - L1_REUSE * target.l1_bytes * used / SETS / footprint)
 
 
 def _row_bytes(product: Product) -> int:
-    """Return how far apart in X the rows of neighbouring depths are; 0 where that is not constant."""
-    bindings = {"k": Coordinate("W", "k"), "m": Const(0)}
-    if not isinstance(product.columns, int):
+    """Return how far apart in X the rows of neighbouring channels are; as assumed where that is not constant."""
+    extents = product.x.shape
+    if not all(isinstance(extent, int) for extent in extents[1:]):
         return ASSUMED_COLUMNS * 4
-    rows = evaluate(substitute(product.x_index[-1], bindings), {"W.k": np.array([0, product.taps])})
-    return int(rows[1] - rows[0]) * 4
+    bindings = {"b": Const(0), "k": Coordinate("W", "k"), "m": Const(0)}
+    place = np.zeros(2, np.int64)
+    for index, extent in zip(product.x_index, extents, strict=True):
+        depths = evaluate(substitute(index, bindings), {"W.k": np.array([0, product.taps])})
+        place = place * (extent if isinstance(extent, int) else 1) + depths
+    return int(place[1] - place[0]) * 4
 
 
 def _step(r: int, v: float, loads: float, overhead: float, target: Target) -> float:

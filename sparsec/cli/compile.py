@@ -29,6 +29,7 @@ Examples:
 )
 @target_option
 @close_shapes
+@click.option("--measure", is_flag=True, help="Choose layouts by timing candidates here, not by the model of the target.")
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
 @json_flag
 @quiet_flag
@@ -37,6 +38,7 @@ def compile(
     output: Path | None,
     target: str,
     shapes: dict[str, Any],
+    measure: bool,
     dump: Path | None,
     as_json: bool,
     quiet: bool,
@@ -57,7 +59,7 @@ def compile(
     with progress(quiet or as_json) as report:
         import sparsec
 
-        artifact = sparsec.compile(model, target, shapes=shapes, progress=report, dump=dump)
+        artifact = sparsec.compile(model, target, shapes=shapes, progress=report, dump=dump, measure=measure)
         artifact.save(output)
     seconds = time.perf_counter() - start
     if as_json or not quiet:

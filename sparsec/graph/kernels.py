@@ -30,6 +30,8 @@ from sparsec.schedules.rules.repack import schedule_repack
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
 
+Choose = Callable[[Product, np.ndarray | None, Target], Proposal]
+
 
 @dataclass(frozen=True, eq=False)
 class Argument:
@@ -55,10 +57,12 @@ class Kernels:
     ----------
     target : the processor
     dump : a folder that gets every kernel, its trace and its scheduled form as text
+    choose : how the layout and the tiles of a product are chosen
     """
 
-    def __init__(self, target: Target, dump: Path | None = None) -> None:
+    def __init__(self, target: Target, dump: Path | None = None, choose: Choose = propose) -> None:
         self.target = target
+        self.choose = choose
         self.dump = dump
         self.functions: dict[str, tirx.PrimFunc] = {}
         self._products: dict[tuple[Product, Trace], tuple[str, Scheduled]] = {}
@@ -79,7 +83,7 @@ class Kernels:
         assert anchor is not None
         product = group.product
         matrix = anchor.matrix() if anchor.matrix else None
-        proposal = propose(product, matrix, self.target)
+        proposal = self.choose(product, matrix, self.target)
         name, scheduled = self._schedule(proposal)
         values = {product.weight.name: anchor.weight, product.x.name: anchor.x, product.y.name: group.outputs[0]}
         values |= {operand.buffer.name: operand.value for operand in group.operands}

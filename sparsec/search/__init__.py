@@ -1,0 +1,1 @@
+"""Search: choosing among the schedules that the rules propose by what they take on this machine."""

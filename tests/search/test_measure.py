@@ -1,0 +1,64 @@
+"""Candidates are timed in one library, and the winner is one of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sparsec.errors import TargetError
+from sparsec.ir.kernel import Buffer
+from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
+from sparsec.schedules.rules.product import candidates, propose
+from sparsec.search.measure import Measured, fastest
+from sparsec.targets import Target
+
+
+def product(rows: int, depth: int, columns: int | str) -> Product:
+    x_index, y_index = (BATCH, DEPTH, COLUMN), (BATCH, ROW, COLUMN)
+    weight = Buffer("W", "float32", (rows, depth))
+    x, y = Buffer("X", "float32", (1, depth, columns)), Buffer("Y", "float32", (1, rows, columns))
+    return Product("linear", weight, x, y, x_index, y_index, 1, rows, depth, columns)
+
+
+def pruned(rows: int, depth: int, density: float) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.where(rng.random((rows, depth)) < density, rng.standard_normal((rows, depth)), 0).astype(np.float32)
+
+
+def test_the_fastest_is_a_candidate_with_a_measured_time() -> None:
+    target, matrix = Target.parse("native"), pruned(96, 128, 0.1)
+    proposals = candidates(product(96, 128, 64), matrix, target)
+    assert len({(p.product.weight.layout, p.trace) for p in proposals}) == len(proposals) == 6
+    best = fastest(proposals, matrix, target)
+    assert (best.product, best.trace) in [(p.product, p.trace) for p in proposals]
+    assert best.seconds not in [p.seconds for p in proposals] and 0 < best.seconds < 1
+
+
+def test_a_slow_candidate_loses() -> None:
+    """Dense tiles do a hundred times the work of a matrix with few nonzeros."""
+    target, matrix = Target.parse("native"), pruned(512, 512, 0.01)
+    proposals = candidates(product(512, 512, 64), matrix, target)
+    best = fastest(proposals[::-1], matrix, target)
+    assert "compressed" in str(best.product.weight.layout)
+
+
+def test_layers_of_one_form_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("sparsec.search.measure.fastest", lambda p, *_: calls.append(p) or p[-1])
+    choose, target = Measured(), Target.parse("native")
+    first, second = (choose(product(32, 64, 16), pruned(32, 64, 0.2), target) for _ in range(2))
+    assert first is second and len(calls) == 1
+
+
+def test_symbolic_sizes_are_left_to_the_model() -> None:
+    target, matrix = Target.parse("native"), pruned(32, 64, 0.1)
+    proposals = candidates(product(32, 64, "tokens"), matrix, target)
+    assert fastest(proposals, matrix, target) is proposals[0]
+    activations = replace(product(32, 64, 16), weight_index=(ROW, DEPTH))
+    assert Measured()(activations, None, target) == propose(activations, None, target)
+
+
+def test_another_machine_cannot_be_timed_here() -> None:
+    target, matrix = Target.parse("native").with_features("+amx-tile"), pruned(32, 64, 0.1)
+    with pytest.raises(TargetError, match="timed only on a machine that runs them"):
+        fastest(candidates(product(32, 64, 16), matrix, target), matrix, target)
