@@ -17,6 +17,7 @@ from tvm.ir import Range, TensorLoad, Var
 from tvm.s_tir import SBlock, SBlockRealize
 from tvm.s_tir.analysis import get_sblock_access_region
 from tvm.sym import Analyzer
+from tvm.tirx.buffer import is_buffer_var
 
 from sparsec.schedules.rules.axes import Axes, Axis, Extent
 from sparsec.schedules.rules.stages import REDUCE, SPATIAL, Stage, is_one
@@ -56,7 +57,7 @@ class Rewriter:
 
     def __post_init__(self) -> None:
         self._buffers: dict[Var, Var] = {}
-        self._params = set(self.func.params)
+        self._params = {p for p in self.func.params if is_buffer_var(p)}
 
     def size(self, axis: Axis) -> Extent:
         """The extent of an axis, rounded up to whole tiles."""

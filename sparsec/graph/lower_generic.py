@@ -2,9 +2,11 @@
 
 from tvm import relax, tirx
 from tvm.ir import IRModule
+from tvm.tirx.buffer import is_buffer_var
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.legalize_sorting import LEGAL
+from sparsec.graph.shape import symbols_of
 
 
 def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
@@ -49,14 +51,17 @@ def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
 
 
 def _with_all_parameters(func: tirx.PrimFunc, caller: relax.Function) -> tirx.PrimFunc:
-    """Give back the parameters that FuseTIR dropped because only their shapes are used."""
+    """Give back the parameters that FuseTIR dropped because only their shapes are used, and sizes used as numbers."""
     (call,) = (b.value for block in caller.body.blocks for b in block.bindings if isinstance(b.value, relax.Call))
     passed = list(call.args[1])
     own = dict(zip(passed, func.params, strict=False))
     tensors = [p for p in caller.params if isinstance(p.ty, relax.TensorType)]
     params = [own[p] if p in own else tirx.decl_buffer(list(p.ty.shape), str(p.ty.dtype), p.name) for p in tensors]
     rest = list(func.params)[len(passed) :]
-    return tirx.PrimFunc([*params, *rest], func.body, func.ret_type, func.attrs)
+    hidden = [v.name for p in caller.params if isinstance(p.ty, relax.ShapeType) for v in p.ty.values]
+    known = [*rest, *symbols_of(d for p in (*params, *rest) if is_buffer_var(p) for d in p.shape)]
+    sizes = [v for v in tirx.analysis.undefined_vars(func.body, known) if v.name in hidden]
+    return tirx.PrimFunc([*params, *rest, *sizes], func.body, func.ret_type, func.attrs)
 
 
 def _left_over(group: relax.Function) -> list[str]:

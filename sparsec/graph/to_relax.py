@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import ir, relax, tirx
+from tvm.ir import is_prim_expr
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Node, Value
@@ -91,7 +92,13 @@ def _hidden_symbols(nodes: Sequence[Node], inputs: Sequence[Value]) -> list[Any]
     plain = {d for value in inputs for d in value.shape if isinstance(d, tirx.Var)}
     used = symbols_of(d for node in nodes for value in node.outputs for d in value.shape)
     used += symbols_of(d for value in inputs for d in value.shape)
+    used += symbols_of(d for node in nodes for attr in node.attrs.values() for d in _dims(attr))
     return [v for v in dict.fromkeys(used) if v not in plain]
+
+
+def _dims(attr: Any) -> tuple[Any, ...]:
+    """The symbolic sizes in an attribute: of a slice, a range or a shape that becomes a tensor."""
+    return tuple(d for d in (attr if isinstance(attr, tuple) else (attr,)) if is_prim_expr(d))
 
 
 def _identifier(value: Value) -> str:
