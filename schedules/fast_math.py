@@ -47,9 +47,10 @@ _ERF = (
 
 
 def expand_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Replace calls of transcendental functions on float32 by vectorisable arithmetic.
+    """Replace calls of transcendental functions on float32 by arithmetic wherever a loop is vectorised.
 
-    A call below a branch stays, since its arguments must not be computed without it.
+    A call that only some lanes make stays, since its arguments must not be computed without it, and so do calls for
+    single numbers.
 
     Parameters
     ----------
@@ -57,8 +58,7 @@ def expand_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
         A scheduled function, not lowered yet.
     """
 
-    body = tvm_ffi.structural_map(func.body, (tirx.For, _expand_loop), order="post")
-    return func.with_body(tvm_ffi.structural_map(body, (tirx.BufferStore, _expand_store), order="post"))
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _expand_loop), order="post"))
 
 
 class _Steps:
@@ -97,50 +97,61 @@ class _Steps:
 
 def _expand_loop(loop: tirx.For) -> tirx.Stmt:
     """A vectorised loop becomes one vectorised loop per step: TVM would share a buffer inside it between the lanes."""
-    store = _only_store(loop.body)
-    if loop.kind != tirx.stmt.ForKind.VECTORIZED or store is None or not _has_calls(store):
+    if loop.kind != tirx.stmt.ForKind.VECTORIZED:
         return loop
-    step = _Steps(loop.loop_var - loop.min, int(loop.extent))
-    step.expand(store)
-
-    def lanes(store: tirx.BufferStore) -> tirx.Stmt:
-        lane = Var("lane", loop.loop_var.ty)
-        body = tvm_ffi.structural_map(store, (Var, lambda v: lane if v.same_as(loop.loop_var) else v), order="post")
-        return tirx.For(lane, loop.min, loop.extent, loop.kind, body)
-
-    return step.block([lanes(store) for store in step.stores])
-
-
-def _only_store(body: tirx.Stmt) -> tirx.BufferStore | None:
-    """The store that is all a loop does, in terms of the loops around it."""
+    body = loop.body
     if isinstance(body, SBlockRealize) and body.block.init is None:
         values = dict(zip((it.var for it in body.block.iter_vars), body.iter_values, strict=True))
         body = tvm_ffi.structural_map(body.block.body, (Var, lambda v: values.get(v, v)), order="post")
-    return body if isinstance(body, tirx.BufferStore) else None
+    expanded = _expand_body(body, loop) if _calls(body) else None
+    return loop if expanded is None else expanded
 
 
-def _expand_store(store: tirx.BufferStore) -> tirx.Stmt:
-    if not _has_calls(store):
-        return store
-    step = _Steps(tirx.const(0, "int64"), 1)
-    step.expand(store)
-    return step.block(step.stores)
+def _expand_body(body: tirx.Stmt, loop: tirx.For) -> tirx.Stmt | None:
+    """The body of a vectorised loop, in loops of its own; branches that all lanes take alike come outside."""
+    if isinstance(body, tirx.IfThenElse) and not _uses(body.condition, loop.loop_var):
+        branches = [None if b is None else _expand_body(b, loop) for b in (body.then_case, body.else_case)]
+        if branches[0] is None or (body.else_case is not None and branches[1] is None):
+            return None
+        return tirx.IfThenElse(body.condition, *branches)
+    if not isinstance(body, tirx.BufferStore):
+        return None
+    value = body.value
+    if _is_branch(value) and not _uses(value.args[0], loop.loop_var):
+        stores = [tirx.BufferStore(body.buffer, v, list(body.indices)) for v in value.args[1:]]
+        return _expand_body(tirx.IfThenElse(value.args[0], *stores), loop)
+    if any(_is_branch(call) and _calls(call.args[1:]) for call in _all_calls(value)):
+        return None
+    step = _Steps(loop.loop_var - loop.min, int(loop.extent))
+    step.expand(body)
+    return step.block([_lanes(store, loop) for store in step.stores])
 
 
-def _has_calls(store: tirx.BufferStore) -> bool:
-    """Whether there is something to expand, and none of it below a branch."""
+def _lanes(store: tirx.BufferStore, loop: tirx.For) -> tirx.Stmt:
+    lane = Var("lane", loop.loop_var.ty)
+    body = tvm_ffi.structural_map(store, (Var, lambda v: lane if v.same_as(loop.loop_var) else v), order="post")
+    return tirx.For(lane, loop.min, loop.extent, loop.kind, body)
+
+
+def _all_calls(node: Any) -> list[Call]:
     found: list[Call] = []
-    below: list[Call] = []
+    tvm_ffi.structural_walk(node, (Call, found.append))
+    return found
 
-    def visit(call: Call) -> None:
-        if _expandable(call):
-            found.append(call)
-        elif getattr(call.op, "name", "") == "prim.if_then_else":
-            for branch in call.args[1:]:
-                tvm_ffi.structural_walk(branch, (Call, lambda c: below.append(c) if _expandable(c) else None))
 
-    tvm_ffi.structural_walk(store.value, (Call, visit))
-    return bool(found) and not below
+def _calls(node: Any) -> bool:
+    """Whether there is something to expand."""
+    return any(map(_expandable, _all_calls(node)))
+
+
+def _is_branch(value: Expr) -> bool:
+    return isinstance(value, Call) and getattr(value.op, "name", "") == "prim.if_then_else"
+
+
+def _uses(expr: Expr, var: Var) -> bool:
+    found: list[Var] = []
+    tvm_ffi.structural_walk(expr, (Var, found.append))
+    return any(v.same_as(var) for v in found)
 
 
 def _expandable(call: Call) -> bool:
