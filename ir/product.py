@@ -95,23 +95,25 @@ class Tiling:
     columns : runs of tiles along the columns
     rows : for an activation weight, runs of tiles along the rows; a packed one has what its last dense levels hold
     stage : copy the part of X that a depth block reads into a buffer of its own first, so that it fills L1 evenly
+    rows_first : run all columns of a chunk or block of a packed weight's rows before the next one
     """
 
     columns: tuple[Run, ...]
     rows: tuple[Run, ...] = ()
     stage: bool = False
+    rows_first: bool = False
 
 
 def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     """Write the product as a kernel, its loops in the order of the weight's levels."""
     if product.weight.layout is not None:
-        body = tuple(_packed(product, columns, tiling.stage) for columns in tiling.columns)
+        body = tuple(_packed(product, columns, tiling.stage, tiling.rows_first) for columns in tiling.columns)
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
     return Kernel(product.name, product.inputs, (product.y,), body)
 
 
-def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
+def _packed(product: Product, columns: Run, stage: bool, rows_first: bool) -> Stmt:
     """Loop over a packed weight.
 
     The tile opens where the last row digit outside the depth loops is known, and holds the rows of the dense levels
@@ -169,7 +171,8 @@ def _packed(product: Product, columns: Run, stage: bool) -> Stmt:
         ),
     )
     tasks = _independent(layout, split)
-    nest = _outer(product, columns) + tuple(walks[:tasks])
+    batch, panels = _outer(product, columns)
+    nest = (batch, *walks[:tasks], panels) if rows_first else (batch, panels, *walks[:tasks])
     inner: Stmt = tile
     if staged is not None:
         inner = _stage(product, sizes[last_depth], f"p{staged - 1}", width, For((walks[staged],), (tile,)))
@@ -212,7 +215,7 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
     return For((*_outer(product, columns), Range("i", *rows)), (tile,), parallel=True)
 
 
-def _outer(product: Product, columns: Run) -> tuple[Axis, ...]:
+def _outer(product: Product, columns: Run) -> tuple[Range, Range]:
     return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
 
 

@@ -26,7 +26,8 @@ from sparsec.schedules.intrinsics.fma import fma
 class Tile:
     """Cut the columns, and the rows of an unpacked weight, into tiles of these sizes, the largest first.
 
-    With `stage`, the part of X that a depth block reads is copied into a buffer of its own.
+    With `stage`, the part of X that a depth block reads is copied into a buffer of its own. With `rows_first`, all columns
+    of a chunk or block of rows are computed before the next one.
 
     Before, for 37 columns:  `for m in range(0, 37)`
     After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
@@ -35,11 +36,13 @@ class Tile:
     columns: tuple[int, ...]
     rows: tuple[int, ...] = ()
     stage: bool = False
+    rows_first: bool = False
     name: ClassVar[str] = "tile"
 
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:
         """Return the runs of tiles; a symbolic extent keeps a run for each size."""
-        return Tiling(_runs(columns, self.columns), _runs(rows, self.rows) if self.rows else (), self.stage)
+        row_runs = _runs(rows, self.rows) if self.rows else ()
+        return Tiling(_runs(columns, self.columns), row_runs, self.stage, self.rows_first)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stay
 LINE = 64  # bytes
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED_COLUMNS = 128  # for a symbolic number of columns
+MANY = 4  # panels for a core that are enough to split work by columns
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 
 
@@ -120,7 +121,10 @@ def _dense(product: Product, constant: bool, target: Target) -> Iterator[Choice]
                 step = _step(r, vectors, loads, DENSE_STEP, target)
                 cycles += count * -(-rows // r) * (depth * step + 1.6 * r * vectors)
             layout = dense_blocks(r, product.taps) if constant else None
-            tile = Tile(columns) if constant else Tile(columns, _with_one(r, product.rows))
+            if constant:
+                tile = Tile(columns, rows_first=_rows_first(product, v * target.lanes("float32"), rows * depth, target))
+            else:
+                tile = Tile(columns, _with_one(r, product.rows))
             yield Choice(layout, tile, cycles * _batch(product))
 
 
@@ -153,7 +157,9 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
                         cycles += SLACK * count * (blocks * step + rows_and_parts + copies)
                     if parts > 1 or not stage:
                         yield Choice(
-                            depth_blocked(part, r, chunk, parts), Tile(columns, (), stage), cycles * _batch(product)
+                            depth_blocked(part, r, chunk, parts),
+                            Tile(columns, (), stage, _rows_first(product, v * lanes, blocks * r, target)),
+                            cycles * _batch(product),
                         )
 
 
@@ -201,13 +207,26 @@ def _chunk(product: Product, width: int, r: int, parts: int, target: Target) -> 
     """
     assert isinstance(product.rows, int)
     columns = product.columns if isinstance(product.columns, int) else ASSUMED_COLUMNS
-    panels = max(1, columns // width) * (product.batch if isinstance(product.batch, int) else 1)
-    wanted = -(-target.cores // panels)
+    panels = max(1, columns // width) * _batch(product)
+    wanted = target.cores if panels < MANY * target.cores else 1
     if parts > 1:
-        wanted = max(wanted, -(-product.rows * width * 4 // (target.l2_bytes // 2)))
+        large = -(-product.rows * width * 4 // (target.l2_bytes // 2))
+        wanted = -(-large // wanted) * wanted
     rows = -(-product.rows // wanted)
     rows = max(2, -(-rows // r)) * r
     return 0 if rows >= product.rows else rows
+
+
+def _rows_first(product: Product, width: int, nonzeros: int, target: Target) -> bool:
+    """Whether to take all columns of some rows before the next rows.
+
+    It keeps large weights in cache while X streams by. And where each core would get a few panels only, cores that
+    share rows write lines next to each other's, which costs them more than the work that they share.
+    """
+    if not isinstance(product.columns, int) or not isinstance(product.depth, int):
+        return False
+    few = product.columns // width * _batch(product) < MANY * target.cores and target.cores > 1
+    return few or nonzeros * 4 > max(target.l2_bytes, product.depth // product.taps * product.columns * 4)
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ struct sparsec_pool {
   parallel_task task;
   void *data;
   TVMParallelGroupEnv env;
-  /* The number of the job (32 bits), how many tasks it has (16) and the next one to claim (16). */
+  /* The number of the job (32 bits), the end (16) and the start (16) of the tasks that are not claimed. */
   _Alignas(CACHE_LINE) atomic_uint_least64_t ticket;
   _Alignas(CACHE_LINE) atomic_int done;
   atomic_int failed;
@@ -87,21 +87,24 @@ static int spin_for_job(sparsec_pool *pool, uint32_t seen) {
   return 0;
 }
 
-/* The next task of this job, or -1 if all are taken. */
-static int claim(sparsec_pool *pool, uint32_t job) {
+/* A task of this job, or -1 if all are taken. Threads claim from both ends: so with two of them, what one wrote in a loop
+ * is mostly in its own cache when it works on the same part of the next loop. */
+static int claim(sparsec_pool *pool, uint32_t job, int from_end) {
   uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-  while (ticket >> 32 == job && (ticket & 0xFFFF) < (ticket >> 16 & 0xFFFF))
-    if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
-                                              memory_order_acquire))
-      return (int)(ticket & 0xFFFF);
-  return -1;
+  for (;;) {
+    int start = (int)(ticket & 0xFFFF), end = (int)(ticket >> 16 & 0xFFFF);
+    if (ticket >> 32 != job || start >= end) return -1;
+    uint64_t left = from_end ? ticket - 0x10000 : ticket + 1;
+    if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, left, memory_order_acq_rel, memory_order_acquire))
+      return from_end ? end - 1 : start;
+  }
 }
 
 static void run_tasks(worker *me, uint32_t job) {
   sparsec_pool *pool = me->pool;
   size_t workspace_used = me->workspace_used;
   me->in_task = 1;
-  for (int task; (task = claim(pool, job)) >= 0;) {
+  for (int task; (task = claim(pool, job, (int)(me - pool->workers) % 2)) >= 0;) {
     if (pool->task(task, &pool->env, pool->data)) {
       atomic_store(&pool->failed, 1);
       me->workspace_used = workspace_used; /* a task that fails frees nothing */
