@@ -14,7 +14,7 @@ from tvm import tirx
 from sparsec.codegen.artifact import Artifact, build
 from sparsec.errors import ArtifactError, InputError
 from sparsec.frontends import load_model
-from sparsec.graph.canonicalize import PASSES
+from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
 from sparsec.graph.graph import Graph
@@ -226,7 +226,8 @@ class _Run:
         graph, self.outputs = from_relax(imported), imported.outputs
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
-        for pass_ in (*PASSES, plan_images, plan_layouts):
+        canonicalize(graph, self.write)
+        for pass_ in (plan_images, plan_layouts):
             pass_(graph)
             self.write(pass_.__name__, graph)
         graph.verify()

@@ -1,9 +1,9 @@
-"""From an imported model to the canonical graph that layouts are planned on."""
+"""From a graph as it was imported to the canonical graph that layouts are planned on."""
 
-from sparsec.frontends.model import Imported
+from collections.abc import Callable
+
 from sparsec.graph.fold_batch_norm import fold_batch_norm
 from sparsec.graph.fold_constants import fold_constants
-from sparsec.graph.from_relax import from_relax
 from sparsec.graph.graph import Graph
 from sparsec.graph.move_reshapes import move_reshapes
 from sparsec.graph.recognize import recognize
@@ -12,10 +12,16 @@ from sparsec.graph.simplify import simplify
 PASSES = (simplify, fold_constants, simplify, recognize, move_reshapes, fold_batch_norm, fold_constants, simplify)
 
 
-def canonicalize(imported: Imported) -> Graph:
-    """Read an imported model and rewrite it to the operators that :mod:`sparsec.graph.recognize` lists."""
-    graph = from_relax(imported)
+def canonicalize(graph: Graph, after: Callable[[str, Graph], None] | None = None) -> None:
+    """Rewrite an imported graph to the operators that :mod:`sparsec.graph.recognize` lists.
+
+    Parameters
+    ----------
+    after : callable, optional
+        Called with the name of each pass that has run, and the graph, as for a dump.
+    """
     for pass_ in PASSES:
         pass_(graph)
+        if after is not None:
+            after(pass_.__name__, graph)
     graph.verify()
-    return graph

@@ -30,7 +30,6 @@ def from_relax(imported: Imported) -> Graph:
     reader.read(imported.module["main"])
     graph = reader.graph
     graph.symbols = dict(imported.symbols)
-    graph.output_names = list(imported.outputs)
     graph.verify()
     return graph
 

@@ -65,14 +65,13 @@ class Node:
 class Graph:
     """Inputs, outputs and the nodes between them, in topological order.
 
-    ``symbols`` maps the name of a symbolic dimension to its inclusive range; ``output_names`` holds the user's names.
+    ``symbols`` maps the name of a symbolic dimension to its inclusive range.
     """
 
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     symbols: dict[str, tuple[int, int]] = field(default_factory=dict)
-    output_names: list[str] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict, repr=False)
 
     def input(self, name: str, shape: Sequence[Dim], dtype: str) -> Value:

@@ -7,6 +7,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from sparsec.frontends.model import Imported
+from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.evaluate import evaluate
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.graph import Graph
@@ -33,6 +34,12 @@ def import_small(build: Build, *shapes: Sequence[Any], dtype: str = "float32", *
 
 def small_graph(build: Build, *shapes: Sequence[Any], **options: Any) -> Graph:
     return from_relax(import_small(build, *shapes, **options))
+
+
+def canonical(imported: Imported) -> Graph:
+    graph = from_relax(imported)
+    canonicalize(graph)
+    return graph
 
 
 def run(graph: Graph, seed: int = 0, **symbols: int) -> list[np.ndarray]:

@@ -1,10 +1,9 @@
 import numpy as np
-from small_models import import_small, ops, run, same
 from tvm import relax
 from tvm.relax import op
 
-from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.from_relax import from_relax
+from tests.graph.small_models import canonical, import_small, ops, run, same
 
 rng = np.random.default_rng(3)
 
@@ -23,7 +22,7 @@ def batch_norm(bb, x, channels: int, axis: int = 1):
 
 def check(build, *shapes):
     imported = import_small(build, *shapes)
-    before, graph = run(from_relax(imported)), canonicalize(imported)
+    before, graph = run(from_relax(imported)), canonical(imported)
     same(before, run(graph))
     return graph
 

@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
-from convolution_strategies import convolutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import import_small, ops, run, same
 from tvm import relax
 from tvm.relax import op
 
-from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.graph import Graph
 from sparsec.graph.plan_images import keep_borders, plan_images
 from sparsec.ir.image import Image
+from tests.graph.convolution_strategies import convolutions
+from tests.graph.small_models import canonical, import_small, ops, run, same
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
 
@@ -32,8 +31,8 @@ def planned(graph: Graph, masked: bool = True) -> Graph:
 def means_the_same(build, *shapes, **symbols) -> Graph:
     """Hold a planned graph against the one before."""
     model = import_small(build, *shapes, **{name: (1, 8) for name in symbols})
-    before = run(canonicalize(model), **symbols)
-    graph = planned(canonicalize(model))
+    before = run(canonical(model), **symbols)
+    graph = planned(canonical(model))
     assert "conv2d" not in ops(graph)
     same(before, run(graph, **symbols))
     return graph
@@ -200,7 +199,7 @@ def test_channels_gated_by_an_activation():
 def test_zeros_around_pixels_are_kept_or_restored(between, kept, masked):
     """Where nothing masks the result of the first convolution, all zeros around it are restored."""
     build, shape = chain(conv(), between, conv(seed=1))
-    graph = canonicalize(import_small(build, shape))
+    graph = canonical(import_small(build, shape))
     before = run(graph)
     graph = planned(graph, masked)
     assert ops(graph).count("where") == (0 if kept and masked else 1)

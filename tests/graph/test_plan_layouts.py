@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import import_small, ops, run, same
 from tvm import relax
 from tvm.relax import op
 
-from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.graph import Graph
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.shape import symbols_of
+from tests.graph.small_models import canonical, import_small, ops, run, same
 
 rng = np.random.default_rng(11)
 
@@ -23,7 +22,7 @@ def const(*shape: int) -> relax.Expr:
 
 
 def planned(build, *shapes, sizes=None, **symbols) -> Graph:
-    graph = canonicalize(import_small(build, *shapes, **symbols))
+    graph = canonical(import_small(build, *shapes, **symbols))
     sizes = sizes or {}
     before = run(graph, **sizes)
     plan_layouts(graph)

@@ -5,14 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from convolution_strategies import convolutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import import_small
 from tvm import relax, tirx
 from tvm.relax import op
 
-from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.evaluate import evaluate_node
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.plan_images import plan_images
@@ -23,6 +20,8 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Load
 from sparsec.ir.product import SUM
 from sparsec.schedules.rules.product import propose
+from tests.graph.convolution_strategies import convolutions
+from tests.graph.small_models import canonical, import_small
 from tests.ir.product_cases import NATIVE, Compiled, integers, sparse
 
 Arrays = Mapping[str, np.ndarray]
@@ -175,7 +174,7 @@ def kernels_agree(build, *shapes, run=True, **symbols) -> Graph:
     """
     model = import_small(build, *shapes, **{name: (1, 8) for name in symbols})
     x = integers(*(symbols.get(extent, extent) for extent in shapes[0]))
-    graph = canonicalize(model)
+    graph = canonical(model)
     (wanted,) = values(graph, x, symbols, {})
     plan_images(graph)
     assert any(node.op == "conv_padded" for node in graph.nodes)
@@ -296,7 +295,7 @@ def padded_convolution() -> Node:
     def build(builder, x):
         return convolution(4, (5, 5), 6, padding=(2, 2))(builder, builder.emit(CASES["3x3"][0](builder, x)))
 
-    graph = canonicalize(import_small(build, (1, 4, 7, 7)))
+    graph = canonical(import_small(build, (1, 4, 7, 7)))
     plan_images(graph)
     return next(node for node in graph.nodes if node.op == "conv_padded")
 

@@ -2,13 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from small_models import import_small, ops, run, same
 from tvm import relax
 from tvm.relax import op
 
-from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.evaluate import evaluate
 from sparsec.graph.from_relax import from_relax
+from tests.graph.small_models import canonical, import_small, ops, run, same
 
 rng = np.random.default_rng(5)
 
@@ -24,7 +23,7 @@ def scalar(value: float) -> relax.Expr:
 def check(build, *shapes, sizes=None, **symbols):
     imported = import_small(build, *shapes, **symbols)
     sizes = sizes or {}
-    before, graph = run(from_relax(imported), **sizes), canonicalize(imported)
+    before, graph = run(from_relax(imported), **sizes), canonical(imported)
     same(before, run(graph, **sizes))
     return graph
 
@@ -49,7 +48,7 @@ def test_a_tied_weight_is_one_constant() -> None:
         y = bb.emit(op.take(table, bb.emit(op.astype(x, "int32")), axis=0))
         return bb.emit(op.matmul(y, bb.emit(op.permute_dims(table))))
 
-    graph = canonicalize(import_small(build, (3,)))
+    graph = canonical(import_small(build, (3,)))
     assert ops(graph) == ["astype", "take", "linear"] and len(graph.constants()) == 1
 
 
@@ -115,7 +114,7 @@ def test_softmax_that_is_zero_where_all_is_masked(masked: bool) -> None:
         softmax = bb.emit(op.nn.softmax(scores))
         return bb.emit(op.where(bb.emit(op.logical_not(alive)), bb.emit(op.full_like(softmax, scalar(0))), softmax))
 
-    graph = canonicalize(import_small(build, (4, 5), (5, 3), (4, 3)))
+    graph = canonical(import_small(build, (4, 5), (5, 3), (4, 3)))
     expected = ["matmul", "multiply", "nn.softmax"]
     assert ops(graph) == (["matmul", "multiply", *MASKED] if masked else expected)
     arrays = [rng.standard_normal(v.shape).astype("float32") for v in graph.inputs]
