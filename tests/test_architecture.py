@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "schedules": "errors targets ir",
     "codegen": "errors targets runtime",
     "graph": "errors targets ir schedules frontends codegen",
-    "search": "errors targets ir schedules codegen",
+    "search": "errors targets ir schedules graph codegen",
     "compiler": "errors targets ir schedules frontends codegen graph search runtime",
     "bench": "errors",
     "cli": "errors targets frontends runtime report bench",

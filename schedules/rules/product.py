@@ -21,9 +21,10 @@ from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 
-SLACK = 1.28  # measured cycles for each cycle of the sum of all that follows, in sparse layouts
+BUSY = 1.28  # measured cycles for each cycle of the sum of all that follows, in sparse layouts
 STEP = 0.64  # cycles that a nonzero block costs beside its loads and multiply-adds
 DENSE_STEP = 0.3  # the same where the depth is a counted loop that LLVM unrolls
+STORE = 1.6  # cycles to open and store a vector of sums of a dense tile
 MISS = 0.44  # cycles for each vector of X that comes from L2
 SUMS = 3.7  # cycles for each vector of sums that a part of the depth opens, brings from Y and leaves there
 OPEN = 2.0  # cycles to open a tile in a sparse layout
@@ -32,6 +33,7 @@ L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stay
 LINE = 64  # bytes
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED_COLUMNS = 128  # for a symbolic number of columns
+IDLE = 0.2  # of the time of an idle core
 MANY = 4  # panels for a core that are enough to split work by columns
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 
@@ -119,7 +121,7 @@ def _dense(product: Product, constant: bool, target: Target) -> Iterator[Choice]
             for count, vectors in _tiles(product, columns, target):
                 loads = vectors * (2 - 1 / product.taps)
                 step = _step(r, vectors, loads, DENSE_STEP, target)
-                cycles += count * -(-rows // r) * (depth * step + 1.6 * r * vectors)
+                cycles += count * -(-rows // r) * (depth * step + STORE * r * vectors)
             layout = dense_blocks(r, product.taps) if constant else None
             if constant:
                 tile = Tile(columns, rows_first=_rows_first(product, v * target.lanes("float32"), rows * depth, target))
@@ -136,7 +138,7 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
     for r in (1, 2, 4, 8):
         if r > 1 and rows % r:
             continue
-        blocks = _count_blocks(matrix, r)
+        blocks = count_blocks(matrix, r)
         for v in range(1, 9):
             if r * v + v + 1 > target.vector_registers:
                 continue
@@ -154,7 +156,8 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
                         step = _step(r, vectors, loads, STEP, target) + MISS * vectors * outside
                         rows_and_parts = parts * (rows / r) * (SUMS * r * vectors + OPEN)
                         copies = depth * loads * COPY * (-(-rows // chunk) if chunk else 1) if stage else 0.0
-                        cycles += SLACK * count * (blocks * step + rows_and_parts + copies)
+                        alone = BUSY * count * (blocks * step + rows_and_parts + copies)
+                        cycles += alone * _idle(count * _batch(product) * (-(-rows // chunk) if chunk else 1), target)
                     if parts > 1 or not stage:
                         yield Choice(
                             depth_blocked(part, r, chunk, parts),
@@ -217,6 +220,14 @@ def _chunk(product: Product, width: int, r: int, parts: int, target: Target) -> 
     return 0 if rows >= product.rows else rows
 
 
+def _idle(tasks: int, target: Target) -> float:
+    """Return what a loop of so many tasks costs more for the cores that it leaves idle.
+
+    It is a part of their time, since one core may be all that is asked for.
+    """
+    return 1 + IDLE * (-(-tasks // target.cores) * target.cores / tasks - 1)
+
+
 def _rows_first(product: Product, width: int, nonzeros: int, target: Target) -> bool:
     """Whether to take all columns of some rows before the next rows.
 
@@ -268,7 +279,7 @@ def _batch(product: Product) -> int:
     return product.batch if isinstance(product.batch, int) else 1
 
 
-def _count_blocks(matrix: np.ndarray, r: int) -> int:
+def count_blocks(matrix: np.ndarray, r: int) -> int:
     """Return how many r × 1 blocks of the matrix hold a nonzero."""
     if r == 1:
         return int(np.count_nonzero(matrix))

@@ -29,7 +29,7 @@ Examples:
 )
 @target_option
 @close_shapes
-@click.option("--measure", is_flag=True, help="Choose layouts by timing candidates here, not by the model of the target.")
+@click.option("--measure", is_flag=True, help="Choose layouts by timing candidates on this machine.")
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
 @json_flag
 @quiet_flag

@@ -12,38 +12,41 @@ from tvm.ir import IRModule
 from sparsec.codegen.artifact import build
 from sparsec.codegen.plan import ALIGNMENT, Plan, Step, Storage, Tensor
 from sparsec.errors import TargetError
-from sparsec.schedules.fast_math import expand_math
+from sparsec.graph.plan_memory import SLACK
+from sparsec.ir.levels import Dense
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.product import Proposal, candidates, propose
+from sparsec.schedules.fast_math import expand_math
+from sparsec.schedules.rules.product import Proposal, candidates, count_blocks, propose
 from sparsec.targets import Target
 
-RUNS = 20  # of each candidate; the fastest counts, since nothing makes a kernel faster than it is
-SLACK = 1024  # bytes around every tensor: kernels read up to a few vectors past their images
+RUNS = 20  # of each candidate; the median counts
 
 
 class Measured:
     """Chooses the layout and the tiles of products by timing the most promising candidates.
 
-    Layers of one form with about as many nonzeros are timed once.
+    Layers of one form, with about as many nonzeros and blocks of them, are timed once.
     """
 
     def __init__(self) -> None:
-        self._winners: dict[tuple[Product, float], Proposal] = {}
+        self._winners: dict[tuple[Product, tuple[float, ...]], Proposal] = {}
 
     def __call__(self, product: Product, matrix: np.ndarray | None, target: Target) -> Proposal:
         """Return the fastest candidate for a product; one of activations is left to the model."""
         if matrix is None:
             return propose(product, matrix, target)
-        form = product, round(np.count_nonzero(matrix) / matrix.size, 2)
+        shares = tuple(round(count_blocks(matrix, r) * r / matrix.size, 2) for r in (1, 2, 4, 8) if not len(matrix) % r)
+        form = product, shares
         if form not in self._winners:
             self._winners[form] = fastest(candidates(product, matrix, target), matrix, target)
         return self._winners[form]
 
 
 def fastest(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> Proposal:
-    """Return the candidate that takes the least time on one thread with warm caches, with the time that it took.
+    """Return the candidate that takes the least time on one thread with warm caches.
 
-    Where the product has symbolic sizes nothing is timed, and the first candidate is returned.
+    Its times, and that of the dense layout, are the measured ones where a dense candidate is among the proposals. Where
+    the product has symbolic sizes nothing is timed, and the first candidate is returned.
 
     Parameters
     ----------
@@ -63,10 +66,16 @@ def fastest(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -
         session = build(plan).load(threads=1)
     except TargetError as error:
         raise TargetError(f"candidates can be timed only on a machine that runs them: {error}") from error
-    steps = session.profile(*(np.zeros(1, np.float32),) * len(session.inputs), runs=RUNS)
-    times = {step.kernel: step.seconds for step in steps}
-    best = min(range(len(proposals)), key=lambda number: times[f"candidate_{number}"])
-    return replace(proposals[best], seconds=times[f"candidate_{best}"])
+    times = [step.seconds for step in session.profile(runs=RUNS)]
+    best = min(range(len(proposals)), key=times.__getitem__)
+    dense = [seconds for seconds, proposal in zip(times, proposals, strict=True) if _is_dense(proposal)]
+    winner = proposals[best]
+    return replace(winner, seconds=times[best], dense_seconds=min(dense, default=winner.dense_seconds))
+
+
+def _is_dense(proposal: Proposal) -> bool:
+    layout = proposal.product.weight.layout
+    return layout is None or all(isinstance(level, Dense) for _, level in layout.levels)
 
 
 def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> Plan:

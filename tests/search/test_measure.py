@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+import sparsec
 from sparsec.errors import TargetError
 from sparsec.ir.kernel import Buffer
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
@@ -32,6 +34,7 @@ def test_the_fastest_is_a_candidate_with_a_measured_time() -> None:
     best = fastest(proposals, matrix, target)
     assert (best.product, best.trace) in [(p.product, p.trace) for p in proposals]
     assert best.seconds not in [p.seconds for p in proposals] and 0 < best.seconds < 1
+    assert best.seconds <= best.dense_seconds and best.dense_seconds != proposals[0].dense_seconds
 
 
 def test_a_slow_candidate_loses() -> None:
@@ -62,3 +65,16 @@ def test_another_machine_cannot_be_timed_here() -> None:
     target, matrix = Target.parse("native").with_features("+amx-tile"), pruned(32, 64, 0.1)
     with pytest.raises(TargetError, match="timed only on a machine that runs them"):
         fastest(candidates(product(32, 64, 16), matrix, target), matrix, target)
+
+
+def test_a_model_compiles_by_measuring() -> None:
+    """A linear layer, pruned: its answers are those of the model that the target's prices chose."""
+    weight = pruned(48, 40, 0.2)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [6, 40]), ("y", [6, 48])))
+    initializer = numpy_helper.from_array(np.ascontiguousarray(weight.T), "w")
+    graph = helper.make_graph([node], "linear", [x], [y], [initializer])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    data = np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32)
+    session = sparsec.compile(model, measure=True).load(threads=1)
+    np.testing.assert_allclose(session(data), data @ weight.T, rtol=1e-5, atol=1e-5)
