@@ -6,10 +6,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx_cases import run_relax
 
 from sparsec.errors import ModelError, UnsupportedError
 from sparsec.frontends import load_model
+from tests.frontends.onnx_cases import run_relax
 
 LIGHT = sorted(glob.glob(os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data", "light", "*.onnx")))
 

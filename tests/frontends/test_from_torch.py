@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from onnx_cases import run_relax
 
 from sparsec.errors import ModelError, UnsupportedError
 from sparsec.frontends import load_model
+from tests.frontends.onnx_cases import run_relax
 
 torch = pytest.importorskip("torch", reason="PyTorch is an optional dependency")
 nn = torch.nn

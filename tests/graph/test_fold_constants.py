@@ -1,10 +1,10 @@
 import numpy as np
-from small_models import ops, run, same, small_graph
 from tvm import relax
 from tvm.relax import op
 
 from sparsec.graph.fold_constants import fold_constants
 from sparsec.graph.graph import Graph
+from tests.graph.small_models import ops, run, same, small_graph
 
 
 def folded(build, *shapes) -> Graph:

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from small_models import ops
 
 from sparsec.graph.fuse import Group, fuse, is_view, root
 from sparsec.graph.graph import Graph, Value
 from sparsec.ir.printer import print_expression
+from tests.graph.small_models import ops
 
 ROWS, DEPTH, COLUMNS = 12, 8, 20
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layout_strategies import layouts
 
 from sparsec.ir.bounds import Index, attained, bounds, depends, logical_extent
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Op, Range, Var
 from sparsec.ir.levels import ROOT
 from sparsec.ir.notation import parse_layout
+from tests.ir.layout_strategies import layouts
 
 RANGES = {"a": (-3, 4), "b": (0, 2), "c": (5, 5)}
 

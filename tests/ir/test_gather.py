@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from product_cases import CHOSEN, Case, Compiled, check, integers, linear, sparse, trace, widths
 
 from sparsec.ir.gather import find_gather, summands
 from sparsec.ir.interpreter import interpret
@@ -14,6 +13,7 @@ from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, Product, build_kernel
 from sparsec.schedules.steps import Tile
+from tests.ir.product_cases import CHOSEN, Case, Compiled, check, integers, linear, sparse, trace, widths
 
 K = DEPTH
 

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_texts import TEXTS
-from layout_strategies import layouts
 
 from sparsec.errors import KernelError
 from sparsec.ir import interpreter
@@ -18,6 +16,8 @@ from sparsec.ir.kernel import Assign, Buffer, Const, Coordinate, For, If, Kernel
 from sparsec.ir.named import COO, CSC, CSR, DENSE, bsr, bucketed, csr_kblocked, row_vectors
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.verifier import verify
+from tests.ir.kernel_texts import TEXTS
+from tests.ir.layout_strategies import layouts
 
 NAMED = [DENSE, CSR, CSC, COO, bsr(4, 2), row_vectors(4), csr_kblocked(8), bucketed(8)]
 

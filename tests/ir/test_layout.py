@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layout_strategies import layouts, tensors
 
 from sparsec.errors import LayoutError
 from sparsec.ir import layout as layout_module
@@ -16,6 +15,7 @@ from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.named import COO, CSC, CSR, DENSE, bsr, bucketed, csr_kblocked, row_vectors
 from sparsec.ir.notation import parse_layout
+from tests.ir.layout_strategies import layouts, tensors
 
 NAMED = {
     "dense": DENSE,

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layout_strategies import tensors
 
 from sparsec.ir.levels import Axis, Balance, Bucketed, Compressed, Cursor, Dense, Singleton
 from sparsec.ir.named import bucketed
 from sparsec.ir.notation import parse_layout
+from tests.ir.layout_strategies import tensors
 
 
 class Symbol(str):

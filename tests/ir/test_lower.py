@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_texts import TEXTS
-from layout_strategies import product_layouts
-from product_cases import (
+
+from sparsec.errors import KernelError
+from sparsec.ir.interpreter import interpret
+from sparsec.ir.lower import lower
+from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.parser import parse_kernel
+from sparsec.ir.product import build_kernel
+from sparsec.schedules.steps import Tile
+from tests.ir.kernel_texts import TEXTS
+from tests.ir.layout_strategies import product_layouts
+from tests.ir.product_cases import (
     CHOSEN,
     Compiled,
     attention,
@@ -20,14 +28,6 @@ from product_cases import (
     trace,
     widths,
 )
-
-from sparsec.errors import KernelError
-from sparsec.ir.interpreter import interpret
-from sparsec.ir.lower import lower
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
-from sparsec.ir.parser import parse_kernel
-from sparsec.ir.product import build_kernel
-from sparsec.schedules.steps import Tile
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tir"
 

@@ -2,12 +2,12 @@
 
 import pytest
 from hypothesis import given, settings
-from layout_strategies import layouts
 
 from sparsec.errors import LayoutError
 from sparsec.ir.layout import Digit
 from sparsec.ir.levels import Balance, Bucketed, Compressed
 from sparsec.ir.notation import parse_layout
+from tests.ir.layout_strategies import layouts
 
 
 @settings(max_examples=300, deadline=None)

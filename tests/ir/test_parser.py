@@ -4,12 +4,12 @@ import doctest
 import random
 
 import pytest
-from kernel_texts import TEXTS
 
 from sparsec.errors import KernelError
 from sparsec.ir import parser
 from sparsec.ir.kernel import Assign, Const, Load, Op, Stored, Var
 from sparsec.ir.parser import parse_kernel
+from tests.ir.kernel_texts import TEXTS
 
 HEADER = 'kernel f(W: float32[4, 4] @ "(i, k) -> (i : dense, k : compressed)") -> Y: float32[4]:\n'
 

@@ -6,7 +6,6 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_texts import TEXTS
 
 from sparsec.ir import printer
 from sparsec.ir.kernel import (
@@ -31,6 +30,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.named import CSR, row_vectors
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.printer import print_expression, print_kernel
+from tests.ir.kernel_texts import TEXTS
 
 
 def linear_csr():

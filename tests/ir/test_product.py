@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layout_strategies import layouts, product_layouts
-from product_cases import CHOSEN, EPILOGUES, Case, attention, interpreted, linear, sparse, widths
 
 from sparsec.errors import LayoutError
 from sparsec.ir.kernel import Buffer, Const, Var
@@ -18,6 +16,8 @@ from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import Tiling, build_kernel
 from sparsec.schedules.steps import Tile
+from tests.ir.layout_strategies import layouts, product_layouts
+from tests.ir.product_cases import CHOSEN, EPILOGUES, Case, attention, interpreted, linear, sparse, widths
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
 

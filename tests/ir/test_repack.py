@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from product_cases import NATIVE, Compiled, integers
 
 from sparsec.graph.image_semantics import pad
 from sparsec.graph.image_semantics import repack as repacked
@@ -16,6 +15,7 @@ from sparsec.ir.lower import lower
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.repack import build_repack
 from sparsec.schedules.rules.repack import schedule_repack
+from tests.ir.product_cases import NATIVE, Compiled, integers
 
 
 def plain(height, width):

@@ -4,13 +4,13 @@ import doctest
 from dataclasses import replace
 
 import pytest
-from kernel_texts import TEXTS
 
 from sparsec.errors import KernelError
 from sparsec.ir import verifier
 from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Op, Range, Tile, Var
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.verifier import verify
+from tests.ir.kernel_texts import TEXTS
 
 KERNEL = """\
 kernel f(W: float32[8, 6] @ "(i, k) -> (i floordiv 4 : dense, k : compressed, i mod 4 : dense)",

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from relax_groups import compiled, group
 from tvm import relax
 from tvm.relax import op
+
+from tests.schedules.relax_groups import compiled, group
 
 _erf = np.vectorize(math.erf, otypes=["float64"])
 

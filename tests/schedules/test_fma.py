@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tvm
-from assembly import assembly, hottest, spills
 from tvm.s_tir import TensorIntrin
 
 from sparsec.ir.named import CSR, dense_blocks, depth_blocked
@@ -12,6 +11,7 @@ from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 from tests.ir.product_cases import attention, linear, sparse, trace
+from tests.schedules.assembly import assembly, hottest, spills
 
 
 @pytest.mark.parametrize("form", ["desc", "impl"])

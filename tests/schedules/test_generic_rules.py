@@ -5,11 +5,11 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relax_groups import NATIVE, Kernel, agree, compiled, group, normal
 from tvm import relax
 from tvm.relax import op
 
 from sparsec.schedules.rules.generic import schedule
+from tests.schedules.relax_groups import NATIVE, Kernel, agree, compiled, group, normal
 
 CASES_1D = [1, 2, 7, 16, 17, 64, 127, 128, 1000]
 
@@ -325,7 +325,9 @@ def test_quantise_and_dequantise():
 
 
 def test_inputs_of_which_only_the_shape_is_used_stay_parameters():
-    agree(lambda emit, x, y: op.add(emit(op.zeros_like(x)), y), lambda x, y: np.zeros_like(x) + y, normal(3, 5), normal(5))
+    agree(
+        lambda emit, x, y: op.add(emit(op.zeros_like(x)), y), lambda x, y: np.zeros_like(x) + y, normal(3, 5), normal(5)
+    )
 
 
 def test_where_and_comparison():

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from assembly import assembly, inner_loops, spills
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from sparsec.ir.product import build_kernel
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.targets import Target
 from tests.ir.product_cases import NATIVE, Case, Compiled, attention, check, interpreted, linear, sparse
+from tests.schedules.assembly import assembly, inner_loops, spills
 
 NAMES = ["x86-64-v2", "haswell", "skylake-avx512", "znver4", "znver5", "aarch64", "neoverse-v1"]
 TARGETS = {name: Target.parse(name) for name in NAMES}

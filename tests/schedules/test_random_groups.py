@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 import tvm
-from relax_groups import NATIVE, TWO_CORES, Kernel, compiled, group, normal
 from tvm import relax
 from tvm.relax import op
+
+from tests.schedules.relax_groups import NATIVE, TWO_CORES, Kernel, compiled, group, normal
 
 
 def sizes(x):
