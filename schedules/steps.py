@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from tvm.s_tir import Schedule
+import tvm_ffi
+from tvm.s_tir import SBlock, Schedule
 from tvm.s_tir.schedule import ScheduleError as TVMScheduleError
 from tvm.tirx import IntImm
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Const, Expr, Op, Var, expr
 from sparsec.ir.product import Run, Tiling
-from sparsec.schedules.intrinsics.fma import fma
+from sparsec.schedules.intrinsics import INTRINSICS
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,18 @@ class Tensorize:
     name: ClassVar[str] = "tensorize"
 
     def apply(self, schedule: Schedule) -> None:
-        if self.instruction != "fma":
-            raise ScheduleError(f"the trace tensorizes with {self.instruction!r}, which is not declared; use 'fma'")
+        if self.instruction not in INTRINSICS:
+            declared = ", ".join(INTRINSICS)
+            raise ScheduleError(
+                f"the trace tensorizes with {self.instruction!r}, which is not declared; use one of {declared}"
+            )
         for block in blocks(schedule, self.block):
             with _applying(self.name, self.block):
                 loop = _lanes(schedule, block, self.lanes)
                 lanes = int(schedule.get(loop).extent)
                 dtype = str(schedule.get(block).writes[0].source.dtype)
                 if lanes > 1:  # one lane is a scalar multiply-add already
-                    schedule.tensorize(loop, fma(lanes, dtype))
+                    schedule.tensorize(loop, INTRINSICS[self.instruction](lanes, dtype))
 
 
 Step = Tile | Vectorize | Tensorize
@@ -94,16 +98,13 @@ STEPS: dict[str, Any] = {step.name: step for step in (Tile, Vectorize, Tensorize
 
 def blocks(schedule: Schedule, kind: str) -> list[Any]:
     """Return the blocks that lowering named `kind`, `kind_2`, …; raise if there is none."""
-    found = []
-    number = 1
-    while True:
-        try:
-            found.append(schedule.get_sblock(kind if number == 1 else f"{kind}_{number}"))
-        except Exception as error:
-            if not found:
-                raise ScheduleError(f"the kernel has no block {kind!r}") from error
-            return found
-        number += 1
+    names: list[str] = []
+    (func,) = schedule.mod.functions.values()
+    tvm_ffi.structural_walk(func.body, (SBlock, lambda block: names.append(block.name_hint)))
+    found = [schedule.get_sblock(name) for name in names if re.fullmatch(rf"{re.escape(kind)}(_\d+)?", name)]
+    if not found:
+        raise ScheduleError(f"the kernel has no block {kind!r}")
+    return found
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The schedule of every operator that is not a product: the rules in order, and the one that never declines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
@@ -11,6 +11,9 @@ from sparsec.schedules.rules.stages import Fused, fuse_stages
 from sparsec.targets.target import Target
 
 Rule = Callable[[Fused, Target], tirx.PrimFunc | Declined]
+
+DECLINED = "sparsec.declined"
+"""The attribute of a scheduled function that holds the reasons of the rules that did not apply, in their order."""
 
 RULES: tuple[Rule, ...] = (transpose.apply, nests.apply)
 
@@ -34,9 +37,16 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     """
     fused = fuse_stages(func)
     if isinstance(fused, Declined):
-        return expand_math(func)
+        return _note([fused], expand_math(func))
+    declined = []
     for rule in RULES:
         scheduled = rule(fused, target)
         if not isinstance(scheduled, Declined):
-            return expand_math(scheduled)
-    return expand_math(fused.func)
+            return _note(declined, expand_math(scheduled))
+        declined.append(scheduled)
+    return _note(declined, expand_math(fused.func))
+
+
+def _note(declined: Sequence[Declined], func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Keep why rules declined with the function, where whoever reads it scheduled finds it."""
+    return func.with_attr(DECLINED, [one.reason for one in declined]) if declined else func

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tvm import relax
 from tvm.relax import op
 
-from sparsec.schedules.rules.generic import schedule
+from sparsec.schedules.rules.generic import DECLINED, schedule
 from tests.schedules.relax_groups import NATIVE, Kernel, agree, compiled, group, normal
 
 CASES_1D = [1, 2, 7, 16, 17, 64, 127, 128, 1000]
@@ -376,6 +376,22 @@ def test_elementwise_is_vector_code():
 )
 def test_the_symbol_stays(build):
     assert schedule(group(build, (32, 32)), NATIVE).attrs["global_symbol"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("build", "reasons"),
+    [
+        (lambda emit, x: op.permute_dims(x), []),
+        (lambda emit, x: op.exp(x), ["every tensor is read along the axis that is written"]),
+        (lambda emit, x: op.nn.softmax(x), ["the function is not one injective stage"]),
+        (lambda emit, x: op.sort(x, axis=1), ["block merge_sort is opaque"]),
+    ],
+    ids=["transpose", "nests", "softmax", "opaque"],
+)
+def test_rules_that_decline_say_why(build, reasons):
+    scheduled = schedule(group(build, (32, 32)), NATIVE)
+    assert list(scheduled.attrs.get(DECLINED, [])) == reasons
+    assert all(reason in scheduled.script() for reason in reasons)
 
 
 def test_small_functions_stay_serial():
