@@ -6,7 +6,6 @@ from tvm.tirx.buffer import is_buffer_var
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.legalize_sorting import LEGAL
-from sparsec.graph.shape import symbols_of
 
 
 def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
@@ -59,8 +58,9 @@ def _with_all_parameters(func: tirx.PrimFunc, caller: relax.Function) -> tirx.Pr
     params = [own[p] if p in own else tirx.decl_buffer(list(p.ty.shape), str(p.ty.dtype), p.name) for p in tensors]
     rest = list(func.params)[len(passed) :]
     hidden = [v.name for p in caller.params if isinstance(p.ty, relax.ShapeType) for v in p.ty.values]
-    known = [*rest, *symbols_of(d for p in (*params, *rest) if is_buffer_var(p) for d in p.shape)]
-    sizes = [v for v in tirx.analysis.undefined_vars(func.body, known) if v.name in hidden]
+    # A size that no dimension shows alone, as n in 64 - n, cannot be read from a shape when the kernel is called.
+    alone = [d for p in (*params, *rest) if is_buffer_var(p) for d in p.shape if isinstance(d, tirx.Var)]
+    sizes = [v for v in tirx.analysis.undefined_vars(func.body, [*rest, *alone]) if v.name in hidden]
     return tirx.PrimFunc([*params, *rest, *sizes], func.body, func.ret_type, func.attrs)
 
 
