@@ -188,6 +188,42 @@ def test_a_chain_that_overwrites_its_operands():
     agree(b.model({"x": [128, 64]}, {"y": [128, 64]}), {"x": normal(128, 64)})
 
 
+def test_a_size_that_no_tensor_of_a_kernel_shows_alone():
+    b = Builder()
+    b.Neg(b.Slice(normal(64), b.Shape("x"), np.int64([64]), np.int64([0])), name="y")
+    b.Exp("x", name="z")
+    feeds = [{"x": normal(n)} for n in (1, 13, 48)]
+    agree(b.model({"x": ["n"]}, {"y": ["m"], "z": ["n"]}), *feeds, shapes={"n": (1, 48)})
+
+
+def crossing(top: int, behind: bool) -> onnx.ModelProto:
+    """``x[n] * w[n:]`` as an outer product, which is largest in the middle of n's range."""
+    b = Builder()
+    n = b.Shape("x")
+    rest = b.Unsqueeze(b.Slice(normal(top), n, np.int64([top]), np.int64([0])), np.int64([0]))
+    y = b.Mul(b.Unsqueeze("x", np.int64([1])), rest, name="outer")
+    if behind:
+        y = b.ReduceSum(b.Softmax(y, axis=0), np.int64([1]), keepdims=0, name="sum")
+        return b.model({"x": ["n"]}, {"sum": ["n"]})
+    return b.model({"x": ["n"]}, {"outer": ["n", "m"]})
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_sizes_that_are_largest_between_the_bounds_of_a_symbol(behind):
+    feeds = [{"x": normal(n)} for n in (1, 750, 1000, 1999)]
+    agree(crossing(2000, behind), *feeds, shapes={"n": (1, 1999)})
+
+
+def test_an_unaligned_output_that_is_largest_between_the_bounds_of_a_symbol():
+    session = sparsec.compile(crossing(2000, False), shapes={"n": (1, 2000)}).load(threads=1)
+    assert session.outputs[0].max_shape == (2000, 1999)
+    x = normal(1000)
+    room = np.zeros(1000 * 1000 * 4 + 128, np.uint8)
+    start = -room.ctypes.data % 64 + 4
+    out = room[start : start + 1000 * 1000 * 4].view(np.float32).reshape(1000, 1000)
+    np.testing.assert_array_equal(session(x, out=out), session(x))
+
+
 # -- the face --------------------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,10 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, UnsupportedError
 
 Dim = int | str
+Range = tuple[int, int]
 
 _OPERATORS: dict[type[ast.operator], tuple[str, Callable[[int, int], int]]] = {
     ast.Add: ("+", operator.add),
@@ -27,6 +28,35 @@ def evaluate(dim: Dim, symbols: Mapping[str, int]) -> int:
     32
     """
     return _fold(dim, lambda name: symbols[name], lambda value: value, lambda op, a, b: _OPERATORS[op][1](a, b))
+
+
+def bounds(dim: Dim, symbols: Mapping[str, Range]) -> Range:
+    """What a dimension is never less and never more than, both included, for symbols within their ranges.
+
+    Interval arithmetic (Moore, Interval Analysis, 1966): safe, and exact where no symbol stands twice.
+
+    >>> bounds("2000 - n", {"n": (1, 2000)})
+    (0, 1999)
+
+    Raises
+    ------
+    UnsupportedError
+        If a divisor may be zero or less.
+    """
+
+    def binary(op: type[ast.operator], a: Range, b: Range) -> Range:
+        if op in (ast.Div, ast.Mod) and b[0] <= 0:
+            raise UnsupportedError(
+                f"the dimension {dim} divides by what may be {b[0]}, so its size has no bound; narrow its symbols"
+            )
+        if op is ast.Mod:
+            most = b[1] - 1
+            return (0, min(a[1], most)) if a[0] >= 0 else (-most, most)
+        corners = [_OPERATORS[op][1](x, y) for x in a for y in b]
+        # C rounds a negative quotient up.
+        return min(corners), max(corners) + (op is ast.Div and max(corners) < 0)
+
+    return _fold(dim, lambda name: symbols[name], lambda value: (value, value), binary)
 
 
 def to_c(dim: Dim, symbols: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ with the address of each buffer, and then the value of each dimension that is sy
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,11 @@ import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType, StringImm
-from tvm.sym.analyzer import Analyzer
+from tvm.sym.analyzer import Analyzer, ConstIntBound
 from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
+from sparsec.codegen.dims import Range
 from sparsec.codegen.plan import ALIGNMENT
 from sparsec.codegen.registers import hide_registers, restore_registers
 from sparsec.errors import ArtifactError
@@ -63,17 +64,21 @@ class Kernel:
         analyzer = self._analyzer(shapes)
         return [[_constant(analyzer.simplify(dim)) for dim in buffer.shape] for buffer in self.buffers]
 
-    def workspace_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
-        """Scratch memory that one thread needs, as if no block were freed before the kernel returns."""
-        analyzer = self._analyzer(shapes)
+    def workspace_bytes(self, shapes: Sequence[Sequence[Range]], symbols: Mapping[str, Range]) -> int:
+        """Scratch memory that one thread never exceeds, as if no block were freed before the kernel returns."""
+        analyzer = Analyzer()
+        for size in self.sizes:
+            _bind(analyzer, size.variable, shapes[size.buffer][size.axis])
+        for scalar in self.scalars:
+            _bind(analyzer, scalar, symbols[scalar.name])
         for variable, value in self.lets:
             analyzer.bind(variable, value)
         total = 0
         for nbytes in self.workspaces:
-            value = _constant(analyzer.simplify(nbytes))
-            if value is None:
+            most = analyzer.const_int_bound(analyzer.simplify(nbytes)).max_value
+            if most >= ConstIntBound.POS_INF:
                 raise ArtifactError(f"kernel {self.name!r} allocates a workspace of {nbytes} bytes, which has no bound")
-            total += -(-value // ALIGNMENT) * ALIGNMENT
+            total += -(-most // ALIGNMENT) * ALIGNMENT
         return total
 
     def _analyzer(self, shapes: Sequence[Sequence[int]]) -> Analyzer:
@@ -81,6 +86,11 @@ class Kernel:
         for size in self.sizes:
             analyzer.bind(size.variable, tirx.IntImm(size.dtype, shapes[size.buffer][size.axis]))
         return analyzer
+
+
+def _bind(analyzer: Analyzer, variable: tirx.Var, bounds: Range) -> None:
+    low, high = (tirx.IntImm(dtype_of(variable), bound) for bound in bounds)
+    analyzer.bind(variable, low if bounds[0] == bounds[1] else tvm.ir.Range.from_min_extent(low, high - low + 1))
 
 
 def _constant(expr: Any) -> int | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsec.codegen.dims import Dim, evaluate, free_symbols
+from sparsec.codegen.dims import Dim, Range, bounds, evaluate, free_symbols
 from sparsec.errors import ArtifactError
 from sparsec.targets import Target
 
@@ -60,6 +60,18 @@ class Tensor:
         """Bytes that the tensor takes for these values of the symbols."""
         return prod(evaluate(dim, symbols) for dim in self.shape) * np.dtype(self.dtype).itemsize
 
+    def max_nbytes(self, symbols: Mapping[str, Range]) -> int:
+        """Bytes that the tensor never exceeds within these ranges of the symbols."""
+        return max_elements(self.shape, symbols) * np.dtype(self.dtype).itemsize
+
+
+def max_elements(shape: Sequence[Dim], symbols: Mapping[str, Range]) -> int:
+    """How many elements a shape never exceeds within these ranges of the symbols.
+
+    The largest shape need not be at an upper bound of a symbol: ``n * (8 - n)`` is largest in the middle.
+    """
+    return prod(max(0, bounds(dim, symbols)[1]) for dim in shape)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -81,7 +93,7 @@ class Plan:
     constants : list of np.ndarray
         What the ``"constant"`` storages hold.
     arena_bytes : int
-        Memory for intermediate tensors, enough for the upper bounds of all symbols.
+        Memory for intermediate tensors, enough for all values of the symbols.
     module : tvm.IRModule
         The kernels, as scheduled PrimFuncs named by their global symbols.
     manifest : dict
@@ -108,6 +120,11 @@ class Plan:
     def upper(self) -> dict[str, int]:
         """The largest value of each symbol."""
         return {symbol.name: symbol.upper for symbol in self.symbols}
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The smallest and the largest value of each symbol."""
+        return {symbol.name: (symbol.lower, symbol.upper) for symbol in self.symbols}
 
     def validate(self) -> None:
         """Check that indices, bounds, sizes and names fit together.
@@ -156,11 +173,12 @@ class Plan:
         if unknown := used - self.upper.keys():
             yield f"tensor {tensor.name!r} has the unknown symbol {min(unknown)!r} in its shape"
             return
-        if problem := self._storage_problem(tensor.storage, tensor.nbytes(self.upper), tensor.dtype):
+        if problem := self._storage_problem(tensor):
             yield f"tensor {tensor.name!r} {problem}"
 
-    def _storage_problem(self, storage: Storage, need: int, dtype: str) -> str | None:
-        """Why `need` bytes of this type do not lie in a storage, if so."""
+    def _storage_problem(self, tensor: Tensor) -> str | None:
+        """Why a tensor does not lie in its storage, if so."""
+        storage, need = tensor.storage, tensor.max_nbytes(self.ranges)
         if storage.kind == "arena":
             if storage.offset % ALIGNMENT or storage.offset < 0:
                 return f"lies at byte {storage.offset}, which is not a multiple of {ALIGNMENT}"
@@ -171,10 +189,11 @@ class Plan:
             return f"names {storage.kind} {storage.index} of {stored[storage.kind]}"
         if storage.kind == "constant":
             array = self.constants[storage.index]
-            if array.dtype not in (dtype, np.uint8):  # packed layouts mix types, as bytes
-                return f"is {dtype}, but constant {storage.index} is {array.dtype}"
+            if array.dtype not in (tensor.dtype, np.uint8):  # packed layouts mix types, as bytes
+                return f"is {tensor.dtype}, but constant {storage.index} is {array.dtype}"
             too_small = need > array.nbytes
             return f"needs {need} bytes of constant {storage.index}, which has {array.nbytes}" if too_small else None
         owner = self.tensors[(self.inputs if storage.kind == "input" else self.outputs)[storage.index]]
-        too_small = need > owner.nbytes(self.upper)
+        # At the same values of the symbols: two ways to write one size may have different bounds.
+        too_small = any(tensor.nbytes(symbols) > owner.nbytes(symbols) for symbols in (self.lower, self.upper))
         return f"is larger than the {storage.kind} {owner.name!r} that it lies in" if too_small else None

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sparsec.codegen.check import argument_shapes
-from sparsec.codegen.dims import evaluate, to_c
+from sparsec.codegen.dims import bounds, to_c
 from sparsec.codegen.lower import PREFIX, Kernel, dtype_of
 from sparsec.codegen.plan import Plan, Step
 from sparsec.targets.features import probe
@@ -85,12 +84,13 @@ def _ports(name: str, plan: Plan, indices: Sequence[int]) -> str:
     lines, rows = [], []
     for position, index in enumerate(indices):
         tensor = plan.tensors[index]
-        for bound, values in (("min", plan.lower), ("max", plan.upper)):
-            dims = ", ".join(str(evaluate(dim, values)) for dim in tensor.shape) or "0"
+        ranges = [bounds(dim, plan.ranges) for dim in tensor.shape]
+        for end, bound in enumerate(("min", "max")):
+            dims = ", ".join(str(max(0, dim[end])) for dim in ranges) or "0"
             lines.append(f"static const int64_t {name}_{position}_{bound}[] = {{{dims}}};")
         itemsize = np.dtype(tensor.dtype).itemsize
-        bounds = f"{name}_{position}_min, {name}_{position}_max"
-        rows.append(f"{_quote(tensor.name)}, {_quote(tensor.dtype)}, {itemsize}, {len(tensor.shape)}, {bounds}")
+        shapes = f"{name}_{position}_min, {name}_{position}_max"
+        rows.append(f"{_quote(tensor.name)}, {_quote(tensor.dtype)}, {itemsize}, {len(tensor.shape)}, {shapes}")
     return "\n".join([*lines, _table("sparsec_tensor", name, rows)])
 
 
@@ -109,7 +109,7 @@ def _shapes(plan: Plan, symbols: Mapping[str, str]) -> str:
 
 
 def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
-    workspace = [kernels[s.kernel].workspace_bytes(argument_shapes(plan, s, plan.upper)) for s in plan.steps]
+    workspace = [_workspace(plan, kernels[step.kernel], step) for step in plan.steps]
     counts = {
         "probes": len(plan.target.isa),
         "symbols": len(plan.symbols),
@@ -124,3 +124,8 @@ def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
     fields |= {f"num_{name}": str(count) for name, count in counts.items()}
     initialiser = ", ".join(f".{name} = {value}" for name, value in fields.items())
     return f"const sparsec_model sparsec_the_model = {{{initialiser}}};"
+
+
+def _workspace(plan: Plan, kernel: Kernel, step: Step) -> int:
+    shapes = [[bounds(dim, plan.ranges) for dim in plan.tensors[arg].shape] for arg in step.args]
+    return kernel.workspace_bytes(shapes, plan.ranges)

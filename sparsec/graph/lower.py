@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product as combinations
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
+from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor, max_elements
 from sparsec.errors import UnsupportedError
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.fuse import Group, root
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.kernels import Argument, Call, Kernels
 from sparsec.graph.plan_memory import Life, plan_memory
-from sparsec.graph.shape import Dim, evaluate_dim, product, same_shape
+from sparsec.graph.shape import Dim, Shape, same_shape
 
 FORMAT = 1
 """Version of what the manifest says of layers."""
@@ -105,12 +104,9 @@ def plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def nbytes(value: Value, symbols: Mapping[str, tuple[int, int]]) -> int:
-    """The most bytes that a value takes within the ranges of the symbols."""
-    corners = combinations(*([(name, bound) for bound in bounds] for name, bounds in symbols.items()))
-    size = product(value.shape)
-    elements = size if isinstance(size, int) else max(evaluate_dim(size, dict(corner)) for corner in corners)
-    return elements * np.dtype(value.dtype).itemsize
+def nbytes(shape: Shape, dtype: str, symbols: Mapping[str, tuple[int, int]]) -> int:
+    """The bytes that a tensor never exceeds within the ranges of the symbols."""
+    return max_elements(tuple(map(dim_text, shape)), symbols) * np.dtype(dtype).itemsize
 
 
 def _check_types(group: Group) -> None:
@@ -162,8 +158,14 @@ class _Storages:
     def place(self, calls: Sequence[tuple[Group, Call]]) -> None:
         """Give every other result of a step its bytes in the arena."""
         last: dict[Value, int] = {}
+        size: dict[Value, int] = {}
         for step, (_, call) in enumerate(calls):
-            last |= {root(arg.source): step for arg in call.args if isinstance(arg.source, Value)}
+            for arg in call.args:
+                if isinstance(arg.source, Value):
+                    base = root(arg.source)
+                    last[base] = step
+                    # Two ways to write one size may have different bounds.
+                    size[base] = max(size.get(base, 0), nbytes(arg.shape, arg.source.dtype, self.symbols))
         index: dict[Value, int] = {}
         lives: list[Life] = []
         for step, (group, _) in enumerate(calls):
@@ -171,7 +173,7 @@ class _Storages:
                 if value not in self._of:
                     over = index.get(replaceable) if (replaceable := _overwrites(group)) else None
                     index[value] = len(lives)
-                    lives.append(Life(nbytes(value, self.symbols), step, last.get(value, step), over))
+                    lives.append(Life(size[value], step, last.get(value, step), over))
         offsets, self.arena_bytes = plan_memory(lives)
         self._of |= {value: Storage("arena", offset=offsets[i]) for value, i in index.items()}
 

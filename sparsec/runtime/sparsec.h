@@ -31,7 +31,8 @@ extern "C" {
 
 typedef struct sparsec_context sparsec_context;
 
-/* An input or output. A dimension is fixed where min_shape equals max_shape, and chosen by sparsec_set_shapes elsewhere. */
+/* An input or output. A dimension is fixed where min_shape equals max_shape, and chosen by sparsec_set_shapes elsewhere,
+ * between the two. */
 typedef struct {
   const char *name;
   const char *dtype; /* as NumPy writes it: "float32", "int64", "bool", ... */
@@ -64,7 +65,8 @@ SPARSEC_API sparsec_context *sparsec_create(int threads);
 SPARSEC_API void sparsec_destroy(sparsec_context *context);
 SPARSEC_API int sparsec_num_threads(const sparsec_context *context);
 
-/* Choose the shapes of all inputs: shapes[i] has as many dimensions as input i. A new context has the largest shapes. */
+/* Choose the shapes of all inputs: shapes[i] has as many dimensions as input i. A new context has the shapes where every
+ * symbol is at its upper bound. */
 SPARSEC_API int sparsec_set_shapes(sparsec_context *context, const int64_t *const *shapes);
 SPARSEC_API const int64_t *sparsec_input_shape(const sparsec_context *context, int index);
 SPARSEC_API const int64_t *sparsec_output_shape(const sparsec_context *context, int index);

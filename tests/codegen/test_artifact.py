@@ -259,9 +259,9 @@ def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_workspaces_are_sized_when_the_plan_is_built() -> None:
     plan = parallel_plan()
-    assert lower(plan.module, plan.target)[0]["exp_reversed"].workspace_bytes([[61, 512]] * 2) == 2048
+    assert lower(plan.module, plan.target)[0]["exp_reversed"].workspace_bytes([[(61, 61), (512, 512)]] * 2, {}) == 2048
     plan = symbolic_plan()
-    assert lower(plan.module, plan.target)[0]["reverse_rows"].workspace_bytes([[10, 3]] * 2) == 128
+    assert lower(plan.module, plan.target)[0]["reverse_rows"].workspace_bytes([[(2, 10), (3, 3)]] * 2, {}) == 128
 
 
 def test_building_twice_gives_the_same_bytes(artifact: Artifact, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.codegen.dims import evaluate, free_symbols, to_c
-from sparsec.errors import ArtifactError
+from sparsec.codegen.dims import bounds, evaluate, free_symbols, to_c
+from sparsec.errors import ArtifactError, UnsupportedError
 
 
 def test_expressions_round_down_as_c_does() -> None:
@@ -22,6 +22,50 @@ def test_python_reads_the_c_form_to_the_same_value(a: int, b: int) -> None:
     text = "(a + b * 3) / b + a % b"
     c = to_c(text, {"a": "a", "b": "b"})
     assert evaluate(c, {"a": a, "b": b}) == (a + b * 3) // b + a % b
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("n", (1, 8)),
+        ("8 - n", (0, 7)),
+        ("n % 4", (0, 3)),
+        ("(n - 4) * m", (-15, 20)),
+        ("(n + 15) / 16 * 16", (16, 16)),
+        ("16 / n", (2, 16)),
+        (5, (5, 5)),
+    ],
+)
+def test_bounds(text: str, expected: tuple[int, int]) -> None:
+    assert bounds(text, {"n": (1, 8), "m": (2, 5)}) == expected
+
+
+LEAVES = st.sampled_from(["n", "m"]) | st.integers(0, 9).map(str)
+EXPRESSIONS = st.recursive(
+    LEAVES, lambda inner: st.tuples(inner, st.sampled_from("+-*/%"), inner).map(" ".join).map("({})".format)
+)
+
+
+@given(
+    text=EXPRESSIONS,
+    n=st.tuples(st.integers(1, 6), st.integers(0, 6)),
+    m=st.tuples(st.integers(1, 6), st.integers(0, 6)),
+)
+def test_no_value_is_out_of_bounds(text: str, n: tuple[int, int], m: tuple[int, int]) -> None:
+    ranges = {"n": (n[0], sum(n)), "m": (m[0], sum(m))}
+    try:
+        low, high = bounds(text, ranges)
+    except UnsupportedError:
+        return
+    for a in range(n[0], sum(n) + 1):
+        for b in range(m[0], sum(m) + 1):
+            assert low <= evaluate(text, {"n": a, "m": b}) <= high
+
+
+@pytest.mark.parametrize("text", ["8 / (n - 1)", "m % (n - 3)"])
+def test_a_divisor_that_may_be_zero_has_no_bound(text: str) -> None:
+    with pytest.raises(UnsupportedError, match="divides by what may be"):
+        bounds(text, {"n": (1, 8), "m": (2, 5)})
 
 
 def test_free_symbols() -> None:

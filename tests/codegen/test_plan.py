@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
+from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor, max_elements
 from sparsec.errors import ArtifactError
 from tests.codegen.small_plans import affine_plan, arena, symbolic_plan
 
@@ -55,3 +55,17 @@ def test_two_inputs_of_one_name_are_refused() -> None:
 def test_nbytes_follows_the_symbols() -> None:
     assert Tensor("t", ("batch*seq", 3), "int64", Storage("arena")).nbytes({"batch": 2, "seq": 5}) == 240
     assert arena("t", 0, ()).nbytes({}) == 4
+
+
+def test_a_size_may_be_largest_between_the_bounds_of_its_symbols() -> None:
+    assert max_elements(("n", "8 - n"), {"n": (1, 8)}) >= 4 * 4
+    assert max_elements(("n % 4",), {"n": (1, 8)}) == 3
+    assert max_elements(("n - 9", 2), {"n": (1, 8)}) == 0
+
+
+def test_an_arena_must_hold_what_is_largest_between_the_bounds() -> None:
+    plan = symbolic_plan()
+    plan.symbols[1] = Symbol("seq", 2, 64)
+    plan.tensors[5] = arena("t", 0, ("seq", "64 - seq"))
+    with pytest.raises(ArtifactError, match=r"'t' ends at byte \d+ of 1024 in the arena"):
+        plan.validate()
