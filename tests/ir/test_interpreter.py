@@ -13,11 +13,12 @@ from sparsec.errors import KernelError
 from sparsec.ir import interpreter
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Assign, Buffer, Const, Coordinate, For, If, Kernel, Load, Range, Stored, Var, Walk, call
-from sparsec.ir.named import COO, CSC, CSR, DENSE, bsr, bucketed, csr_kblocked, row_vectors
+from sparsec.ir.named import COO, CSR, bsr
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.verifier import verify
 from tests.ir.kernel_texts import TEXTS
 from tests.ir.layout_strategies import layouts
+from tests.ir.named_layouts import CSC, DENSE, bucketed, csr_kblocked, row_vectors
 
 NAMED = [DENSE, CSR, CSC, COO, bsr(4, 2), row_vectors(4), csr_kblocked(8), bucketed(8)]
 

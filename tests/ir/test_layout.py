@@ -13,9 +13,10 @@ from sparsec.ir import layout as layout_module
 from sparsec.ir import notation, packed
 from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Compressed, Dense
-from sparsec.ir.named import COO, CSC, CSR, DENSE, bsr, bucketed, csr_kblocked, row_vectors
+from sparsec.ir.named import COO, CSR, bsr
 from sparsec.ir.notation import parse_layout
 from tests.ir.layout_strategies import layouts, tensors
+from tests.ir.named_layouts import CSC, DENSE, bucketed, csr_kblocked, row_vectors
 
 NAMED = {
     "dense": DENSE,

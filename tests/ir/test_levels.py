@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.ir.levels import Axis, Balance, Bucketed, Compressed, Cursor, Dense, Singleton
-from sparsec.ir.named import bucketed
 from sparsec.ir.notation import parse_layout
 from tests.ir.layout_strategies import tensors
+from tests.ir.named_layouts import bucketed
 
 
 class Symbol(str):

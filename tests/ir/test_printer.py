@@ -27,10 +27,11 @@ from sparsec.ir.kernel import (
     Walk,
     call,
 )
-from sparsec.ir.named import CSR, row_vectors
+from sparsec.ir.named import CSR
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.printer import print_expression, print_kernel
 from tests.ir.kernel_texts import TEXTS
+from tests.ir.named_layouts import row_vectors
 
 
 def linear_csr():

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
 from sparsec.ir.kernel import Buffer, Const, Var
-from sparsec.ir.named import COO, CSC, CSR, bsr, dense_blocks, depth_blocked
+from sparsec.ir.named import COO, CSR, bsr, dense_blocks, depth_blocked
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import Tiling, build_kernel
 from sparsec.schedules.steps import Tile
 from tests.ir.layout_strategies import layouts, product_layouts
+from tests.ir.named_layouts import CSC
 from tests.ir.product_cases import CHOSEN, EPILOGUES, Case, attention, interpreted, linear, sparse, widths
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
