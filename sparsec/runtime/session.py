@@ -101,7 +101,7 @@ class Session:
         *args, **kwargs
             The inputs, by position or name: NumPy arrays, or anything with ``__dlpack__`` or ``__array__``.
         out : np.ndarray or sequence of np.ndarray, optional
-            Where to write the outputs.
+            Where to write the outputs; none may overlap an input or another output.
 
         Returns
         -------
@@ -111,12 +111,12 @@ class Session:
         Raises
         ------
         InputError
-            If an input is missing, unknown, or of another shape or type than the model takes.
+            If an input is missing, unknown, or of another shape or type than the model takes, or `out` does not fit.
         """
         arrays = self._take_inputs(args, kwargs)
         with self._lock:
             self._set_shapes(arrays)
-            results = self._new_outputs() if out is None else self._take_outputs(out)
+            results = self._new_outputs() if out is None else self._take_outputs(out, arrays)
             self._run(arrays, results)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -129,10 +129,12 @@ class Session:
             self._set_shapes(arrays)
             results = self._new_outputs()
             c.sparsec_set_profiling(self._context, 1)
-            for _ in range(runs):
-                self._run(arrays, results)
-                times.append([c.sparsec_step_nanoseconds(self._context, step) for step in steps])
-            c.sparsec_set_profiling(self._context, 0)
+            try:
+                for _ in range(runs):
+                    self._run(arrays, results)
+                    times.append([c.sparsec_step_nanoseconds(self._context, step) for step in steps])
+            finally:
+                c.sparsec_set_profiling(self._context, 0)
         return [
             StepTime(
                 c.sparsec_step_label(step).decode(),
@@ -172,7 +174,7 @@ class Session:
     def _new_outputs(self) -> list[np.ndarray]:
         return [_aligned_empty(self._output_shape(index), info.dtype) for index, info in enumerate(self.outputs)]
 
-    def _take_outputs(self, out: Any) -> list[np.ndarray]:
+    def _take_outputs(self, out: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         arrays = [out] if isinstance(out, np.ndarray) else list(out)
         if len(arrays) != len(self.outputs):
             raise InputError(f"out has {len(arrays)} arrays; the model has {len(self.outputs)} outputs")
@@ -182,6 +184,14 @@ class Session:
                 raise InputError(f"out for {info.name!r} is {_describe(array)}; expected {info.dtype}{list(shape)}")
             if not array.flags.c_contiguous or not array.flags.writeable:
                 raise InputError(f"out for {info.name!r} must be C-contiguous and writeable")
+            # All are contiguous, so that to compare where they begin and end is exact.
+            for kind, infos, others in (("input", self.inputs, inputs), ("out for", self.outputs, arrays[:index])):
+                for other_info, other in zip(infos, others, strict=False):
+                    if np.may_share_memory(array, other):
+                        raise InputError(
+                            f"out for {info.name!r} overlaps {kind} {other_info.name!r}, which would be overwritten; "
+                            "give it memory of its own"
+                        )
         return arrays
 
     def _run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:

@@ -71,7 +71,7 @@ SPARSEC_API int sparsec_set_shapes(sparsec_context *context, const int64_t *cons
 SPARSEC_API const int64_t *sparsec_input_shape(const sparsec_context *context, int index);
 SPARSEC_API const int64_t *sparsec_output_shape(const sparsec_context *context, int index);
 
-/* Run the model once. Allocates nothing. */
+/* Run the model once. Allocates nothing. Outputs must not overlap inputs or each other. */
 SPARSEC_API int sparsec_run(sparsec_context *context, const void *const *inputs, void *const *outputs);
 
 /* Time each step of the runs that follow. */

@@ -189,7 +189,16 @@ const int64_t *sparsec_output_shape(const sparsec_context *ctx, int index) {
   return sparsec_output(index) ? ctx->shapes[model->num_inputs + index] : NULL;
 }
 
-int sparsec_set_shapes(sparsec_context *ctx, const int64_t *const *shapes) {
+/* Makes the context this thread's until `give_back`. */
+static int take(sparsec_context *ctx) {
+  if (atomic_flag_test_and_set(&ctx->busy))
+    return fail("the context is running in another thread; create one context for each thread");
+  return 0;
+}
+
+static void give_back(sparsec_context *ctx) { atomic_flag_clear(&ctx->busy); }
+
+static int choose_shapes(sparsec_context *ctx, const int64_t *const *shapes) {
   for (int i = 0; i < model->num_symbols; i++) {
     const sparsec_symbol *symbol = &model->symbols[i];
     int64_t value = shapes[symbol->input][symbol->axis];
@@ -209,6 +218,13 @@ int sparsec_set_shapes(sparsec_context *ctx, const int64_t *const *shapes) {
   memcpy(ctx->symbols, ctx->new_symbols, (size_t)model->num_symbols * sizeof *ctx->symbols);
   memcpy(ctx->dims, ctx->new_dims, (size_t)ctx->num_dims * sizeof *ctx->dims);
   return 0;
+}
+
+int sparsec_set_shapes(sparsec_context *ctx, const int64_t *const *shapes) {
+  if (take(ctx)) return -1;
+  int status = choose_shapes(ctx, shapes);
+  give_back(ctx);
+  return status;
 }
 
 static int is_aligned(const void *pointer) { return (uintptr_t)pointer % ALIGNMENT == 0; }
@@ -268,8 +284,7 @@ static int run_steps(sparsec_context *ctx) {
 int sparsec_run(sparsec_context *ctx, const void *const *inputs, void *const *outputs) {
   if (ctx->threads > 1 && ctx->process != getpid())
     return fail("the context was created before a fork; create one in this process");
-  if (atomic_flag_test_and_set(&ctx->busy))
-    return fail("the context is running in another thread; create one context for each thread");
+  if (take(ctx)) return -1;
   int status = bind_ports(ctx, inputs, outputs);
   if (!status) {
     void *outer = sparsec_pool_enter(ctx->pool);
@@ -277,7 +292,7 @@ int sparsec_run(sparsec_context *ctx, const void *const *inputs, void *const *ou
     sparsec_pool_leave(outer);
   }
   if (!status) copy_outputs(ctx, outputs);
-  atomic_flag_clear(&ctx->busy);
+  give_back(ctx);
   return status;
 }
 

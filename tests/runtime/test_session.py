@@ -7,7 +7,7 @@ import pytest
 
 from sparsec.codegen.artifact import build
 from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
-from sparsec.errors import InputError
+from sparsec.errors import ArtifactError, InputError
 from sparsec.runtime.session import Session, load
 from sparsec.targets import Target
 from tests.codegen.small_plans import affine, only, symbolic
@@ -121,6 +121,24 @@ def test_wrong_outputs_are_told(session: Session, out, message: str) -> None:
         session(X, out=out)
 
 
+def test_an_output_over_an_input_is_refused(session: Session) -> None:
+    room = np.zeros(2 * 64, np.float32)
+    x, touching, beside = (room[start : start + 64].reshape(4, 16) for start in (0, 63, 64))
+    for out in (x, touching):
+        with pytest.raises(InputError, match="out for 'y' overlaps input 'x'"):
+            session(x, out=out)
+    assert not room.any()
+    assert session(x, out=beside) is beside
+
+
+def test_an_output_over_another_is_refused(models: Path) -> None:
+    session = load(models / "symbolic.so", threads=1)
+    x, mask, room = np.zeros((1, 2, 3), np.float32), np.zeros((1, 2), np.float32), np.zeros(8, np.float32)
+    with pytest.raises(InputError, match="out for 'z' overlaps out for 'y'"):
+        session(x, mask, out=[room[:6].reshape(2, 3), room[5:7].reshape(1, 2)])
+    session(x, mask, out=[room[:6].reshape(2, 3), room[6:].reshape(1, 2)])
+
+
 @pytest.mark.parametrize("batch", [1, 2, 4])
 @pytest.mark.parametrize("seq", [2, 3, 17, 64])
 def test_symbolic_shapes(models: Path, batch: int, seq: int) -> None:
@@ -195,6 +213,25 @@ def test_profile_names_every_step(session: Session) -> None:
     ]
     assert all(0 <= step.seconds < 1 for step in steps)
     assert any(step.seconds > 0 for step in steps)
+
+
+def test_a_profile_that_fails_leaves_no_timing_on(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    c, timed = session._library.c, []
+    session.profile(X, runs=1)
+
+    def fail(*args) -> int:
+        timed.append(True)
+        return -1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(c, "sparsec_run", fail)
+        with pytest.raises(ArtifactError):
+            session.profile(X)
+    assert timed
+    before = [c.sparsec_step_nanoseconds(session._context, step) for step in range(4)]
+    for _ in range(5):
+        session(X)
+    assert [c.sparsec_step_nanoseconds(session._context, step) for step in range(4)] == before
 
 
 def test_running_needs_neither_tvm_nor_the_compiler(models: Path) -> None:

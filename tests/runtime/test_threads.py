@@ -3,7 +3,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from ctypes import POINTER, c_int64, cast
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,29 @@ def test_every_thread_count_gives_the_same(models: Path, threads: int) -> None:
     np.testing.assert_allclose(reference, exp_reversed(X), rtol=1e-6)
     for _ in range(3):
         np.testing.assert_array_equal(session(X), reference)
+
+
+def test_a_context_that_runs_refuses_other_shapes(models: Path) -> None:
+    session = load(models / "parallel.so", threads=1)
+    c, shape = session._library.c, (c_int64 * 2)(61, 512)
+    shapes = (POINTER(c_int64) * 1)(cast(shape, POINTER(c_int64)))
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.is_set():
+            with suppress(ArtifactError):  # where it is this thread that comes second
+                session(X)
+
+    assert c.sparsec_set_shapes(session._context, shapes) == 0
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run)
+        deadline = time.monotonic() + 30
+        while not (refused := c.sparsec_set_shapes(session._context, shapes)) and time.monotonic() < deadline:
+            pass
+        message = session._library.last_error()
+        stop.set()
+    assert refused and "the context is running in another thread" in message
+    assert c.sparsec_set_shapes(session._context, shapes) == 0
 
 
 def test_a_failure_in_any_thread_is_told_and_leaves_no_trace() -> None:
