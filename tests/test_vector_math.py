@@ -1,4 +1,4 @@
-"""What a product does to its results stays in vectors, also where the depth is blocked and only its last part does it."""
+"""What a product does to its results stays in vectors, also where only the last part of a blocked depth does it."""
 
 from pathlib import Path
 
