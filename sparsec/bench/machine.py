@@ -4,12 +4,14 @@ import os
 import platform
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from sparsec.targets.native import caches, read_cpuinfo
 
 _FEATURES = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16",
     "asimd", "asimddp", "i8mm", "bf16", "sve", "sme",
 )  # fmt: skip
+_KINDS = {"Data": "d", "Instruction": "i"}
 
 
 @dataclass(frozen=True)
@@ -49,31 +51,11 @@ class Machine:
 def this_machine() -> Machine:
     """Describe the machine that this process runs on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    info = _cpuinfo()
+    info = read_cpuinfo()
     cpu = info.get("model name") or platform.processor() or platform.machine()
     if "cpu family" in info:
         cpu += f" (family {info['cpu family']}, model {info['model']})"
     flags = set((info.get("flags") or info.get("Features") or "").split())
     features = tuple(feature for feature in _FEATURES if feature in flags)
-    return Machine(cpu, cores, _caches(), features, f"{platform.system()} {platform.release()}")
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's entries in /proc/cpuinfo; empty elsewhere than on Linux."""
-    try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-
-
-def _caches() -> dict[str, int]:
-    caches = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        suffix = {"Data": "d", "Instruction": "i"}.get(kind, "")
-        caches[f"L{level}{suffix}"] = int(size.rstrip("K")) << 10
-    return caches
+    sizes = {f"L{level}{_KINDS.get(kind, '')}": size for (level, kind), size in caches().items()}
+    return Machine(cpu, cores, sizes, features, f"{platform.system()} {platform.release()}")

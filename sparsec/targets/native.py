@@ -60,20 +60,20 @@ def detect() -> Target:
             f"this machine is {platform.system()} on {platform.machine()}; sparsec compiles for Linux on x86_64 and "
             "aarch64, so name a target, such as x86-64-v3"
         )
-    cpuinfo = _read_cpuinfo()
+    cpuinfo = read_cpuinfo()
     isa = from_linux(cpuinfo.get("flags", cpuinfo.get("Features", "")).split(), arch)
     base = TARGETS[_x86_name(cpuinfo, isa) if arch == "x86_64" else _arm_name(cpuinfo)]
     missing = sorted(base.isa - isa) if isa else []
     # An unknown processor may have more than its level says; a known one is LLVM's to describe.
     extra = sorted(isa - base.isa) if base.name.startswith("x86-64-v") or base.name == "aarch64" else []
     changed = base.with_features(*(f"-{name}" for name in missing), *(f"+{name}" for name in extra))
-    caches = {level: size for level in (1, 2, 3) if (size := _cache_bytes(level))}
+    sizes = {level: size for (level, kind), size in caches().items() if kind != "Instruction" and size}
     return replace(
         changed,
         name=base.name if not (missing or extra) else changed.name,
-        l1_bytes=caches.get(1, base.l1_bytes),
-        l2_bytes=caches.get(2, base.l2_bytes),
-        l3_bytes=caches.get(3, base.l3_bytes),
+        l1_bytes=sizes.get(1, base.l1_bytes),
+        l2_bytes=sizes.get(2, base.l2_bytes),
+        l3_bytes=sizes.get(3, base.l3_bytes),
         cores=physical_cores(),
     )
 
@@ -90,7 +90,7 @@ def physical_cores() -> int:
     return max(1, len(cores))
 
 
-def _read_cpuinfo() -> dict[str, str]:
+def read_cpuinfo() -> dict[str, str]:
     """The fields of the first processor in `/proc/cpuinfo`; empty if it cannot be read."""
     try:
         block = _CPUINFO.read_text().split("\n\n")[0]
@@ -119,16 +119,13 @@ def _arm_name(cpuinfo: dict[str, str]) -> str:
     return _ARM_PARTS.get(part, "aarch64")
 
 
-def _cache_bytes(level: int) -> int:
-    """Size of the data cache of this level that processor 0 sees; 0 if it is not told."""
+def caches() -> dict[tuple[int, str], int]:
+    """Bytes of the caches of processor 0, by level and kind (Data, Instruction or Unified); without those not told."""
+    found = {}
     for index in sorted(_CPUS.glob("cpu0/cache/index*")):
         try:
-            kind = (index / "type").read_text().strip()
-            if int((index / "level").read_text()) != level or kind == "Instruction":
-                continue
-            size = (index / "size").read_text().strip()
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+            found[int(level), kind] = int(size.rstrip("KM")) * {"K": KIB, "M": MIB}.get(size[-1:], 1)
         except (OSError, ValueError):
             continue
-        unit = {"K": KIB, "M": MIB}.get(size[-1:], 1)
-        return int(size.rstrip("KM")) * unit
-    return 0
+    return found
