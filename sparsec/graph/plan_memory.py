@@ -39,14 +39,6 @@ def plan_memory(lives: Sequence[Life]) -> tuple[list[int], int]:
     return [offsets[root] for root in owner], size
 
 
-def live_bytes(lives: Sequence[Life]) -> int:
-    """The most bytes that live at one step, slack included: no plan needs less."""
-    owner, merged = _reuse_in_place(lives)
-    steps = {life.first for life in merged.values()}
-    peak = max((sum(_end(0, m) for m in merged.values() if m.first <= s <= m.last) for s in steps), default=0)
-    return SLACK + peak if owner else 0
-
-
 def _reuse_in_place(lives: Sequence[Life]) -> tuple[list[int], dict[int, Life]]:
     """Return for every tensor the one whose place it takes (itself, if none), and the joint lives of those."""
     owner: list[int] = []

@@ -3,7 +3,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.graph.plan_memory import ALIGNMENT, SLACK, Life, live_bytes, plan_memory
+from sparsec.graph.plan_memory import ALIGNMENT, SLACK, Life, plan_memory
+
+
+def live_bytes(lives):
+    """The most bytes that live at one step: no plan needs less.
+
+    In its first step, a tensor that may be written over another one is not counted.
+    """
+
+    def place(life):
+        return -(-(life.nbytes + SLACK) // ALIGNMENT) * ALIGNMENT
+
+    def live_at(step):
+        return sum(place(a) for a in lives if a.first + (a.over is not None) <= step <= a.last)
+
+    return SLACK + max(map(live_at, range(1 + max(life.last for life in lives)))) if lives else 0
 
 
 @st.composite
