@@ -150,7 +150,10 @@ def test_the_processor_is_checked_as_linux_sees_it() -> None:
     """An artifact for exactly this machine loads; one for each known extension that Linux does not list does not."""
     native = Target.parse("native")
     build(affine_plan(BIAS)).load(threads=1)
-    for feature in sorted(PROBES[native.arch].keys() - from_linux(linux_flags(), native.arch))[:3]:
+    absent = sorted(PROBES[native.arch].keys() - from_linux(linux_flags(), native.arch))
+    if not absent:
+        pytest.skip("this processor has every extension that is known")
+    for feature in absent[:3]:
         plan = affine_plan(BIAS, target="x86-64-v2")
         plan.target = replace(plan.target, isa=frozenset({feature}))
         with pytest.raises(TargetError, match=f"this processor lacks {feature}, which"):
