@@ -116,11 +116,11 @@ class _Lowering(Standing):
 
     def _parameter(self, buffer: Buffer) -> list[tuple[str, str]]:
         if buffer.layout is None:
-            shape = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
-            self.handles[buffer.name] = T.arg(buffer.name, T.buffer(shape, buffer.dtype))
+            extents = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
+            self.handles[buffer.name] = T.arg(buffer.name, T.buffer(extents, buffer.dtype))
             return [(buffer.name, "")]
-        shape = tuple(dim for dim in buffer.shape if isinstance(dim, int))
-        types = dict(buffer.layout.index_types(shape, MIN_INDEX_BITS))
+        extents = [dim for dim in buffer.shape if isinstance(dim, int)]
+        types = dict(buffer.layout.index_types(extents, MIN_INDEX_BITS))
         if buffer.name in self.gathers:
             gather = self.gathers[buffer.name]
             types[gather.array] = gather.table.dtype

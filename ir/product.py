@@ -172,7 +172,7 @@ def _packed(product: Product, columns: Run, stage: bool, rows_first: bool) -> St
     )
     tasks = _independent(layout, split)
     batch, panels = _outer(product, columns)
-    nest = (batch, *walks[:tasks], panels) if rows_first else (batch, panels, *walks[:tasks])
+    nest: tuple[Axis, ...] = (batch, *walks[:tasks], panels) if rows_first else (batch, panels, *walks[:tasks])
     inner: Stmt = tile
     if staged is not None:
         inner = _stage(product, sizes[last_depth], f"p{staged - 1}", width, For((walks[staged],), (tile,)))

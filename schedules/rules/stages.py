@@ -196,10 +196,10 @@ def inline_stages(func: tirx.PrimFunc, stages: Sequence[Stage]) -> tirx.PrimFunc
             counts.pop(stage.name, None)
     for stage in stages:
         for n, out in enumerate(stage.outputs()):
-            users = [sch.get_sblock(name) for name in readers.get(out, ()) if name != stage.name]
-            if out in params and (users or not stage.injective):
+            again = [sch.get_sblock(name) for name in readers.get(out, ()) if name != stage.name]
+            if out in params and (again or not stage.injective):
                 # Outputs are only written: what is read again or accumulated lives in an intermediate.
-                sch.cache_write(sch.get_sblock(stage.name), n, "global", consumer_blocks=users)
+                sch.cache_write(sch.get_sblock(stage.name), n, "global", consumer_blocks=again)
     return sch.mod["main"]
 
 
