@@ -38,7 +38,7 @@ def schedule(func: tirx.PrimFunc, target: Target) -> tirx.PrimFunc:
     fused = fuse_stages(func)
     if isinstance(fused, Declined):
         return _note([fused], expand_math(func))
-    declined = []
+    declined: list[Declined] = []
     for rule in RULES:
         scheduled = rule(fused, target)
         if not isinstance(scheduled, Declined):
