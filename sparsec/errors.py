@@ -35,3 +35,13 @@ class ArtifactError(SparsecError):
 
 class InputError(SparsecError):
     """A session was called with a wrong input name, shape or dtype."""
+
+
+def last_line(error: BaseException) -> str:
+    """What an error of TVM or torch says, without its backtrace.
+
+    >>> last_line(RuntimeError("Traceback:\\n  in f\\nthere is no such axis\\n"))
+    'there is no such axis'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

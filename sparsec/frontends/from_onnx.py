@@ -7,14 +7,14 @@ import onnx.version_converter
 import onnxsim
 from tvm import relax
 
-from sparsec.errors import UnsupportedError
+from sparsec.errors import UnsupportedError, last_line
 from sparsec.frontends.bounds import Bounds
 from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_importer import OnnxImporter
 from sparsec.frontends.onnx_read import densify
 from sparsec.frontends.onnx_rewrites import inline_functions, is_imported, rewrite
-from sparsec.frontends.quiet import first_line, silence
+from sparsec.frontends.quiet import silence
 from sparsec.frontends.shapes import Range, Shapes, StatedDim, bind_shapes
 
 OLDEST_OPSET = 13
@@ -88,7 +88,7 @@ def _upgrade(model: onnx.ModelProto) -> onnx.ModelProto:
         if opset >= 11:
             return model
         raise UnsupportedError(
-            f"the model uses operator set {opset}, and onnx cannot convert it to {OLDEST_OPSET} ({first_line(err)}); "
+            f"the model uses operator set {opset}, and onnx cannot convert it to {OLDEST_OPSET} ({last_line(err)}); "
             "export it with operator set 11 or newer"
         ) from err
 

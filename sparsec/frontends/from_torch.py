@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from tvm import relax
 
-from sparsec.errors import ModelError
+from sparsec.errors import ModelError, last_line
 from sparsec.frontends.bounds import Bounds
 from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
-from sparsec.frontends.quiet import first_line, silence
+from sparsec.frontends.quiet import silence
 from sparsec.frontends.shapes import Dim, Range, Shapes, StatedDim, bind_shapes
 from sparsec.frontends.torch_decompositions import decompositions
 from sparsec.frontends.torch_importer import TorchImporter
@@ -40,7 +40,7 @@ def read_program(path: str) -> torch.export.ExportedProgram:
     except OSError as err:
         raise ModelError(f"cannot read {path}: {err.strerror or err}") from err
     except Exception as err:  # torch raises errors of many kinds for a foreign or truncated archive
-        raise ModelError(f"{path} is not an exported PyTorch program, or it is truncated: {first_line(err)}") from err
+        raise ModelError(f"{path} is not an exported PyTorch program, or it is truncated: {last_line(err)}") from err
 
 
 def _name_examples(
@@ -102,7 +102,7 @@ def _export(
         with _inference_mode(model), silence():
             return torch.export.export(model, (), kwargs, dynamic_shapes=dynamic, strict=False)
     except Exception as err:  # torch.export raises errors of many kinds, those of the user's code among them
-        raise ModelError(f"torch.export cannot export {type(model).__name__}: {first_line(err)}") from err
+        raise ModelError(f"torch.export cannot export {type(model).__name__}: {last_line(err)}") from err
 
 
 def _resize(example: torch.Tensor, axes: list[int | str], sizes: dict[str, int]) -> torch.Tensor:

@@ -10,9 +10,8 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from sparsec.errors import UnsupportedError
+from sparsec.errors import UnsupportedError, last_line
 from sparsec.frontends.bounds import Bounds
-from sparsec.frontends.quiet import first_line
 from sparsec.frontends.shape_values import SHAPE_OPERATORS, evaluate_shape, from_expr, to_expr
 
 _TAKES_SHAPES = {"Reshape", "Resize", "ConstantOfShape", "Slice", "Expand"}
@@ -51,7 +50,7 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             try:
                 self._construct_node(node)
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
-                raise self._unsupported(node, first_line(err)) from err
+                raise self._unsupported(node, last_line(err)) from err
 
     def _construct_node(self, node: onnx.NodeProto) -> None:
         inputs = [self._nodes[name] if name else None for name in node.input]

@@ -1,21 +1,27 @@
-"""Keeps what TVM, onnxsim and torch print from the user, and makes sentences of what they raise."""
+"""Keeps what TVM, onnxsim and torch print from the user."""
 
 import contextlib
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
-
-def first_line(err: BaseException) -> str:
-    """What an error of TVM or torch says, without its backtrace."""
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
-    return lines[-1] if lines else type(err).__name__
+_lock = threading.RLock()
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep what the libraries print from the user, C++ included; what matters is raised."""
+    """Keep what the libraries print from the user, C++ included; what matters is raised.
+
+    The standard streams belong to the whole process, so other threads are silent too, and those that want silence
+    themselves take turns: else one of them would save, and later restore, the silence of another.
+    """
+    with _lock:
+        yield from _redirect()
+
+
+def _redirect() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)

@@ -10,9 +10,8 @@ from torch.utils import _pytree as pytree
 from tvm import relax, tirx
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from sparsec.errors import UnsupportedError
+from sparsec.errors import UnsupportedError, last_line
 from sparsec.frontends.bounds import Bounds
-from sparsec.frontends.quiet import first_line
 
 _aten = torch.ops.aten
 
@@ -53,7 +52,7 @@ class TorchImporter(ExportedProgramImporter):
                 result = convert(node)
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
                 raise UnsupportedError(
-                    f"node {layer!r}: operator {op} on {_describe_inputs(node)} is not supported: {first_line(err)}"
+                    f"node {layer!r}: operator {op} on {_describe_inputs(node)} is not supported: {last_line(err)}"
                 ) from err
             for value in pytree.tree_leaves(result):
                 if isinstance(value, relax.Var):
