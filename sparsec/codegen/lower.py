@@ -11,8 +11,9 @@ with the address of each buffer, and then the value of each dimension that is sy
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 from sparsec.codegen.dims import Range
 from sparsec.codegen.plan import ALIGNMENT
 from sparsec.codegen.registers import hide_registers, restore_registers
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, last_line
 from sparsec.targets import Target
+
+TVM_ERRORS = (tvm.error.InternalError, tvm.error.DiagnosticError, tvm.error.OpError, NotImplementedError, ValueError)
+"""What TVM raises where it does not take what it is given."""
 
 PREFIX = "kernel_"
 """Starts the C names of kernels, so that a kernel named `exp` is not libm's."""
@@ -129,23 +133,47 @@ def _passes() -> list[Any]:
 
 
 def lower(module: tvm.IRModule, target: Target) -> tuple[dict[str, Kernel], tvm.IRModule]:
-    """Lower kernels to C functions; says how each is called, and returns them ready for `write_objects`."""
-    buffers = tvm.ir.transform.Sequential([tirx.transform.BindTarget(target.tvm()), *_passes()])(module)
+    """Lower kernels to C functions; says how each is called, and returns them ready for `write_objects`.
+
+    Raises
+    ------
+    ArtifactError
+        Naming the kernel that TVM does not lower.
+    """
+    kernels, functions = {}, {}
+    for name, function in module.functions.items():
+        with _blaming(name.name_hint):
+            kernels[name.name_hint], functions[name] = _lower_one(name, function, target)
+    return kernels, tvm.IRModule(functions)
+
+
+def _lower_one(name: tvm.ir.GlobalVar, function: tirx.PrimFunc, target: Target) -> tuple[Kernel, tirx.PrimFunc]:
+    bind = tirx.transform.BindTarget(target.tvm())
+    buffers = tvm.ir.transform.Sequential([bind, *_passes()])(tvm.IRModule({name: function}))
     registers: list[Any] = []
-    functions = {
-        name: hide_registers(_as_c_function(name.name_hint, function), registers)
-        for name, function in buffers.functions.items()
-    }
+    flat = hide_registers(_as_c_function(name.name_hint, buffers[name]), registers)
     pointers = tvm.ir.transform.Sequential(
         [
             tirx.transform.FP8StorageLegalize(),
             tirx.transform.BF16StorageLegalize(),
             tirx.transform.LowerTVMBuiltin(),
         ]
-    )(tvm.IRModule(functions))
-    pointers = tvm.IRModule({name: restore_registers(f, registers) for name, f in pointers.functions.items()})
-    kernels = {name.name_hint: _kernel(name.name_hint, buffers[name], pointers[name]) for name in functions}
-    return kernels, tirx.transform.LowerIntrin()(pointers)
+    )(tvm.IRModule({name: flat}))
+    lowered = restore_registers(pointers[name], registers)
+    kernel = _kernel(name.name_hint, buffers[name], lowered)
+    return kernel, tirx.transform.LowerIntrin()(tvm.IRModule({name: lowered}))[name]
+
+
+@contextmanager
+def _blaming(kernel: str) -> Iterator[None]:
+    """Name the kernel that TVM fails on."""
+    try:
+        yield
+    except TVM_ERRORS as error:
+        raise ArtifactError(
+            f"kernel {kernel!r} does not compile: {last_line(error)}; this is a bug in sparsec, please report it with "
+            "what --dump writes"
+        ) from error
 
 
 def write_objects(module: tvm.IRModule, target: Target, folder: Path) -> list[Path]:
@@ -154,7 +182,8 @@ def write_objects(module: tvm.IRModule, target: Target, folder: Path) -> list[Pa
 
     def compile_one(name: tvm.ir.GlobalVar) -> Path:
         path = folder / f"{PREFIX}{name.name_hint}.o"
-        build(tvm.IRModule({name: module[name]}), tvm_target).write_to_file(str(path))
+        with _blaming(name.name_hint):
+            build(tvm.IRModule({name: module[name]}), tvm_target).write_to_file(str(path))
         return path
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

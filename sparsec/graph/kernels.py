@@ -13,7 +13,8 @@ import numpy as np
 from tvm import tirx
 from tvm.ir import IRModule
 
-from sparsec.errors import UnsupportedError
+from sparsec.codegen.lower import TVM_ERRORS
+from sparsec.errors import UnsupportedError, last_line
 from sparsec.graph.fuse import Group
 from sparsec.graph.graph import Value
 from sparsec.graph.layer import Layer, describe_layer
@@ -143,10 +144,9 @@ class Kernels:
     def _lower(self, group: Group, parameters: Sequence[Value], name: str) -> tirx.PrimFunc:
         try:
             return lower_group(to_relax(group.nodes, parameters, group.outputs), name)
-        except Exception as error:  # TVM raises whatever its passes raise
-            reason = str(error).strip().splitlines()[-1] if str(error) else type(error).__name__
+        except (UnsupportedError, *TVM_ERRORS) as error:
             calls = ", ".join(f"{node.op} on {', '.join(map(repr, node.inputs))}" for node in group.nodes)
-            raise UnsupportedError(f"{group.label}: there are no loops for {calls}: {reason}") from error
+            raise UnsupportedError(f"{group.label}: there are no loops for {calls}: {last_line(error)}") from error
 
     def _name(self, base: str) -> str:
         return f"{base[:60]}_{len(self.functions)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from tvm import tirx
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -264,7 +265,17 @@ def test_workspaces_are_sized_when_the_plan_is_built() -> None:
     plan = parallel_plan()
     assert lower(plan.module, plan.target)[0]["exp_reversed"].workspace_bytes([[(61, 61), (512, 512)]] * 2, {}) == 2048
     plan = symbolic_plan()
-    assert lower(plan.module, plan.target)[0]["reverse_rows"].workspace_bytes([[(2, 10), (3, 3)]] * 2, {}) == 128
+    assert lower(plan.module, plan.target)[0]["reverse_rows"].workspace_bytes([[(10, 10), (3, 3)]] * 2, {}) == 128
+    assert lower(plan.module, plan.target)[0]["reverse_rows"].workspace_bytes([[(2, 10), (3, 3)]] * 2, {}) >= 128
+
+
+def test_a_kernel_that_tvm_refuses_is_named() -> None:
+    fill = only("fill")["fill"]
+    broken = tirx.PrimFunc(fill.params[:1], fill.body, fill.ret_type, fill.attrs)
+    plan = affine_plan(BIAS, module=tvm.IRModule({"fill": broken}), steps=[Step("fill", (0,), "layer")])
+    plan.tensors[0] = replace(plan.tensors[0], dtype="int32")
+    with pytest.raises(ArtifactError, match=r"kernel 'fill' does not compile: .*seq.*; this is a bug in sparsec"):
+        build(plan)
 
 
 def test_building_twice_gives_the_same_bytes(artifact: Artifact, tmp_path: Path) -> None:
