@@ -177,15 +177,19 @@ def test_outputs_that_share_their_bytes():
     assert [output["name"] for output in artifact.manifest["outputs"]] == list(outputs)
 
 
-def test_a_chain_that_overwrites_its_operands():
-    """Elementwise steps between operators that end a group, over whole vectors, so that they run in place."""
+@pytest.mark.parametrize(("rows", "columns"), [(128, 64), (127, 61), (67, 131)])
+def test_a_chain_that_overwrites_its_operands(rows, columns):
+    """Elementwise steps between operators that end a group: in place over whole vectors, elsewhere over others.
+
+    The last tile of a ragged row starts early and computes some elements twice, so it must find its operands intact.
+    """
     b = Builder()
     x = b.Transpose("x", perm=[1, 0])
     for _ in range(3):
         y = b.Transpose(b.Softmax(x, axis=1), perm=[1, 0])
         x = b.Transpose(b.Mul(b.Exp(y), y), perm=[1, 0])
     b.Transpose(x, perm=[1, 0], name="y")
-    agree(b.model({"x": [128, 64]}, {"y": [128, 64]}), {"x": normal(128, 64)})
+    agree(b.model({"x": [rows, columns]}, {"y": [rows, columns]}), {"x": normal(rows, columns)})
 
 
 def test_a_size_that_no_tensor_of_a_kernel_shows_alone():
@@ -289,6 +293,27 @@ def test_a_type_that_is_not_compiled_is_named():
     b.Cast(b.Cast("x", to=onnx.TensorProto.FLOAT8E5M2), to=onnx.TensorProto.FLOAT, name="y")
     with pytest.raises(UnsupportedError, match=r"float8_e5m2.* has a type that is not compiled"):
         sparsec.compile(b.model({"x": [3, 3]}, {"y": [3, 3]}))
+
+
+@pytest.mark.parametrize(("n", "shapes"), [(50_000, None), ("n", {"n": (1, 50_000)})])
+def test_a_tensor_with_more_elements_than_int32_counts_is_named(n, shapes):
+    b = Builder()
+    b.ReduceSum(b.Softmax(b.Mul("x", normal(1, 50_000), name="wide"), axis=0), np.int64([1]), name="y")
+    with pytest.raises(
+        UnsupportedError, match=r"Softmax.*50000\] may have 2500000000 elements, and a tensor has at most 2147483647"
+    ):
+        sparsec.compile(b.model({"x": [n, 1]}, {"y": [n, 1]}), shapes=shapes)
+
+
+def test_a_mistake_of_ours_is_not_told_as_a_limit(monkeypatch):
+    def mistake(*args):
+        raise TypeError("ours")
+
+    monkeypatch.setattr("sparsec.graph.kernels.to_relax", mistake)
+    b = Builder()
+    b.Exp("x", name="y")
+    with pytest.raises(TypeError, match="ours"):
+        sparsec.compile(b.model({"x": [3]}, {"y": [3]}))
 
 
 def test_empty_tensors_are_computed_by_no_one():

@@ -25,6 +25,9 @@ TYPES = (
     *("float16", "float32", "float64"),
 )
 
+MAX_ELEMENTS = 2**31 - 1
+"""Kernels count elements in int32, which is faster."""
+
 VECTOR_BYTES = 256
 """A row of this many bytes is whole vectors for every target, so no element of it is computed twice."""
 
@@ -47,6 +50,7 @@ def lower(
     calls = []
     for done, group in enumerate(groups):
         _check_types(group)
+        _check_sizes(group, graph.symbols)
         if not _is_empty(group):
             calls.append((group, kernels.call(group)))
         progress((done + 1) / len(groups))
@@ -117,6 +121,16 @@ def _check_types(group: Group) -> None:
                     f"{node.where or node.op}: {value!r} has a type that is not compiled; "
                     f"the types are {', '.join(TYPES)}."
                 )
+
+
+def _check_sizes(group: Group, symbols: Mapping[str, tuple[int, int]]) -> None:
+    for value in (*group.inputs, *group.outputs):
+        elements = max_elements(tuple(map(dim_text, value.shape)), symbols)
+        if elements > MAX_ELEMENTS:
+            raise UnsupportedError(
+                f"{group.label}: {value!r} may have {elements} elements, and a tensor has at most {MAX_ELEMENTS}; "
+                "make the model, or the ranges of its symbols, smaller."
+            )
 
 
 def _is_empty(group: Group) -> bool:
