@@ -5,6 +5,7 @@ import json
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, weights: list[np.ndarray]) -
 def test_compile_then_run_gives_the_models_numbers(cli: Call, files: Path, weights: list[np.ndarray]) -> None:
     compiled = cli("compile", files / "open.onnx", "-o", "model.so", "--shape", f"batch={BATCH}")
     assert compiled.status == 0
-    assert "2 layers" in compiled.out
+    assert "2 layers, 2 of them sparse" in compiled.out
     assert "Next: sparsec run model.so" in compiled.out
     ran = cli("run", "model.so", "--input", f"x={files / 'x.npy'}", "--output", "results", "--threads", 2)
     assert ran.status == 0
@@ -127,6 +128,34 @@ def test_compile_for_another_machine_suggests_no_run(cli: Call, files: Path) -> 
     other = {"x86_64": "aarch64", "aarch64": "x86-64-v2"}[here]
     assert "Next: sparsec inspect model.so" in cli("compile", files / "model.onnx", "--target", other).out
     expect_failure(cli("run", "model.so"), f"was compiled for .*, and this machine is {here}")
+
+
+def test_what_to_do_next_can_be_pasted(cli: Call, files: Path) -> None:
+    assert "Next: sparsec run 'my model.so'" in cli("compile", files / "model.onnx", "-o", "my model.so").out
+
+
+def test_small_dense_models_are_not_compared(cli: Call) -> None:
+    onnx.save(perceptron([np.ones((DEPTH, HIDDEN), np.float32), np.ones((HIDDEN, ROWS), np.float32)]), "dense.onnx")
+    out = cli("compile", "dense.onnx").out
+    assert "2 layers, 0 of them sparse\n" in out
+    assert "as fast as dense" not in out and "of the model's" not in out
+
+
+def test_run_takes_symbols(cli: Call, files: Path) -> None:
+    assert cli("compile", files / "open.onnx", "-o", "open.so", "--shape", "batch=1..8", "--quiet").status == 0
+    report = json.loads(cli("run", "open.so", "--shape", "batch=3", "--json").out)
+    assert report["outputs"][0]["shape"] == [3, ROWS]
+    assert report["runs"] >= 1
+    assert "median" in cli("run", "open.so").out
+    expect_failure(cli("run", "open.so", "--shape", "batch=9"), "dimension 'batch' cannot be 9; .*batch from 1 to 8")
+    expect_failure(cli("run", "open.so", "--shape", "batch=1..8"), "'batch' runs at one size, as in --shape batch=1,")
+    expect_failure(cli("run", "open.so", "--shape", f"x=9,{DEPTH}"), "'x' expects .*got")
+
+
+def test_a_missing_model_fails_before_the_compiler_loads(cli: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sparsec.compiler", None)  # what cannot be imported
+    for command in ("compile", "inspect", "bench"):
+        expect_failure(cli(command, "nothing.onnx"), "cannot read nothing.onnx: No such file")
 
 
 def test_quiet_compile_prints_nothing(cli: Call, files: Path) -> None:
@@ -229,8 +258,8 @@ FAILURES: dict[str, tuple[list[str], str]] = {
         ["run", "{}/model.so", "--input", "x={}/double.npy"],
         "'x' expects .*float32.*got float64",
     ),
-    "shape of no input": (["run", "{}/model.so", "--shape", "z=1"], "no input 'z' to give a shape to"),
-    "range of sizes": (["run", "{}/model.so", "--shape", "x=1..8,64"], "input 'x' runs at one size"),
+    "shape of no input": (["run", "{}/model.so", "--shape", "z=1"], "no input or dimension 'z' to give a shape to"),
+    "range of sizes": (["run", "{}/model.so", "--shape", "x=1..8,64"], "'x' runs at one size"),
     "results below a file": (["run", "{}/model.so", "--output", "{}/x.npy/r"], "x.npy/r: not a directory"),
     "no threads": (["run", "{}/model.so", "--threads", "0"], "'--threads': 0 is not in the range x>=1"),
     "inspect a truncated artifact": (["inspect", "{}/short.so"], "short.so is cut short or damaged"),

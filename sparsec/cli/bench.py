@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsec.cli.options import MODEL, check_writable, close_shapes, is_artifact, quiet_flag
+from sparsec.cli.options import MODEL, check_readable, check_writable, close_shapes, is_artifact, quiet_flag
 from sparsec.errors import SparsecError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def bench(
             )
         results = _alone(model, threads, seconds, shapes, profile, quiet)
     else:
+        check_readable(model)
         with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
             library = artifact or _compile(model, Path(folder) / "model.so", shapes, quiet)
             chosen = [peer for peer in (peers or PEERS).split(",") if peer]
@@ -119,7 +120,7 @@ def _alone(
     from sparsec.report import screen, seconds_text
 
     session = sparsec.load(library, threads=threads)
-    inputs = random_inputs(session.inputs, shapes, seed=0)
+    inputs = random_inputs(session, shapes, seed=0)
     with working(f"running for {seconds:.0f} s", quiet):
         times = _times(session, inputs, seconds)
     middle, fastest = median(times), min(times)
@@ -147,7 +148,7 @@ def _profile(session: Session, shapes: dict[str, Any], quiet: bool) -> dict[str,
     from sparsec.cli.inputs import random_inputs
     from sparsec.report import screen, step_table
 
-    steps = session.profile(*random_inputs(session.inputs, shapes, seed=0).values())
+    steps = session.profile(*random_inputs(session, shapes, seed=0).values())
     if not quiet:
         screen().print(step_table(steps))
     return {"profile": [vars(step) for step in steps]}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
 
-from sparsec.cli.options import MODEL, check_writable, close_shapes, is_artifact, json_flag, quiet_flag, target_option
+from sparsec.cli.options import MODEL, check_readable, check_writable, close_shapes, is_artifact, json_flag, quiet_flag, target_option
 from sparsec.errors import ArtifactError, ModelError
+
+LEAST_SHARE_BYTES = 100_000
+"""Of smaller models a library is mostly runtime, so that its share of the model's size says nothing."""
 
 
 @click.command(
@@ -50,10 +54,11 @@ def compile(
     from sparsec.cli.progress import progress
 
     if is_artifact(model):
-        raise ModelError(f"{model} is a compiled library already; try: sparsec run {model}")
+        raise ModelError(f"{model} is a compiled library already; try: sparsec run {quote(str(model))}")
+    check_readable(model)
     output = output or Path(f"{model.stem or 'model'}.so")
     check_writable(output)
-    if model.exists() and output.exists() and output.samefile(model):
+    if output.exists() and output.samefile(model):
         raise ArtifactError(f"cannot write {output}: it is the model itself; try -o {output.with_suffix('.so')}")
     start = time.perf_counter()
     with progress(quiet or as_json) as report:
@@ -67,7 +72,7 @@ def compile(
 
 
 def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from sparsec.report import bytes_text, print_json, screen, totals
+    from sparsec.report import bytes_text, plural, print_json, screen, totals
 
     summed = totals(manifest["layers"])
     sizes = model.stat().st_size, output.stat().st_size
@@ -76,13 +81,12 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
         numbers = {"seconds": seconds, "model_bytes": sizes[0], "artifact_bytes": sizes[1]}
         print_json(files | numbers | {"totals": summed.as_dict(), "manifest": manifest})
         return
-    share = f"{sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}"
+    share = f", {sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}" if sizes[0] >= LEAST_SHARE_BYTES else ""
+    predicted = f", predicted {summed.speedup:.1f}× as fast as dense" if summed.sparse else ""
     out = screen()
-    out.print(f"{output}: {bytes_text(sizes[1])}, {share}, for {manifest['target']['name']}, in {seconds:.1f} s")
-    out.print(
-        f"{summed.layers} layers, {summed.sparse} of them sparse, predicted {summed.speedup:.1f}× as fast as dense"
-    )
-    out.print(f"Next: sparsec {'run' if _runs_here(manifest['target']) else 'inspect'} {output}")
+    out.print(f"{output}: {bytes_text(sizes[1])}{share}, for {manifest['target']['name']}, in {seconds:.1f} s")
+    out.print(f"{plural(summed.layers, 'layer')}, {summed.sparse} of them sparse{predicted}")
+    out.print(f"Next: sparsec {'run' if _runs_here(manifest['target']) else 'inspect'} {quote(str(output))}")
 
 
 def _runs_here(target: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sparsec.runtime.library import TensorInfo
+    from sparsec.runtime.session import Session
 
 
 def read_inputs(files: Sequence[tuple[str, Path]], infos: Sequence[TensorInfo]) -> dict[str, np.ndarray]:
@@ -43,29 +44,48 @@ def read_inputs(files: Sequence[tuple[str, Path]], infos: Sequence[TensorInfo]) 
     return arrays
 
 
-def random_inputs(infos: Sequence[TensorInfo], shapes: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
+def random_inputs(
+    session: Session, shapes: Mapping[str, Any], seed: int, skip: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """Draw an array for each input: floats are standard normal, integers 0 or 1, masks all ones.
 
     Parameters
     ----------
-    shapes : for inputs with open dimensions, which are as large as they may be otherwise
+    shapes : sizes of inputs by name, or of symbols by name; what is open otherwise is as large as it may be
+    skip : inputs to leave out
     """
     import numpy as np
 
-    names = [info.name for info in infos]
-    if wrong := [name for name in shapes if name not in names]:
-        raise InputError(
-            f"there is no input {wrong[0]!r} to give a shape to; the model has {', '.join(map(str, infos))}"
-        )
     rng = np.random.default_rng(seed)
     arrays = {}
-    for info in infos:
-        shape = shapes.get(info.name, info.max_shape)
-        if not all(isinstance(dim, int) for dim in shape):
-            raise InputError(f"input {info.name!r} runs at one size, as in --shape {info.name}=1,128, not at {shape}")
+    for info, shape in zip(session.inputs, _sizes(session, shapes), strict=True):
+        if info.name in skip:
+            continue
         if info.dtype.kind == "f":
             arrays[info.name] = rng.standard_normal(shape, np.float32).astype(info.dtype)
         else:
             low = 1 if "mask" in info.name else 0
             arrays[info.name] = rng.integers(low, 2, shape).astype(info.dtype)
     return arrays
+
+
+def _sizes(session: Session, shapes: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """The shape of each input: what is asked for it, or for its symbols, or the largest."""
+    stated: dict[str, list[Any]] = {entry["name"]: entry["shape"] for entry in session.manifest["inputs"]}
+    ranges: dict[str, list[int]] = session.manifest["symbols"]
+    symbols = (f"{name} from {low} to {high}" for name, (low, high) in ranges.items())
+    known = ", ".join([*map(str, session.inputs), *symbols])
+    for name, asked in shapes.items():
+        if name not in stated and name not in ranges:
+            raise InputError(f"there is no input or dimension {name!r} to give a shape to; the model has {known}")
+        if not all(isinstance(dim, int) for dim in asked) or (name in ranges and len(asked) != 1):
+            example = f"{name}=1" if name in ranges else f"{name}=1,128"
+            raise InputError(f"{name!r} runs at one size, as in --shape {example}, not at {asked}")
+        if name in ranges and not ranges[name][0] <= asked[0] <= ranges[name][1]:
+            raise InputError(f"dimension {name!r} cannot be {asked[0]}; the model has {known}")
+    sizes = {name: shapes[name][0] for name in ranges if name in shapes}
+    return [
+        shapes.get(info.name)
+        or tuple(sizes.get(dim, high) for dim, high in zip(stated[info.name], info.max_shape, strict=True))
+        for info in session.inputs
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sparsec.cli.options import MODEL, close_shapes, is_artifact, json_flag, quiet_flag, target_option
+from sparsec.cli.options import MODEL, check_readable, close_shapes, is_artifact, json_flag, quiet_flag, target_option
 
 
 @click.command(
@@ -56,6 +56,7 @@ def _of_artifact(path: Path) -> dict[str, Any]:
 def _of_model(path: Path, target: str, shapes: dict[str, Any], quiet: bool) -> dict[str, Any]:
     from sparsec.cli.progress import progress
 
+    check_readable(path)
     with progress(quiet) as report:
         import sparsec
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sparsec.errors import ArtifactError, SparsecError
+from sparsec.errors import ArtifactError, ModelError, SparsecError
 
 MODEL = click.Path(path_type=Path)
 """A model or an artifact; whoever reads it says what is wrong with it."""
@@ -89,6 +89,14 @@ def _as_dict(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str,
         twice = next(name for name in pairs if sum(name == other for other, _ in value) > 1)
         raise click.BadParameter(f"{twice!r} is given twice", ctx, param)
     return pairs
+
+
+def check_readable(model: Path) -> None:
+    """Fail before the compiler is loaded, which takes seconds, where there is no model."""
+    try:
+        model.open("rb").close()
+    except OSError as error:
+        raise ModelError(f"cannot read {model}: {error.strerror}") from None
 
 
 def check_writable(file: Path) -> None:

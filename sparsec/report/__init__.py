@@ -4,12 +4,13 @@ from sparsec.report.layers import Totals, layer_table, totals
 from sparsec.report.screen import print_json, screen
 from sparsec.report.steps import step_table
 from sparsec.report.tensors import summarize_tensor, tensor_table
-from sparsec.report.units import bytes_text, seconds_text
+from sparsec.report.units import bytes_text, plural, seconds_text
 
 __all__ = [
     "Totals",
     "bytes_text",
     "layer_table",
+    "plural",
     "print_json",
     "screen",
     "seconds_text",

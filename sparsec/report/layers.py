@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from sparsec.report.units import bytes_text, seconds_text
+from sparsec.report.units import bytes_text, plural, seconds_text
 
 Layers = Sequence[Mapping[str, Any]]
 """Each the fields of `sparsec.graph.layer.Layer`, from a report or from a manifest."""
@@ -62,7 +62,7 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
     letters = _letters(layers)
     table = Table(title=title, title_justify="left", show_footer=True)
     summed = totals(layers)
-    table.add_column("layer", f"{summed.layers} layers, {summed.sparse} sparse", overflow="fold")
+    table.add_column("layer", f"{plural(summed.layers, 'layer')}, {summed.sparse} sparse", overflow="fold")
     table.add_column("operator")
     table.add_column("weight", no_wrap=True)
     table.add_column("zeros", justify="right", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Bytes and seconds as people write them."""
+"""Bytes, seconds and counts as people write them."""
 
 
 def bytes_text(count: float) -> str:
@@ -17,6 +17,15 @@ def seconds_text(seconds: float) -> str:
     ('18.5 ms', '92.0 s')
     """
     return _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)))
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "layer"), plural(0, "layer")
+    ('1 layer', '0 layers')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
