@@ -9,7 +9,7 @@ from onnx import compose
 
 import sparsec
 from sparsec.errors import SparsecError
-from tests.frontends.onnx_cases import Case
+from tests.conformance.cases import Case
 
 SIZE = 40
 """Cases in a batch: with more, what the compiler holds at once grows, and a failure takes longer to find."""
