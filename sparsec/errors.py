@@ -1,5 +1,7 @@
 """The errors that users of sparsec may meet; each says what, where, why and what to try."""
 
+import re
+
 
 class SparsecError(Exception):
     """Base of every error that sparsec raises on purpose. The CLI prints it as one sentence and exits with 2."""
@@ -38,10 +40,12 @@ class InputError(SparsecError):
 
 
 def last_line(error: BaseException) -> str:
-    """What an error of TVM or torch says, without its backtrace.
+    """What an error of TVM or torch says, without its backtrace and the printed forms of its objects.
 
     >>> last_line(RuntimeError("Traceback:\\n  in f\\nthere is no such axis\\n"))
     'there is no such axis'
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = re.sub(r"# Metadata omitted\..*? show it\.|In ir\.Op\(.*\), (?=the )", "", str(error))
+    text = re.sub(r"T\.int64\((-?\d+)\)", r"\1", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 import tvm
+from onnx import numpy_helper
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from sparsec.errors import UnsupportedError, last_line
+from sparsec.errors import ModelError, SparsecError, UnsupportedError, last_line
 from sparsec.frontends.bounds import Bounds
 from sparsec.frontends.shape_values import SHAPE_OPERATORS, evaluate_shape, from_expr, to_expr
 
@@ -41,7 +43,7 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
     def from_onnx(self, graph: onnx.GraphProto, opset: int) -> tvm.IRModule:
         try:
             return super().from_onnx(graph, opset)
-        except UnsupportedError:
+        except SparsecError:
             self.bb._end_block()  # the builder complains of open blocks when it is freed
             raise
 
@@ -50,7 +52,7 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             try:
                 self._construct_node(node)
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
-                raise self._unsupported(node, last_line(err)) from err
+                raise self._failure(node, last_line(err)) from err
 
     def _construct_node(self, node: onnx.NodeProto) -> None:
         inputs = [self._nodes[name] if name else None for name in node.input]
@@ -95,13 +97,28 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             return self.bb.normalize(taken)
         return super()._convert_operator(op_name, inputs, attrs, opset)
 
-    def _unsupported(self, node: onnx.NodeProto, reason: str) -> UnsupportedError:
+    def _failure(self, node: onnx.NodeProto, reason: str) -> SparsecError:
         shapes = ", ".join(_describe(self._nodes[name]) if name else "-" for name in node.input)
         domain = f"{node.domain}." if node.domain else ""
-        return UnsupportedError(
-            f"node {self.names[node.name]!r}: operator {domain}{node.op_type} of operator set {self.opset} on "
-            f"({shapes}) is not supported: {reason}"
-        )
+        operator = f"operator {domain}{node.op_type} of operator set {self.opset} on ({shapes})"
+        if misfit := self._misfit(node):
+            return ModelError(f"node {self.names[node.name]!r}: the shapes do not fit: {operator}: {misfit}")
+        return UnsupportedError(f"node {self.names[node.name]!r}: {operator} is not supported: {reason}")
+
+    def _misfit(self, node: onnx.NodeProto) -> str | None:
+        """What ONNX's own shape inference has against a node; None where it has nothing, or cannot tell."""
+        values = {name: self._nodes[name] for name in node.input if name}
+        types = {name: proto for name, value in values.items() if (proto := _type_proto(value))}
+        known = {name: value.value.numpy() for name, value in values.items() if isinstance(value, tvm.ir.GenericConst)}
+        constants = {name: numpy_helper.from_array(array) for name, array in known.items()}
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+            onnx.shape_inference.infer_node_outputs(schema, node, types, constants)
+        except onnx.shape_inference.InferenceError as err:
+            return last_line(err).removeprefix("[ShapeInferenceError] ")
+        except (onnx.defs.SchemaError, ValueError):  # an operator that is not ONNX's, or too few types
+            return None
+        return None
 
 
 def _gather_nd(data: Any, indices: Any) -> Any:
@@ -137,3 +154,12 @@ def _describe(value: Any) -> str:
         sizes = (size.value if isinstance(size, tvm.tirx.IntImm) else size for size in value.ty.shape)
         return f"{value.ty.dtype}[{', '.join(map(str, sizes))}]"
     return re.sub(r"\s+", " ", str(getattr(value, "ty", value)))
+
+
+def _type_proto(value: Any) -> onnx.TypeProto | None:
+    """The type of a tensor in the words of ONNX, with names for sizes that are symbolic."""
+    if not isinstance(getattr(value, "ty", None), relax.TensorType) or value.ty.shape is None:
+        return None
+    sizes = [size.value if isinstance(size, tvm.tirx.IntImm) else str(size) for size in value.ty.shape]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(str(value.ty.dtype)))
+    return onnx.helper.make_tensor_type_proto(kind, sizes)

@@ -58,6 +58,7 @@ def check_onnx(model: onnx.ModelProto, path: str = "the model") -> onnx.ModelPro
         raise ModelError(
             f"{path} holds {model.ByteSize() / 2**30:.1f} GiB; models are read up to the 2 GiB of one protobuf"
         )
+    _check_names(model.graph, set())
     for tensor in _tensors(model.graph):
         if external_data_helper.uses_external_data(tensor):
             raise ModelError(
@@ -66,6 +67,27 @@ def check_onnx(model: onnx.ModelProto, path: str = "the model") -> onnx.ModelPro
             )
         _check_whole(tensor, path)
     return model
+
+
+def _check_names(graph: onnx.GraphProto, outer: set[str]) -> None:
+    """Every name is written once, and before it is read; `outer` are the names of the graphs around this one."""
+    known = outer | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    writers: dict[str, str] = {}
+    for node in graph.node:
+        label = node.name or f"{node.op_type}({', '.join(filter(None, node.output))})"
+        if unknown := next((name for name in node.input if name and name not in known), None):
+            raise ModelError(f"node {label!r} reads {unknown!r}, which nothing before it writes")
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                _check_names(subgraph, known)
+        for name in filter(None, node.output):
+            if name in writers:
+                raise ModelError(f"nodes {writers[name]!r} and {label!r} both write {name!r}; a name has one writer")
+            writers[name] = label
+            known.add(name)
+    if unknown := next((value.name for value in graph.output if value.name not in known), None):
+        raise ModelError(f"output {unknown!r} is written by no node")
 
 
 def _check_whole(tensor: onnx.TensorProto, path: str) -> None:

@@ -267,3 +267,30 @@ def test_string_input_is_refused():
 def test_foreign_object_is_refused():
     with pytest.raises(ModelError, match="cannot read a model from dict"):
         load_model({})
+
+
+def relu(source, target, name):
+    return helper.make_node("Relu", [source], [target], name=name)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([relu("nope", "y", "a")], "node 'a' reads 'nope', which nothing before it writes"),
+        ([relu("h", "y", "a"), relu("x", "h", "b")], "node 'a' reads 'h', which nothing before it writes"),
+        ([relu("x", "y", "a"), relu("x", "y", "b")], "nodes 'a' and 'b' both write 'y'"),
+        ([relu("x", "h", "a")], "output 'y' is written by no node"),
+    ],
+)
+def test_names_that_do_not_match_are_refused(nodes, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(model_of(nodes, {"x": (TensorProto.FLOAT, (2, 3))}))
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Add", "Gemm"])
+def test_shapes_that_do_not_fit_name_the_node(operator):
+    node = helper.make_node(operator, ["x", "w"], ["y"], name="layer/op")
+    model = model_of([node], {"x": (TensorProto.FLOAT, (2, 5))}, {"w": np.ones((4, 3), np.float32)})
+    with pytest.raises(ModelError, match=r"node 'layer/op': the shapes do not fit: .*float32\[2, 5\]") as refusal:
+        load_model(model)
+    assert "Metadata" not in str(refusal.value) and "ir.Op" not in str(refusal.value)
