@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from sparsec.cli.options import MODEL, check_readable, check_writable, close_shapes, is_artifact, json_flag, quiet_flag, target_option
+from sparsec.cli.options import (
+    MODEL,
+    check_readable,
+    check_writable,
+    close_shapes,
+    is_artifact,
+    json_flag,
+    quiet_flag,
+    target_option,
+)
 from sparsec.errors import ArtifactError, ModelError
 
 LEAST_SHARE_BYTES = 100_000
@@ -81,7 +90,8 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
         numbers = {"seconds": seconds, "model_bytes": sizes[0], "artifact_bytes": sizes[1]}
         print_json(files | numbers | {"totals": summed.as_dict(), "manifest": manifest})
         return
-    share = f", {sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}" if sizes[0] >= LEAST_SHARE_BYTES else ""
+    compared = sizes[0] >= LEAST_SHARE_BYTES
+    share = f", {sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}" if compared else ""
     predicted = f", predicted {summed.speedup:.1f}× as fast as dense" if summed.sparse else ""
     out = screen()
     out.print(f"{output}: {bytes_text(sizes[1])}{share}, for {manifest['target']['name']}, in {seconds:.1f} s")
