@@ -27,8 +27,8 @@ from sparsec.schedules.intrinsics import INTRINSICS
 class Tile:
     """Cut the columns, and the rows of an unpacked weight, into tiles of these sizes, the largest first.
 
-    With `stage`, the part of X that a depth block reads is copied into a buffer of its own. With `rows_first`, all columns
-    of a chunk or block of rows are computed before the next one.
+    With `stage`, the part of X that a depth block reads is copied into a buffer of its own. With `rows_first`, all
+    columns of a chunk or block of rows are computed before the next one.
 
     Before, for 37 columns:  `for m in range(0, 37)`
     After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
