@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 
 from sparsec.codegen.artifact import Artifact, build
-from sparsec.errors import ArtifactError, InputError
+from sparsec.errors import ArtifactError, InputError, ModelError
 from sparsec.frontends import load_model
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.from_relax import from_relax
@@ -113,6 +113,11 @@ def inspect(
     ...     print(layer.name, layer.sparsity, layer.structure, layer.dense_seconds / layer.seconds)
     """
     run = _Run(_target(target), progress, None)
+    if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
+        raise ModelError(
+            f"{os.fspath(model)} is compiled already; its layers are in sparsec.load(...).manifest['layers'], "
+            "and `sparsec inspect` shows them"
+        )
     groups = run.fuse(run.read(model, example_inputs, shapes))
     layers = []
     for done, group in enumerate(groups):
@@ -162,11 +167,26 @@ def op(
         raise InputError(f"there is no operator {name!r}; the known one is 'matmul'")
     if activation is not None and activation not in ACTIVATIONS:
         raise InputError(f"there is no activation {activation!r}; the known ones are {', '.join(ACTIVATIONS)}")
-    matrix = np.ascontiguousarray(weight.toarray() if hasattr(weight, "toarray") else weight, dtype=np.float32)
+    matrix = _real(weight.toarray() if hasattr(weight, "toarray") else weight, "weight")
     if matrix.ndim != 2 or matrix.size == 0:
         raise InputError(f"the weight has shape {matrix.shape}; matmul takes a matrix [rows, depth] with elements")
+    low, high = columns if isinstance(columns, tuple) and len(columns) == 2 else (columns, columns)
+    if not (_is_size(low) and _is_size(high) and low <= high):
+        raise InputError(f"columns={columns!r} was given; expected a number from 1, or a range (lower, upper) of them")
     run = _Run(_target(target), None, dump)
     return run.build(_matmul(matrix, columns, bias, activation)).load(threads)
+
+
+def _real(values: Any, name: str) -> np.ndarray:
+    """Values as float32, unless they are no real numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"the {name} has the type {array.dtype}; expected real numbers, which are taken as float32")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _matmul(matrix: np.ndarray, columns: int | tuple[int, int], bias: Any, activation: str | None) -> Graph:
@@ -179,7 +199,7 @@ def _matmul(matrix: np.ndarray, columns: int | tuple[int, int], bias: Any, activ
     x = graph.input("x", (depth, extent), "float32")
     y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), name="y")
     if bias is not None:
-        column = np.ascontiguousarray(bias, dtype=np.float32).reshape(-1, 1)
+        column = _real(bias, "bias").reshape(-1, 1)
         if len(column) != rows:
             raise InputError(f"the bias has {len(column)} elements; a weight of shape {matrix.shape} takes {rows}")
         y = graph.add("add", [y, graph.constant(column, "bias")], y.shape, name="y")
@@ -245,7 +265,7 @@ class _Run:
         scheduled = lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done)  # noqa: E731
         plan = lower(graph, groups, kernels, self.outputs, scheduled)
         self.write("plan", plan_text(plan))
-        self.progress("generate code", 0.8)
+        self.progress("generate code and link (the first time on a machine takes a minute)", 0.8)
         artifact = build(plan)
         self.progress("done", 1.0)
         return artifact

@@ -10,7 +10,7 @@ import scipy.sparse
 from onnx import helper, numpy_helper
 
 import sparsec
-from sparsec.errors import ArtifactError, InputError, TargetError, UnsupportedError
+from sparsec.errors import ArtifactError, InputError, ModelError, TargetError, UnsupportedError
 
 RNG = np.random.default_rng(0)
 
@@ -275,6 +275,16 @@ def test_inspect_describes_the_layers():
     assert [layer["layout"] for layer in sparsec.compile(model).manifest["layers"]] == [first.layout, second.layout]
 
 
+def test_inspect_of_an_artifact_says_where_its_layers_are(tmp_path):
+    with pytest.raises(ModelError, match=r"model.so is compiled already; .*manifest\['layers'\]"):
+        sparsec.inspect(tmp_path / "model.so")
+
+
+def test_shapes_as_text():
+    with pytest.raises(ModelError, match="expected a mapping"):
+        sparsec.compile(perceptron(1), shapes="batch=4")
+
+
 def test_an_unknown_target():
     with pytest.raises(TargetError, match="unknown target 'z80'"):
         sparsec.compile(perceptron(1), target="z80")
@@ -359,6 +369,11 @@ def test_weights_at_the_edge(weight):
         (("matmul", np.eye(3), 4), {"activation": "step"}, "there is no activation 'step'"),
         (("matmul", np.ones(3), 4), {}, r"the weight has shape \(3,\)"),
         (("matmul", np.eye(3), 4), {"bias": np.ones(2)}, "the bias has 2 elements"),
+        (("matmul", np.eye(3) * 1j, 4), {}, "the weight has the type complex128; expected real numbers"),
+        (("matmul", np.eye(3), 0), {}, "columns=0 was given; expected a number from 1"),
+        (("matmul", np.eye(3), 2.5), {}, "columns=2.5 was given"),
+        (("matmul", np.eye(3), (8, 1)), {}, r"columns=\(8, 1\) was given"),
+        (("matmul", np.eye(3), (1, 2, 3)), {}, r"columns=\(1, 2, 3\) was given"),
     ],
 )
 def test_operands_that_do_not_fit(arguments, options, message):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparsec.errors import ModelError
-from sparsec.frontends.shapes import Shapes
+from sparsec.frontends.shapes import Shapes, check_form
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ def load_model(
     Raises
     ------
     ModelError
-        The model cannot be read, or an axis stays open.
+        The model cannot be read, an axis stays open, or `shapes` is of another form.
     UnsupportedError
         It holds an operator, an attribute or a type that cannot be imported.
     """
+    check_form(shapes)
     if isinstance(model, str | os.PathLike):
         path = os.fspath(model)
         if path.endswith(".pt2"):

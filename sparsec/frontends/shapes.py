@@ -38,6 +38,24 @@ def _parse_dim(dim: str, text: str) -> Dim:
     )
 
 
+def check_form(shapes: object) -> None:
+    """Refuse what is not of the form of `Shapes`.
+
+    Raises
+    ------
+    ModelError
+        It is not a mapping, or holds something else than sizes, ranges and names.
+    """
+    if not isinstance(shapes, Mapping | None):
+        raise ModelError(f"shapes={shapes!r} was given; expected a mapping, as {{'x': (1, 3, 224, 224)}}")
+    for name, value in (shapes or {}).items():
+        for dim in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            named = isinstance(dim, str) and not dim[:1].isdigit()
+            ranged = isinstance(dim, tuple | list) and [type(bound) for bound in dim] == [int, int]
+            if not (named or ranged or type(dim) is int):
+                raise ModelError(f"{name!r} was given {dim!r}; expected a size as 4, a range as (1, 8), or a name")
+
+
 def bind_shapes(
     inputs: Mapping[str, Sequence[StatedDim] | None], shapes: Shapes | None
 ) -> tuple[dict[str, list[int | str]], dict[str, Range]]:
@@ -71,6 +89,12 @@ def bind_shapes(
             raise ModelError(f"the model has neither an input nor a dimension {name!r}; {_describe(dims)}")
         _bind(name, _as_symbol_value(name, value), binding)
     resolved = {name: [_resolve(dim, binding) for dim in axes] for name, axes in dims.items()}
+    for symbol, value in binding.items():
+        if isinstance(value, str) and value not in binding and not any(value in axes for axes in dims.values()):
+            raise ModelError(
+                f"dimension {symbol!r} was given as {value!r}, which has no size; expected a number or a range, "
+                f"as in --shape {symbol}=4 or --shape {symbol}=1..8"
+            )
     for name, axes in resolved.items():
         _check_closed(name, axes, binding)
     return _rename_symbols(resolved, binding)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from sparsec.errors import ModelError
 from sparsec.frontends import parse_shape
-from sparsec.frontends.shapes import bind_shapes
+from sparsec.frontends.shapes import bind_shapes, check_form
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,30 @@ def test_unknown_rank_is_closed_by_a_shape():
         ({"x": ["n"]}, {"n": (8, 1)}, "cannot be"),
         ({"x": ["n"]}, {"n": 0}, "cannot be 0"),
         ({"x": ["n"]}, {"n": (1, 2, 3)}, "takes one size or one range"),
-        ({"x": ["n"]}, {"x": ("m",)}, r"leaves 'm' open"),
+        ({"x": ["n"]}, {"x": ("m",)}, r"'n' was given as 'm', which has no size; expected a number or a range"),
     ],
 )
 def test_refuses(inputs, shapes, message):
     with pytest.raises(ModelError, match=message):
         bind_shapes(inputs, shapes)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ("batch=4", "shapes='batch=4' was given; expected a mapping"),
+        ({"batch": "4"}, "'batch' was given '4'; expected a size as 4, a range"),
+        ({"x": (1, 2.5)}, "'x' was given 2.5; expected a size"),
+        ({"x": ((1, "n"), 4)}, r"'x' was given \(1, 'n'\); expected"),
+        ({"x": ((1, 2, 3),)}, r"'x' was given \(1, 2, 3\); expected"),
+        ({"n": None}, "'n' was given None"),
+    ],
+)
+def test_shapes_of_another_form_are_refused(shapes, message):
+    with pytest.raises(ModelError, match=message):
+        check_form(shapes)
+
+
+def test_the_form_of_shapes():
+    check_form(None)
+    check_form({"x": (1, (1, 8), "n"), "batch": 4, "sequence": (1, 128), "m": "n", "scalar": ()})
