@@ -21,6 +21,8 @@ from sparsec.bench.machine import this_machine
 from sparsec.errors import SparsecError
 
 console = Console()
+if not console.is_terminal:
+    console.width = 120  # columns, which the tables need
 
 
 def demonstrate_digits(folder: Path, threads: int, seconds: float) -> tuple[str, Race]:
