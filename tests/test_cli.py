@@ -79,6 +79,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, weights: list[np.ndarray]) -
     onnx.save(perceptron(weights), folder / "model.onnx")
     onnx.save(perceptron(weights, "batch"), folder / "open.onnx")
     onnx.save(perceptron(weights, operator="RandomUniformLike"), folder / "random.onnx")
+    other = perceptron(weights)
+    other.graph.input[0].name = other.graph.node[0].input[0] = "z"
+    onnx.save(other, folder / "other.onnx")
     (folder / "text.onnx").write_text("this is not a model\n")
     whole = (folder / "model.onnx").read_bytes()
     (folder / "short.onnx").write_bytes(whole[: len(whole) // 2])
@@ -268,6 +271,14 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "no such peer": (
         ["bench", "{}/model.onnx", "--artifact", "{}/model.so", "--peers", "abacus"],
         "unknown peer 'abacus'",
+    ),
+    "no peer at all": (
+        ["bench", "{}/model.onnx", "--artifact", "{}/model.so", "--peers", "deepsparse"],
+        "no peer could run .*model.onnx: deepsparse: not installed: pip install deepsparse",
+    ),
+    "artifact of another model": (
+        ["bench", "{}/other.onnx", "--artifact", "{}/model.so"],
+        "model.so was not compiled from .*other.onnx: it computes x -> y, and the model z -> y",
     ),
     "results of a race": (["bench", "{}/model.so", "--json", "{}/x.npy/t.json"], "cannot write .*there is no folder"),
 }

@@ -71,7 +71,7 @@ def race(
     InputError
         A peer is unknown, or an input's shape is open.
     SparsecError
-        No engine could run the model, or sparsec could not run its artifact.
+        No peer could run the model, or sparsec could not run its artifact.
     """
     for peer in peers:
         if peer not in worker.ENGINES or peer == "sparsec":
@@ -93,9 +93,9 @@ def race(
                     absent[name] = str(reason)
             if artifact is not None and "sparsec" in absent:
                 raise SparsecError(f"sparsec could not run {artifact}: {absent['sparsec']}")
-            if not engines:
+            if not engines or (absent and len(absent) == len(set(peers))):
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
-                raise SparsecError(f"no engine could run {model}: {reasons or 'none was named'}")
+                raise SparsecError(f"no peer could run {model}: {reasons or 'none was named'}")
             reference = next((engine for engine in engines if engine.name != "sparsec"), engines[0])
             outputs = {engine.name: engine.outputs() for engine in engines}
             rounds = _take_turns(engines, seconds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparsec.cli.options import MODEL, check_readable, check_writable, close_shapes, is_artifact, quiet_flag
-from sparsec.errors import SparsecError
+from sparsec.errors import ArtifactError, SparsecError
 
 if TYPE_CHECKING:
     from sparsec.bench import Race
@@ -103,12 +103,28 @@ def _race(
     from sparsec.report import screen
 
     session = sparsec.load(library, threads=threads)
+    _check_pair(model, library, session)
     shapes = {info.name: info.max_shape for info in session.inputs}
     with working(f"racing for {seconds:.0f} s", quiet):
         result: Race = race(model, peers, threads, library, seconds, shapes)
     if not quiet:
         screen().print(race_table(result))
     return result.to_json() | (_profile(session, {}, quiet) if profile else {})
+
+
+def _check_pair(model: Path, library: Path, session: Session) -> None:
+    """Refuse a library that cannot have come from the model."""
+    from sparsec.frontends.onnx_read import read_onnx
+
+    graph = read_onnx(str(model)).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    ports = [[value.name for value in graph.input if value.name not in weights], [value.name for value in graph.output]]
+    compiled = [[info.name for info in infos] for infos in (session.inputs, session.outputs)]
+    if ports != compiled:
+        names = [f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (ports, compiled)]
+        raise ArtifactError(
+            f"{library} was not compiled from {model}: it computes {names[1]}, and the model {names[0]}"
+        )
 
 
 def _alone(

@@ -72,7 +72,7 @@ def test_an_engine_that_dies_tells_its_last_words(model, tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'illegal instruction' >&2\nexit 4\n")
     python.chmod(0o755)
-    with pytest.raises(SparsecError, match=r"no engine could run .*exit code 4, illegal instruction"):
+    with pytest.raises(SparsecError, match=r"no peer could run .*exit code 4, illegal instruction"):
         race(model, ("onnxruntime",), seconds=0.1, pythons={"onnxruntime": str(python)})
 
 
