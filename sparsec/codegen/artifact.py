@@ -40,6 +40,9 @@ class Artifact:
         self._folder = folder  # a TemporaryDirectory, which goes away with this object
         self.manifest = manifest
 
+    def __repr__(self) -> str:
+        return f"<Artifact for {self.manifest['target']['name']}, {self.nbytes} bytes>"
+
     @property
     def nbytes(self) -> int:
         """Size of the library."""
@@ -53,9 +56,11 @@ class Artifact:
         Raises
         ------
         ArtifactError
-            If the folder does not exist or is not writable, or the disk is full.
+            If the folder does not exist or is not writable, the path is a folder's, or the disk is full.
         """
         library = Path(path)
+        if library.is_dir():
+            raise ArtifactError(f"cannot write {library}: it is a folder, and a file in it is wanted; try model.so")
         header = library.with_suffix(".h")
         if header == library:
             raise ArtifactError(f"cannot write the library to {library}: that is where its header goes; try model.so")

@@ -70,6 +70,10 @@ class Session:
         self._input_pointers = (c_void_p * len(library.inputs))()
         self._output_pointers = (c_void_p * len(library.outputs))()
 
+    def __repr__(self) -> str:
+        takes, gives = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
+        return f"<Session of {takes} -> {gives}, threads={self.threads}>"
+
     @property
     def inputs(self) -> list[TensorInfo]:
         """The inputs, in the order of positional arguments."""

@@ -149,7 +149,7 @@ sparsec_context *sparsec_create(int threads) {
   if (threads == 0) threads = default_threads();
   if (threads == -1) return NULL;
   if (threads < 1 || threads > MAX_THREADS) {
-    fail("%d threads were asked for; the number must be from 1 to %d, or 0 for the default", threads, MAX_THREADS);
+    fail("%d threads were asked for; the number must be from 1 to %d", threads, MAX_THREADS);
     return NULL;
   }
   sparsec_context *ctx = calloc(1, sizeof *ctx);

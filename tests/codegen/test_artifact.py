@@ -100,6 +100,17 @@ def test_a_failed_save_leaves_nothing(artifact: Artifact, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_saving_onto_a_folder_is_refused(artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match=r"cannot write \.: it is a folder"):
+        artifact.save(".")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_artifact_introduces_itself(artifact: Artifact) -> None:
+    assert repr(artifact) == f"<Artifact for {artifact.manifest['target']['name']}, {artifact.nbytes} bytes>"
+
+
 def test_saving_into_no_folder_is_refused(artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"cannot write .*/absent/model.so: No such file or directory"):
         artifact.save(tmp_path / "absent" / "model.so")

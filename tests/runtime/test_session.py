@@ -246,3 +246,8 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ("tvm", "tvm_
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_session_introduces_itself(session: Session) -> None:
+    (info,), (output,) = session.inputs, session.outputs
+    assert repr(session) == f"<Session of {info} -> {output}, threads=1>"
