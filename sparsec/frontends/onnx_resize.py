@@ -27,9 +27,9 @@ def resize_weights(size: int, target: int, scale: float, attrs: dict[str, Any]) 
     return matrix
 
 
-def _source_positions(size: int, target: int, scale: float, mode: str) -> np.ndarray:
-    """Where each output sample lies on the input axis."""
-    x = np.arange(target, dtype=np.float64)
+def _source_positions(size: int, target: int, scale: float | np.float32, mode: str) -> np.ndarray:
+    """Where each output sample lies on the input axis, in float32 as other runtimes have it, which decides ties."""
+    x, scale = np.arange(target, dtype=np.float32), np.float32(scale)
     match mode:
         case "asymmetric":
             return x / scale
