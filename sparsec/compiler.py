@@ -265,7 +265,7 @@ class _Run:
         scheduled = lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done)  # noqa: E731
         plan = lower(graph, groups, kernels, self.outputs, scheduled)
         self.write("plan", plan_text(plan))
-        self.progress("generate code and link (the first time on a machine takes a minute)", 0.8)
+        self.progress("generate code, link (first time: a minute)", 0.8)
         artifact = build(plan)
         self.progress("done", 1.0)
         return artifact

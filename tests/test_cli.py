@@ -79,6 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, weights: list[np.ndarray]) -
     onnx.save(perceptron(weights), folder / "model.onnx")
     onnx.save(perceptron(weights, "batch"), folder / "open.onnx")
     onnx.save(perceptron(weights, operator="RandomUniformLike"), folder / "random.onnx")
+    onnx.save(perceptron(weights, 8), folder / "eight.onnx")
     other = perceptron(weights)
     other.graph.input[0].name = other.graph.node[0].input[0] = "z"
     onnx.save(other, folder / "other.onnx")
@@ -279,6 +280,10 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "artifact of another model": (
         ["bench", "{}/other.onnx", "--artifact", "{}/model.so"],
         "model.so was not compiled from .*other.onnx: it computes x -> y, and the model z -> y",
+    ),
+    "artifact of another size": (
+        ["bench", "{}/eight.onnx", "--artifact", "{}/model.so"],
+        r"it takes x float32\[16, 64\], and the model \[8, 64\]",
     ),
     "results of a race": (["bench", "{}/model.so", "--json", "{}/x.npy/t.json"], "cannot write .*there is no folder"),
 }

@@ -118,13 +118,19 @@ def _check_pair(model: Path, library: Path, session: Session) -> None:
 
     graph = read_onnx(str(model)).graph
     weights = {tensor.name for tensor in graph.initializer}
-    ports = [[value.name for value in graph.input if value.name not in weights], [value.name for value in graph.output]]
+    inputs = [value for value in graph.input if value.name not in weights]
+    ports = [[value.name for value in values] for values in (inputs, graph.output)]
     compiled = [[info.name for info in infos] for infos in (session.inputs, session.outputs)]
     if ports != compiled:
-        names = [f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (ports, compiled)]
-        raise ArtifactError(
-            f"{library} was not compiled from {model}: it computes {names[1]}, and the model {names[0]}"
-        )
+        theirs, ours = (f"{', '.join(taken)} -> {', '.join(given)}" for taken, given in (ports, compiled))
+        raise ArtifactError(f"{library} was not compiled from {model}: it computes {ours}, and the model {theirs}")
+    for value, info in zip(inputs, session.inputs, strict=True):
+        tensor = value.type.tensor_type
+        sizes = [dim.dim_value for dim in tensor.shape.dim]  # 0 where the model leaves it open
+        fits = len(sizes) == len(info.max_shape) and all(map(lambda n, most: n in (0, most), sizes, info.max_shape))
+        if tensor.HasField("shape") and not fits:
+            wanted = ", ".join(str(size or "?") for size in sizes)
+            raise ArtifactError(f"{library} was not compiled from {model}: it takes {info}, and the model [{wanted}]")
 
 
 def _alone(
