@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+_REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 COMPILE_TIME_INPUTS = {
     "AffineGrid": [1],
     "CenterCropPad": [1],
@@ -32,7 +33,7 @@ COMPILE_TIME_INPUTS = {
     "Trilu": [1],
     "Unsqueeze": [1],
     "Upsample": [1],
-} | {f"Reduce{kind}": [1] for kind in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()}
+} | {f"Reduce{kind}": [1] for kind in _REDUCTIONS}
 """Inputs that decide shapes: a compiler needs their values, though a case passes them at run time."""
 
 

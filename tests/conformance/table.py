@@ -85,8 +85,8 @@ def render(claims: Claims) -> str:
     lines = [_HEAD.format(onnx=claims.onnx, passing=len(claims.must_pass()), operators=len(claims.claimed))]
     lines += ["| operator | versions | element types | limits |", "|---|---|---|---|"]
     for operator, row in sorted(claims.claimed.items()):
-        cells = [operator, _join(row["versions"]), _join(row["types"]), "; ".join([*_constants(operator), *limits[operator]])]
-        lines.append(f"| {' | '.join(cells)} |")
+        notes = "; ".join([*_constants(operator), *limits[operator]])
+        lines.append(f"| {operator} | {_join(row['versions'])} | {_join(row['types'])} | {notes} |")
     lines += ["", "## Not claimed", "", "| operator | reason | for example |", "|---|---|---|"]
     lines += [f"| {name} | {row['reason']} | `{row['case']}` |" for name, row in sorted(claims.unclaimed.items())]
     lines += ["", "## Cases beyond the limits", "", "| case | reason |", "|---|---|"]
@@ -114,8 +114,8 @@ operator.
 def _constants(operator: str) -> list[str]:
     if operator not in COMPILE_TIME_INPUTS:
         return []
-    inputs = onnx.defs.get_schema(operator).inputs
-    return ["constant " + ", ".join(inputs[index].name for index in COMPILE_TIME_INPUTS[operator] if index < len(inputs))]
+    inputs = dict(enumerate(onnx.defs.get_schema(operator).inputs))
+    return ["constant " + _join(inputs[index].name for index in COMPILE_TIME_INPUTS[operator] if index in inputs)]
 
 
 def _join(values: Iterable[object]) -> str:
