@@ -94,7 +94,7 @@ def test_from_onnx_with_symbolic_length(model: Embedding, tokenize: Callable[...
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model, kwargs=tokens[0], f=tmp_path / "minilm.onnx", dynamo=True, external_data=False,
-            input_names=["input_ids", "attention_mask"], dynamic_shapes=dict.fromkeys(tokens[0], {1: length}),
+            input_names=["input_ids", "attention_mask"], dynamic_shapes={name: {1: length} for name in tokens[0]},
         )  # fmt: skip
     artifact = sparsec.compile(tmp_path / "minilm.onnx", shapes={"seq": (1, LONGEST)})
     _check(sparsec.load(artifact.save(tmp_path / "minilm.so")), model, tokens)
