@@ -33,6 +33,7 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _inline(model: onnx.ModelProto, operators: list[str]) -> onnx.ModelProto:
+    _state_defaults(model, operators)
     # The inliner wants the types of all arguments, and takes those of weights from the inputs only.
     weights = [
         helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims) for weight in model.graph.initializer
@@ -45,6 +46,17 @@ def _inline(model: onnx.ModelProto, operators: list[str]) -> onnx.ModelProto:
         model = onnx.inliner.inline_selected_functions(model, ids, inline_schema_functions=True)
     del model.graph.input[count:]
     return model
+
+
+def _state_defaults(model: onnx.ModelProto, operators: list[str]) -> None:
+    """Write the default attributes of operators into their nodes, since the inliner loses those."""
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    for node in model.graph.node:
+        if node.op_type in operators and node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type):
+            given = {attribute.name for attribute in node.attribute}
+            for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+                if attribute.default_value.type and name not in given:
+                    node.attribute.append(attribute.default_value)
 
 
 def is_imported(node: onnx.NodeProto) -> bool:
@@ -256,14 +268,17 @@ def mish(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 def one_hot(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """Indices compared with 0, 1, 2, … along the new axis; TVM takes no depth that is not a Python int."""
     y, shape = node.output[0], facts.shape(node.input[0])
-    depth, values = facts.constants.get(node.input[1]), facts.constants.get(node.input[2])
-    if depth is None or values is None or shape is None:
+    depth, values = facts.constants.get(node.input[1]), node.input[2]
+    if depth is None or shape is None:
         return None
     size, axis = int(depth.item()), _attributes(node).get("axis", -1) % (len(shape) + 1)
     positions = np.arange(size).reshape([size if i == axis else 1 for i in range(len(shape) + 1)])
-    names = [facts.constant(np.asarray(v), y) for v in (size, 0, [axis], positions, values[1], values[0])]
-    length, zero, axes, positions_, on, off = names
+    names = [facts.constant(np.asarray(v), y) for v in (size, 0, 1, [axis], positions)]
+    length, zero, one, axes, positions_ = names
+    on, off = f"{y}::on", f"{y}::off"
     return [
+        helper.make_node("Gather", [values, one], [on]),
+        helper.make_node("Gather", [values, zero], [off]),
         helper.make_node("Cast", node.input[:1], [f"{y}::int"], to=onnx.TensorProto.INT64),
         helper.make_node("Less", [f"{y}::int", zero], [f"{y}::negative"]),
         helper.make_node("Add", [f"{y}::int", length], [f"{y}::wrapped"]),
@@ -275,18 +290,30 @@ def one_hot(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 
 
 def power(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
-    """The exponent may have another type than the base, which gives the type of the result."""
-    base, exponent = node.input
-    types = facts.types.get(base), facts.types.get(exponent)
-    if types[1] is None and exponent in facts.constants:
-        types = (
-            types[0],
-            onnx.TypeProto.Tensor(elem_type=helper.np_dtype_to_tensor_dtype(facts.constants[exponent].dtype)),
-        )
-    if types[0] is None or types[1] is None or types[0].elem_type == types[1].elem_type:
+    """The exponent may have another type than the base, which gives the type of the result; integers go by float64."""
+    (base, exponent), y = node.input, node.output[0]
+    kinds = [_element_type(name, facts) for name in node.input]
+    if None in kinds:
         return None
-    cast = helper.make_node("Cast", [exponent], [f"{node.output[0]}::exponent"], to=types[0].elem_type)
-    return [cast, helper.make_node("Pow", [base, cast.output[0]], node.output)]
+    is_integer = np.dtype(helper.tensor_dtype_to_np_dtype(kinds[0])).kind in "iu"
+    if kinds[0] == kinds[1] and not is_integer:
+        return None
+    kind = onnx.TensorProto.DOUBLE if is_integer else kinds[0]
+    nodes = [helper.make_node("Cast", [exponent], [f"{y}::exponent"], to=kind)]
+    if not is_integer:
+        return [*nodes, helper.make_node("Pow", [base, f"{y}::exponent"], [y])]
+    return [
+        *nodes,
+        helper.make_node("Cast", [base], [f"{y}::base"], to=kind),
+        helper.make_node("Pow", [f"{y}::base", f"{y}::exponent"], [f"{y}::power"]),
+        helper.make_node("Cast", [f"{y}::power"], [y], to=kinds[0]),
+    ]
+
+
+def _element_type(name: str, facts: Facts) -> int | None:
+    if name in facts.constants:
+        return helper.np_dtype_to_tensor_dtype(facts.constants[name].dtype)
+    return facts.types[name].elem_type if name in facts.types else None
 
 
 def resize(node: onnx.NodeProto, facts: Facts) -> Nodes | None:

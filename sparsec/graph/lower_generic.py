@@ -5,7 +5,9 @@ from tvm.ir import IRModule
 from tvm.tirx.buffer import is_buffer_var
 
 from sparsec.errors import UnsupportedError
-from sparsec.graph.legalize_sorting import LEGAL
+from sparsec.graph import legalize_numbers, legalize_sorting
+
+_LEGAL = legalize_numbers.LEGAL | legalize_sorting.LEGAL
 
 
 def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
@@ -32,7 +34,7 @@ def lower_group(module: IRModule, name: str = "group") -> tirx.PrimFunc:
         If TVM has no loops for one of the operators.
     """
     # What the first pass emits for sorting are operators again.
-    legal = relax.transform.LegalizeOps()(relax.transform.LegalizeOps(LEGAL)(module))
+    legal = relax.transform.LegalizeOps()(relax.transform.LegalizeOps(_LEGAL)(module))
     group = legal["main"]
     operators = _left_over(group)
     if operators:

@@ -13,12 +13,15 @@ from onnx import numpy_helper
 _REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 COMPILE_TIME_INPUTS = {
     "AffineGrid": [1],
+    "BlackmanWindow": [0],
     "CenterCropPad": [1],
     "Col2Im": [1, 2],
     "ConstantOfShape": [0],
     "CumSum": [1],
     "Dropout": [1, 2],
     "Expand": [1],
+    "HammingWindow": [0],
+    "HannWindow": [0],
     "MaxUnpool": [2],
     "OneHot": [1],
     "Pad": [1, 2, 3],
