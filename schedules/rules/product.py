@@ -44,11 +44,13 @@ class Choice:
 
     Parameters
     ----------
+    family : the name of the kind of layout that it belongs to, such as ``CSR``
     layout : of the weight; None for an activation
     tile : rows and columns of a tile
     cycles : of one core, for the whole product
     """
 
+    family: str
     layout: Layout | None
     tile: Tile
     cycles: float
@@ -78,6 +80,15 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
         return _proposal(product, dense, dense, target)
     sparse = min(_sparse(product, matrix, target), key=_cycles)
     return _proposal(product, sparse if sparse.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
+
+
+def cheapest(product: Product, matrix: np.ndarray, target: Target) -> dict[str, Proposal]:
+    """Return the cheapest candidate of each family of layouts that can hold the weight, by the family's name."""
+    choices = sorted([*_dense(product, True, target), *_sparse(product, matrix, target)], key=_cycles)
+    best: dict[str, Choice] = {}
+    for choice in choices:
+        best.setdefault(choice.family, choice)
+    return {name: _proposal(product, choice, best["dense"], target) for name, choice in best.items()}
 
 
 def candidates(product: Product, matrix: np.ndarray, target: Target, count: int = 6) -> list[Proposal]:
@@ -127,7 +138,7 @@ def _dense(product: Product, constant: bool, target: Target) -> Iterator[Choice]
                 tile = Tile(columns, rows_first=_rows_first(product, v * target.lanes("float32"), rows * depth, target))
             else:
                 tile = Tile(columns, _with_one(r, product.rows))
-            yield Choice(layout, tile, cycles * _batch(product))
+            yield Choice("dense", layout, tile, cycles * _batch(product))
 
 
 def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Choice]:
@@ -160,6 +171,7 @@ def _sparse(product: Product, matrix: np.ndarray, target: Target) -> Iterator[Ch
                         cycles += alone * _idle(count * _batch(product) * (-(-rows // chunk) if chunk else 1), target)
                     if parts > 1 or not stage:
                         yield Choice(
+                            f"{r}x1 blocks" if r > 1 else "CSR",
                             depth_blocked(part, r, chunk, parts),
                             Tile(columns, (), stage, _rows_first(product, v * lanes, blocks * r, target)),
                             cycles * _batch(product),
