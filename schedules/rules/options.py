@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsec.ir.lower import MIN_INDEX_BITS
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.product import cheapest, propose
+from sparsec.schedules.rules.product import contenders, propose
 from sparsec.targets import Target
 
 
@@ -45,7 +45,7 @@ def options(product: Product, matrix: np.ndarray, target: Target) -> list[Option
     """
     chosen = propose(product, matrix, target).product.weight.layout
     found = []
-    for name, proposal in cheapest(product, matrix, target).items():
+    for name, (proposal,) in contenders(product, matrix, target).items():
         layout = proposal.product.weight.layout
         assert layout is not None
         nbytes = layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS)

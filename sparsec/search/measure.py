@@ -16,7 +16,8 @@ from sparsec.graph.plan_memory import SLACK
 from sparsec.ir.levels import Dense
 from sparsec.ir.product import Product
 from sparsec.schedules.fast_math import expand_math
-from sparsec.schedules.rules.product import Proposal, candidates, count_blocks, propose
+from sparsec.schedules.rules.product import Proposal, candidates, propose
+from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import Target
 
 RUNS = 20  # of each candidate; the median counts
@@ -35,7 +36,8 @@ class Measured:
         """Return the fastest candidate for a product; one of activations is left to the model."""
         if matrix is None:
             return propose(product, matrix, target)
-        shares = tuple(round(count_blocks(matrix, r) * r / matrix.size, 2) for r in (1, 2, 4, 8) if not len(matrix) % r)
+        weight = Weight(matrix)
+        shares = tuple(round(weight.blocks(r) * r / matrix.size, 2) for r in (1, 2, 4, 8))
         form = product, shares
         if form not in self._winners:
             self._winners[form] = fastest(candidates(product, matrix, target), matrix, target)

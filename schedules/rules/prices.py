@@ -1,0 +1,159 @@
+"""Prices: what the loops of a product over a layout take, in cycles of one core.
+
+One model for every layout: loads of X and of the weight against multiply-adds, misses of L1, sums that are opened and
+left in memory, copies, idle cores. A layout comes in as a `Nest`, which counts how often its loops run; what an
+iteration costs beside its arithmetic is its `Inner`. The constants are fits to measurements of the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+
+from sparsec.ir.gather import evaluate
+from sparsec.ir.kernel import Const, Coordinate, substitute
+from sparsec.ir.layout import Layout
+from sparsec.ir.product import Product
+from sparsec.targets import Target
+
+COPY = 1.6  # cycles to copy a vector of X
+L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stays
+LINE = 64  # bytes
+SETS = 64  # of L1, on nearly every processor: more bytes are more ways
+ASSUMED = 128  # for a symbolic extent
+IDLE = 0.2  # of the time of an idle core
+
+
+@dataclass(frozen=True)
+class Inner:
+    """What the loops around a tile cost beside loads and multiply-adds.
+
+    Parameters
+    ----------
+    step : cycles for each depth that a tile takes
+    sums : cycles for each vector of sums that a tile opens, brings from Y and leaves there
+    open : cycles to open a tile
+    miss : cycles for each vector of X that comes from L2
+    busy : measured cycles for each cycle of the sum of all
+    """
+
+    step: float
+    sums: float
+    open: float = 0.0
+    miss: float = 0.0
+    busy: float = 1.0
+
+
+@dataclass(frozen=True)
+class Nest:
+    """The loops over one layout, counted for one tile of columns.
+
+    Parameters
+    ----------
+    family : the name of the kind of layout, such as ``CSR``
+    layout : makes the layout; None for an activation
+    rows : that a tile of sums has
+    steps : depths that all tiles take together, each so many multiply-adds as a tile has sums
+    opens : tiles that are opened
+    part : depths between two times that a vector of X is read in another tile
+    inner : what the loops cost
+    stage : whether the part of X that a depth block reads is copied first
+    tasks : chunks or blocks of rows that cores can take
+    """
+
+    family: str
+    layout: Callable[[], Layout] | None
+    rows: int
+    steps: int
+    opens: float
+    part: int
+    inner: Inner
+    stage: bool = False
+    tasks: int = 1
+
+
+class Prices:
+    """The prices of nests for one product on one target."""
+
+    def __init__(self, product: Product, target: Target) -> None:
+        self.product, self.target = product, target
+        self._apart = _row_bytes(product)
+
+    def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
+        """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
+        product, target, inner, cycles = self.product, self.target, nest.inner, 0.0
+        images = batch(product)
+        for count, vectors in tiles(product, widths, target):
+            loads = vectors * (1 if nest.stage else 2 - 1 / product.taps)  # a shifted vector lies in two lines
+            step = _step(nest.rows, vectors, loads, target) + inner.step
+            if inner.miss:
+                apart = None if nest.stage else self._apart
+                step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
+            copies = extent(product.depth) * loads * COPY * nest.tasks if nest.stage else 0.0
+            alone = nest.steps * step + nest.opens * (inner.sums * nest.rows * vectors + inner.open) + copies
+            cycles += inner.busy * count * alone * _idle(count * images * nest.tasks, target)
+        return cycles * images
+
+
+def extent(dim: int | str) -> int:
+    """Return a size, as assumed where it is symbolic."""
+    return dim if isinstance(dim, int) else ASSUMED
+
+
+def batch(product: Product) -> int:
+    """Return how many images or sequences there are, one where that is symbolic."""
+    return product.batch if isinstance(product.batch, int) else 1
+
+
+def _step(r: int, v: float, loads: float, target: Target) -> float:
+    """Return the cycles of one depth step of a tile: r·v multiply-adds, the loads of X and r of the weight."""
+    return max(r * v / target.fma_per_cycle, (r + loads) / target.loads_per_cycle)
+
+
+def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tuple[int, float]]:
+    """Return (how many, vectors in each) of the tiles of columns; a part of a vector costs as much as a whole one."""
+    lanes = target.lanes(product.y.dtype)
+    left = extent(product.columns)
+    found = []
+    for width in widths:
+        found.append((left // width, -(-width // lanes)))
+        left %= width
+    return [tile for tile in found if tile[0]]
+
+
+def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, target: Target) -> float:
+    """Return which share of the loads of X misses L1, its rows being so many bytes apart; None for copied rows.
+
+    Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied together.
+    """
+    width = vectors * target.lanes(product.y.dtype) * 4
+    if apart is None:
+        return max(0.0, 1 - target.l1_bytes / (width * part))
+    footprint = (width + product.span * 4) * max(1, part // product.taps)
+    starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
+    used = min(SETS, starts * -(-width // LINE))
+    return max(0.0, 1 - L1_REUSE * target.l1_bytes * used / SETS / footprint)
+
+
+def _row_bytes(product: Product) -> int:
+    """Return how far apart in X the rows of neighbouring channels are; as assumed where that is not constant."""
+    extents = product.x.shape
+    if not all(isinstance(size, int) for size in extents[1:]):
+        return ASSUMED * 4
+    bindings = {"b": Const(0), "k": Coordinate("W", "k"), "m": Const(0)}
+    place = np.zeros(2, np.int64)
+    for index, size in zip(product.x_index, extents, strict=True):
+        depths = evaluate(substitute(index, bindings), {"W.k": np.array([0, product.taps])})
+        place = place * (size if isinstance(size, int) else 1) + depths
+    return int(place[1] - place[0]) * 4
+
+
+def _idle(tasks: int, target: Target) -> float:
+    """Return what a loop of so many tasks costs more for the cores that it leaves idle.
+
+    It is a part of their time, since one core may be all that is asked for.
+    """
+    return 1 + IDLE * (-(-tasks // target.cores) * target.cores / tasks - 1)
