@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from sparsec.errors import LayoutError
-from sparsec.ir.levels import Axis, Balance, Dense, Index, Level, Load, Singleton
+from sparsec.ir.levels import Axis, Dense, Index, Level, Load
+from sparsec.ir.orders import Order
 from sparsec.ir.packed import Packed
-from sparsec.ir.packing import assemble, tile
+from sparsec.ir.packing import Blocks, Misfit, assemble, tile, untile
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Layout:
 
     Each logical dimension is written as a number in mixed radix, and each of its digits is the coordinate of one level.
 
-    >>> import numpy as np
     >>> from sparsec.ir.named import CSR
     >>> packed = CSR.pack(np.array([[0, 5, 0], [7, 0, 8]], dtype=np.int8))
     >>> {name: array.tolist() for name, array in packed.arrays.items()}
@@ -62,7 +62,7 @@ class Layout:
 
     dims: tuple[str, ...]
     levels: tuple[tuple[Digit, Level], ...]
-    orders: tuple[tuple[str, Balance], ...] = ()
+    orders: tuple[tuple[str, Order], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.dims or len(set(self.dims)) != len(self.dims):
@@ -72,11 +72,14 @@ class Layout:
             raise LayoutError(f"The layout {self} uses {min(unknown)}, which is not among its dimensions; declare it.")
         for dim in self.dims:
             self._check_digits(dim)
+        normal = tuple((digit, level.over(digit.size)) for digit, level in self.levels)
+        object.__setattr__(self, "levels", normal)
         for depth, (digit, level) in enumerate(self.levels):
             above = self.levels[depth - 1][1] if depth else None
             below = self.levels[depth + 1][1] if depth + 1 < len(self.levels) else None
             if objection := level.objection(above, below):
                 raise LayoutError(f"In the layout {self}, level {depth} ({digit} : {level}) {objection}.")
+        self._check_sizes([digit.size for digit, _ in self.levels])
 
     def __str__(self) -> str:
         orders = dict(self.orders)
@@ -99,6 +102,12 @@ class Layout:
                 f"a pair such as {dim} floordiv 4 and {dim} mod 4."
             )
 
+    def _check_sizes(self, sizes: Sequence[int | None], where: str = "") -> None:
+        """Raise if a level cannot hold a digit of its size."""
+        for depth, ((digit, level), size) in enumerate(zip(self.levels, sizes, strict=True)):
+            if misfit := level.misfit(size, sizes[depth - 1] if depth else None):
+                raise LayoutError(f"In the layout {self}, level {depth} ({digit} : {level}) {misfit}{where}.")
+
     # -- what is known from the shape alone ----------------------------------------------------------------------
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, ...]:
@@ -108,7 +117,9 @@ class Layout:
         if min(shape) < 1:
             raise LayoutError(f"The layout {self} cannot hold shape {tuple(shape)}, which has no elements; drop it.")
         extents = dict(zip(self.dims, shape, strict=True))
-        return tuple(digit.size or -(-extents[digit.dim] // digit.divisor) for digit, _ in self.levels)
+        sizes = tuple(digit.size or -(-extents[digit.dim] // digit.divisor) for digit, _ in self.levels)
+        self._check_sizes(sizes, f" in shape {tuple(shape)}")
+        return sizes
 
     def padded(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return `shape` with every dim padded to full blocks."""
@@ -142,7 +153,7 @@ class Layout:
     def reach(self, depth: int) -> int:
         """Return the depth below level `depth` and the singletons that share its positions."""
         depth += 1
-        while depth < len(self.levels) and isinstance(self.levels[depth][1], Singleton):
+        while depth < len(self.levels) and self.levels[depth][1].shares_positions:
             depth += 1
         return depth
 
@@ -183,11 +194,15 @@ class Layout:
         ----------
         array : any shape with as many dimensions as the layout has, any number type
         min_index_bits : the narrowest index arrays to use
+
+        Raises
+        ------
+        LayoutError : if the layout cannot hold a tensor of this shape, or with these entries (`refusal`)
         """
         array = np.asarray(array)
         types = self.index_types(array.shape, min_index_bits)
         tiled, orders = tile(self, array)
-        blocks = assemble(self, tiled != 0, array.shape)
+        blocks = self._assemble(tiled != 0, orders, array.shape)
         inner = prod(tiled.shape[self.leaf :])
         data = np.zeros((blocks.positions, inner), dtype=array.dtype)
         data[blocks.position] = tiled.reshape(-1, inner)[blocks.place]
@@ -197,15 +212,89 @@ class Layout:
         return Packed(self, array.shape, arrays)
 
     def nbytes(self, mask: np.ndarray, dtype: np.dtype | type, min_index_bits: int = 8) -> int:
-        """Return how many bytes a tensor with entries where `mask` is not zero takes, without storing values."""
-        mask = np.asarray(mask)
-        mask = mask if mask.dtype == bool else mask != 0
+        """Return how many bytes a tensor with entries where `mask` is not zero takes, without storing values.
+
+        Raises
+        ------
+        LayoutError : as `pack`
+        """
+        mask = _entries(mask)
         types = self.index_types(mask.shape, min_index_bits)
         tiled, orders = tile(self, mask)
-        blocks = assemble(self, tiled, mask.shape)
+        blocks = self._assemble(tiled, orders, mask.shape)
         indices = orders | blocks.arrays
         index_bytes = sum(indices[name].size * dtype.itemsize for name, dtype in types.items())
         return index_bytes + blocks.positions * prod(tiled.shape[self.leaf :]) * np.dtype(dtype).itemsize
+
+    def holds(self, mask: np.ndarray) -> np.ndarray:
+        """Return which of the entries of `mask` this layout can hold together, bool, of the shape of `mask`.
+
+        >>> from sparsec.ir.notation import parse_layout
+        >>> two_of_four = parse_layout("(k) -> (k floordiv 4 : dense, k mod 4 : structured[2])")
+        >>> two_of_four.holds(np.array([1, 0, 1, 1, 0, 0, 0, 1])).astype(int).tolist()
+        [1, 0, 1, 0, 0, 0, 0, 1]
+
+        Raises
+        ------
+        LayoutError : if the layout cannot hold this shape
+        """
+        held = _entries(mask)
+        while True:  # orders follow the entries, so fewer may stand in another order
+            tiled, orders = tile(self, held)
+            blocks = assemble(self, tiled, held.shape)
+            if blocks.misfit is None:
+                return held
+            kept = np.zeros(prod(tiled.shape[: self.leaf]), dtype=bool)
+            kept[blocks.place] = True
+            tiled &= kept.reshape(tiled.shape[: self.leaf] + (1,) * (tiled.ndim - self.leaf))
+            held = untile(self, tiled, held.shape, orders)
+
+    def refusal(self, mask: np.ndarray) -> str | None:
+        """Say why the layout cannot hold entries where `mask` is not zero, or return None if it can.
+
+        >>> from sparsec.ir.notation import parse_layout
+        >>> two_of_four = parse_layout("(i, k) -> (i : dense, k floordiv 4 : dense, k mod 4 : structured[2])")
+        >>> two_of_four.refusal(np.array([[1, 0, 1, 1, 0, 0, 0, 1]]))
+        'structured[2, 4] holds 2 in each fiber, and at i 0 there are 3, at k 0, 2, 3'
+        """
+        mask = _entries(mask)
+        try:
+            tiled, orders = tile(self, mask)
+        except LayoutError as error:
+            return str(error).removesuffix(".")
+        misfit = assemble(self, tiled, mask.shape).misfit
+        return misfit and self._refusal(misfit, orders, mask.shape)
+
+    def _assemble(self, tiled: np.ndarray, orders: Mapping[str, np.ndarray], shape: Sequence[int]) -> Blocks:
+        """Store the entries of a tiled mask, or raise."""
+        blocks = assemble(self, tiled, shape)
+        if blocks.misfit:
+            refusal = self._refusal(blocks.misfit, orders, shape)
+            raise LayoutError(f"The layout {self} cannot hold this tensor: {refusal}; prune it, or choose another.")
+        return blocks
+
+    def _refusal(self, misfit: Misfit, orders: Mapping[str, np.ndarray], shape: Sequence[int]) -> str:
+        """Describe the entries of a fiber that are too many for its level."""
+        sizes = self.sizes(shape)
+        levels = np.unravel_index(misfit.place, sizes[: self.leaf])
+        inside = np.zeros_like(misfit.place)
+        logical = self.logical([*levels, *[inside] * (len(sizes) - self.leaf)], lambda name, at: orders[name][at])
+        shared = [f"{dim} {c[0]}" for dim, c in zip(self.dims, logical, strict=True) if np.all(c == c[0])]
+        differ = [f"{dim} {_listed(c)}" for dim, c in zip(self.dims, logical, strict=True) if np.any(c != c[0])]
+        count = len(misfit.place)
+        there = f"there are {count}, at {' and '.join(differ)}" if differ else "there is one more"
+        level = self.levels[misfit.depth][1]
+        return f"{level} {level.limit}, and at {', '.join(shared)} {there}"
+
+
+def _entries(mask: np.ndarray) -> np.ndarray:
+    mask = np.asarray(mask)
+    return mask if mask.dtype == bool else mask != 0
+
+
+def _listed(coordinates: np.ndarray, most: int = 8) -> str:
+    """Return numbers as words, the first few of many."""
+    return ", ".join(map(str, coordinates[:most])) + (", …" if len(coordinates) > most else "")
 
 
 def _index_type(limit: int, min_bits: int) -> np.dtype:

@@ -19,7 +19,8 @@ from typing import TypeVar
 
 from sparsec.errors import LayoutError
 from sparsec.ir.layout import Digit, Layout
-from sparsec.ir.levels import LEVELS, ORDERS, Attribute, Balance, Level
+from sparsec.ir.levels import LEVELS, Attribute, Level
+from sparsec.ir.orders import ORDERS, Order
 
 Item = TypeVar("Item")
 Word = TypeVar("Word", bound=Attribute)
@@ -56,7 +57,7 @@ class _Parser:
         orders = tuple((name, order) for name, order in dims if order is not None)
         return Layout(tuple(name for name, _ in dims), tuple(levels), orders)
 
-    def dim(self) -> tuple[str, Balance | None]:
+    def dim(self) -> tuple[str, Order | None]:
         name = self.name("the name of a dimension")
         return name, self.word("an order", ORDERS) if self.accept(":") else None
 

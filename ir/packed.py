@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsec.ir.levels import ROOT, Axis, Cursor, Index
+from sparsec.ir.levels import ROOT, Axis, Bit, Cursor, Index, Loop
 from sparsec.ir.packing import untile
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ class Packed:
     def entries(self) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return the logical coordinates of all stored entries and their positions in `data`, in loop order.
 
-        Zeros that a block stores are entries; padding is not.
+        Zeros that a block stores beside an entry are entries; padding and slots without an entry are not.
         """
         coordinates, position = self._walk(len(self.layout.levels))
         logical = self.layout.logical(coordinates, self.load)
-        inside = np.ones(len(position), dtype=bool)
+        data = self._blocks
+        inside = (data != 0).any(axis=1)[position // data.shape[1]]
         for coordinate, extent in zip(logical, self.shape, strict=True):
             inside &= coordinate < extent
         return tuple(coordinate[inside] for coordinate in logical), position[inside]
@@ -80,9 +81,10 @@ class Packed:
         block = np.zeros(len(position), dtype=np.int64)
         for size, coordinate in zip(sizes[:leaf], coordinates, strict=True):
             block = block * size + coordinate
-        data = self.arrays["data"].reshape(-1, inner)
+        data = self._blocks
         tiled = np.zeros((prod(sizes[:leaf]), inner), dtype=data.dtype)
-        tiled[block] = data[position]
+        used = (data != 0).any(axis=1)[position]  # a slot without an entry may repeat the coordinate of one
+        tiled[block[used]] = data[position[used]]
         return untile(self.layout, tiled.reshape(sizes), self.shape, self.arrays)
 
     def _walk(self, depth: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -115,16 +117,37 @@ class Packed:
                     loop = visit.send(index)
             except StopIteration as end:
                 return origin, end.value
-            extent = np.broadcast_to(loop.extent, origin.shape)
-            again = np.repeat(np.arange(len(origin)), extent)
-            first = np.cumsum(extent) - extent
-            indices = [index[again] for index in indices] + [np.arange(len(again)) - first[again]]
+            again, index = _iterations(loop, len(origin))
+            indices = [_taken(earlier, again) for earlier in indices] + [index]
             origin = origin[again]
             parents = _each(itemgetter(again), parents)
+
+    @property
+    def _blocks(self) -> np.ndarray:
+        """The values, a row for each block."""
+        return self.arrays["data"].reshape(-1, prod(self.layout.sizes(self.shape)[self.layout.leaf :]))
 
     @cached_property
     def _axes(self) -> tuple[Axis, ...]:
         return self.layout.axes(self.shape)
+
+
+def _iterations(loop: Loop, batch: int) -> tuple[np.ndarray, Index]:
+    """Run one loop for a whole batch; return which of them each iteration belongs to, and its index."""
+    if loop.kind == "bits":
+        words = np.broadcast_to(loop.extent, batch).astype("<u8")
+        bits = np.unpackbits(words[:, None].view(np.uint8), axis=1, bitorder="little")
+        again, place = np.nonzero(bits)
+        extent = np.bincount(again, minlength=batch)
+    else:
+        extent = np.broadcast_to(loop.extent, batch)
+        again = np.repeat(np.arange(batch), extent)
+    nth = np.arange(len(again)) - (np.cumsum(extent) - extent)[again]
+    return again, Bit(nth, place) if loop.kind == "bits" else nth
+
+
+def _taken(index: Index, again: np.ndarray) -> Index:
+    return Bit(index.nth[again], index.place[again]) if isinstance(index, Bit) else index[again]
 
 
 def _each(function: Callable[[Index], Index], cursor: Cursor) -> Cursor:

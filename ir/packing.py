@@ -27,8 +27,8 @@ def tile(layout: Layout, array: np.ndarray) -> tuple[np.ndarray, dict[str, np.nd
     orders = {}
     for dim, order in layout.orders:
         axis = layout.dims.index(dim)
-        weights = np.count_nonzero(array != 0, axis=tuple(other for other in range(array.ndim) if other != axis))
-        places = order.order(weights)
+        pattern = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) != 0
+        places = order.order(pattern)
         array = array.take(places, axis=axis)
         orders[f"{dim}.order"] = np.concatenate((places, np.arange(len(places), padded[axis])))
     if padded != array.shape:
@@ -37,9 +37,7 @@ def tile(layout: Layout, array: np.ndarray) -> tuple[np.ndarray, dict[str, np.nd
     return np.ascontiguousarray(array.reshape(split).transpose(storage)), orders
 
 
-def untile(
-    layout: Layout, tiled: np.ndarray, shape: Sequence[int], orders: Mapping[str, np.ndarray]
-) -> np.ndarray:
+def untile(layout: Layout, tiled: np.ndarray, shape: Sequence[int], orders: Mapping[str, np.ndarray]) -> np.ndarray:
     """Undo `tile`."""
     _, storage = _transposition(layout, shape)
     array = tiled.transpose(np.argsort(storage)).reshape(layout.padded(shape))
@@ -56,6 +54,20 @@ def _transposition(layout: Layout, shape: Sequence[int]) -> tuple[list[int], lis
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """Where a level cannot hold all entries.
+
+    Parameters
+    ----------
+    depth : the level
+    place : int64 [n], the blocks of the tiled tensor in its first fiber with an entry too many
+    """
+
+    depth: int
+    place: np.ndarray
+
+
+@dataclass(frozen=True)
 class Blocks:
     """The stored blocks of a tiled tensor; a block is what the dense levels at the end of its layout span.
 
@@ -63,18 +75,20 @@ class Blocks:
     ----------
     place : int64 [n], which block of the tiled tensor each one is
     position : int64 [n], where it is stored
-    positions : how many blocks are stored
-    arrays : the index arrays of all levels by name, int64
+    positions : how many blocks are stored, slots without an entry included
+    arrays : the index arrays of all levels by name, int64; of words of bits, uint64
+    misfit : where a level first left out a block, if one did
     """
 
     place: np.ndarray
     position: np.ndarray
     positions: int
     arrays: dict[str, np.ndarray]
+    misfit: Misfit | None
 
 
 def assemble(layout: Layout, mask: np.ndarray, shape: Sequence[int]) -> Blocks:
-    """Find the blocks with an entry in a tiled mask, and store them level by level."""
+    """Find the blocks with an entry in a tiled mask, and store those that the levels can hold, level by level."""
     leaf = layout.leaf
     sizes = mask.shape[:leaf]
     inner = prod(mask.shape[leaf:])
@@ -82,18 +96,26 @@ def assemble(layout: Layout, mask: np.ndarray, shape: Sequence[int]) -> Blocks:
     place = np.flatnonzero(occupied) if leaf else np.zeros(1, dtype=np.int64)
     position, positions = np.zeros(len(place), dtype=np.int64), 1
     arrays: dict[str, np.ndarray] = {}
+    misfit: Misfit | None = None
 
-    opens = _opens(place // prod(sizes[layout.reach(0) :]))
-    for depth, axis in enumerate(layout.axes(shape)[:leaf]):
+    def entries(depth: int) -> Entries:
         coordinate = place // prod(sizes[depth + 1 :]) % sizes[depth]
-        opens_below = _opens(place // prod(sizes[layout.reach(depth + 1) :]))
-        stored = layout.levels[depth][1].pack(axis, Entries(positions, position, coordinate, opens, opens_below))
+        opens, opens_below = (_opens(place // prod(sizes[layout.reach(level) :])) for level in (depth, depth + 1))
+        return Entries(positions, position, coordinate, opens, opens_below)
+
+    for depth, axis in enumerate(layout.axes(shape)[:leaf]):
+        level, given = layout.levels[depth][1], entries(depth)
+        while not (held := level.holds(axis, given)).all():  # what is left may be held in another way
+            misfit = misfit or Misfit(depth, place[position == position[np.argmin(held)]])
+            place, position = place[held], position[held]
+            given = entries(depth)
+        stored = level.pack(axis, given)
         arrays |= {f"level{depth}.{name}": array for name, array in stored.arrays.items()}
-        position, positions, opens = stored.position, stored.positions, opens_below
+        position, positions = stored.position, stored.positions
         if np.any(position[1:] < position[:-1]):  # the next level wants its entries sorted by parent
             order = np.argsort(position, kind="stable")
-            place, position, opens = place[order], position[order], opens[order]
-    return Blocks(place, position, positions, arrays)
+            place, position = place[order], position[order]
+    return Blocks(place, position, positions, arrays, misfit)
 
 
 def _opens(keys: np.ndarray) -> np.ndarray:

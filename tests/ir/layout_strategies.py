@@ -4,14 +4,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sparsec.ir.layout import Digit, Layout
-from sparsec.ir.levels import Balance, Bucketed, Compressed, Dense, Singleton
+from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Singleton, Structured
+from sparsec.ir.orders import Balance
 
 DTYPES = ("float32", "float16", "int8")
 
 
 @st.composite
-def layouts(draw, most_dims=3):
-    names = ("i", "k", "r")[: draw(st.integers(1, most_dims))]
+def layouts(draw, most_dims=3, least_dims=1):
+    names = ("i", "k", "r")[: draw(st.integers(least_dims, most_dims))]
     digits = [digit for name in names for digit in draw(_digits(name))]
     levels = []
     for depth in range(len(digits)):
@@ -22,17 +23,36 @@ def layouts(draw, most_dims=3):
 
 
 @st.composite
-def product_layouts(draw):
-    """A layout that a product can run over: only the last digit of its depth may be compressed."""
-    digits = draw(st.permutations([*draw(_digits("i")), *draw(_digits("k"))]))
-    levels = [Dense()] * len(digits)
-    last = max(level for level, digit in enumerate(digits) if digit.dim == "k")
-    if draw(st.booleans()):
-        levels[last] = Compressed()
-        if last and digits[last - 1].dim == "i" and draw(st.booleans()):
-            levels[last - 1] = Bucketed()
-    balanced = [("i", draw(st.builds(Balance, st.integers(1, 4), st.integers(1, 3))))] if draw(st.booleans()) else []
-    return Layout(("i", "k"), tuple(zip(digits, levels, strict=True)), tuple(balanced))
+def choosy_layouts(draw, most_dims=3):
+    """A layout with levels of all kinds, of which some hold only what fits."""
+    names = ("i", "k", "r")[: draw(st.integers(1, most_dims))]
+    digits = draw(st.permutations([digit for name in names for digit in draw(_digits(name))]))
+    levels = []
+    for depth, digit in enumerate(digits):
+        above = levels[-1] if levels else None
+        options = _allowed(above, depth == len(digits) - 1)
+        if len(options) > 1:
+            options += _choosy(draw, digit)
+        levels.append(draw(st.sampled_from(options)))
+    return Layout(names, tuple(zip(digits, levels, strict=True)), ())
+
+
+def _choosy(draw, digit):
+    """The levels that may stand over a digit without regard to its neighbours."""
+    return [Bitmap(), Structured(draw(st.integers(1, digit.size or 5)))]
+
+
+@st.composite
+def stored(draw, most_dims=3):
+    """A layout of any levels, and a tensor that it can hold."""
+    layout = draw(choosy_layouts(most_dims))
+    array = draw(tensors(len(layout.dims)))
+    return layout, np.where(layout.holds(array != 0), array, array.dtype.type(0))
+
+
+def matrix_layouts():
+    """A layout of a matrix, which any product can run over."""
+    return layouts(most_dims=2, least_dims=2)
 
 
 @st.composite

@@ -1,6 +1,7 @@
 """Layouts store any tensor and give back every bit of it."""
 
 import doctest
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.named import COO, CSR, bsr
 from sparsec.ir.notation import parse_layout
-from tests.ir.layout_strategies import layouts, tensors
+from tests.ir.layout_strategies import choosy_layouts, layouts, stored, tensors
 from tests.ir.named_layouts import CSC, DENSE, bucketed, csr_kblocked, row_vectors
 
 NAMED = {
@@ -30,7 +31,7 @@ NAMED = {
 }
 SHAPES = [(1, 1), (1, 17), (17, 1), (7, 13), (12, 16)]
 
-layouts_and_tensors = layouts().flatmap(lambda layout: st.tuples(st.just(layout), tensors(len(layout.dims))))
+layouts_and_tensors = stored() | layouts().flatmap(lambda layout: st.tuples(st.just(layout), tensors(len(layout.dims))))
 
 
 def bits(array):
@@ -91,11 +92,30 @@ def test_iteration_visits_each_nonzero_once(case):
     )
 
 
+@settings(max_examples=200, deadline=None)
+@given(choosy_layouts().flatmap(lambda layout: st.tuples(st.just(layout), tensors(len(layout.dims)))))
+def test_what_is_refused_does_not_pack_and_what_is_held_does(case):
+    layout, array = case
+    held = layout.holds(array)
+    assert not np.any(held & (array == 0))
+    assert layout.refusal(held) is None
+    layout.pack(np.where(held, array, 0))
+    refusal = layout.refusal(array)
+    assert (refusal is None) == np.array_equal(held, array != 0)
+    if refusal:
+        assert "\n" not in refusal
+        for store in (layout.pack, lambda array: layout.nbytes(array, np.int8)):
+            with pytest.raises(LayoutError, match=re.escape(refusal)):
+                store(array)
+
+
 @settings(max_examples=100, deadline=None)
-@given(layouts(most_dims=2).flatmap(lambda layout: st.tuples(st.just(layout), tensors(len(layout.dims)))))
+@given(stored(most_dims=2))
 def test_nested_iteration_agrees_with_iteration_at_once(case):
     layout, array = case
     stored = layout.pack(array)
+    inner = np.prod(layout.sizes(array.shape)[layout.leaf :], dtype=int)
+    used = (stored.arrays["data"].reshape(-1, inner) != 0).any(axis=1)
 
     def walk(depth, coordinates, *parent):
         for cursor in stored.children(depth, *parent):
@@ -103,7 +123,8 @@ def test_nested_iteration_agrees_with_iteration_at_once(case):
                 yield from walk(depth + 1, [*coordinates, cursor.coordinate], cursor)
             else:
                 logical = layout.logical([*coordinates, cursor.coordinate], stored.load)
-                if all(coordinate < extent for coordinate, extent in zip(logical, array.shape, strict=True)):
+                inside = all(coordinate < extent for coordinate, extent in zip(logical, array.shape, strict=True))
+                if inside and used[cursor.position // inner]:
                     yield *map(int, logical), cursor.position
 
     coordinates, position = stored.entries()

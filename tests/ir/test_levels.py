@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.ir.levels import Axis, Balance, Bucketed, Compressed, Cursor, Dense, Singleton
+from sparsec.ir.levels import Axis, Bit, Bitmap, Bucketed, Compressed, Cursor, Dense, Singleton, Structured
 from sparsec.ir.notation import parse_layout
+from sparsec.ir.orders import Balance
 from tests.ir.layout_strategies import tensors
 from tests.ir.named_layouts import bucketed
 
 
 class Symbol(str):
-    """A number that is not known yet, as lowering has it: a level may only add, subtract, multiply and load."""
+    """A number that is not known yet, as lowering has it: a level may only do arithmetic and load."""
 
     def __add__(self, other):
         return Symbol(f"({self} + {other})")
@@ -28,6 +29,12 @@ class Symbol(str):
 
     __rmul__ = __mul__
 
+    def __floordiv__(self, other):
+        return Symbol(f"{self} // {other}")
+
+    def __mod__(self, other):
+        return Symbol(f"({self} % {other})")
+
 
 def loops(level, axis, parent):
     """Print the loops of a level, and the cursor that its last line leaves."""
@@ -38,7 +45,8 @@ def loops(level, axis, parent):
         while True:
             index = "abc"[len(lines)]
             lines.append(f"{loop.kind} {index} in {loop.extent}")
-            loop = visit.send(Symbol(index))
+            bit = Bit(Symbol(index), Symbol(f"place of {index}"))
+            loop = visit.send(bit if loop.kind == "bits" else Symbol(index))
     except StopIteration as end:
         return lines, end.value
 
@@ -79,11 +87,19 @@ ROW = Cursor(Symbol("p"), Symbol("i"))
                 ),
             ),
         ),
+        (Structured(2, 6), ROW, ["dense a in 2"], Cursor("(p * 2 + a)", "indices[(p * 2 + a)]")),
+        (Bitmap(), ROW, ["bits a in words[p]"], Cursor("(rank[p] + a)", "(0 + place of a)")),
     ],
-    ids=["dense", "compressed", "compressed without indptr", "singleton", "bucketed"],
+    ids=["dense", "compressed", "compressed without indptr", "singleton", "bucketed", "structured", "bitmap"],
 )
 def test_loops_over_symbols(level, parent, lines, cursor):
     assert loops(level, Axis(6, 4, 24), parent) == (lines, cursor)
+
+
+def test_a_long_bitmap_is_several_words():
+    lines, cursor = loops(Bitmap(), Axis(65, 4, 260), ROW)
+    assert lines == ["dense a in 2", "bits b in words[(p * 2 + a)]"]
+    assert cursor == Cursor("(rank[(p * 2 + a)] + b)", "(a * 64 + place of b)")
 
 
 def test_compressed_has_no_indptr_where_the_bounds_are_known():
@@ -101,6 +117,40 @@ def test_bucketed_arrays():
         "level0.start": [0, 0, 2],
         "level1.indices": [0, 1, 1, 2, 0, 2],
         "data": [3, 6, 1, 2, 4, 5],
+    }
+
+
+def test_structured_slots_without_an_entry_repeat_the_last_coordinate():
+    array = np.array([[0, 5, 0, 0, 0], [7, 0, 8, 0, 0], [0, 0, 0, 0, 0]], dtype=np.int8)
+    stored = parse_layout("(i, k) -> (i : dense, k floordiv 4 : dense, k mod 4 : structured[2])").pack(array)
+    assert {name: values.tolist() for name, values in stored.arrays.items()} == {
+        "level2.indices": [1, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0],
+        "data": [5, 0, 0, 0, 7, 8, 0, 0, 0, 0, 0, 0],
+    }
+    coordinates, position = stored.entries()
+    assert [axis.tolist() for axis in coordinates] == [[0, 1, 1], [1, 0, 2]]
+    assert position.tolist() == [0, 4, 5]
+
+
+@pytest.mark.parametrize(("extent", "bits"), [(1, 8), (8, 8), (9, 16), (17, 32), (33, 64), (64, 64), (65, 64)])
+def test_bitmap_words_are_as_wide_as_the_digit(extent, bits):
+    array = np.zeros((3, extent), dtype=np.int8)
+    array[1] = 1
+    array[2, -1] = 2
+    stored = parse_layout("(i, k) -> (i : dense, k : bitmap)").pack(array)
+    words = stored.arrays["level1.words"]
+    assert words.dtype.itemsize * 8 == bits and len(words) == 3 * -(-extent // 64)
+    assert sum(int(word).bit_count() for word in words) == extent + 1
+    np.testing.assert_array_equal(stored.unpack(), array)
+
+
+def test_rank_counts_the_bits_of_the_words_before():
+    array = np.array([[0, 5, 6], [0, 0, 0], [7, 0, 8]], dtype=np.int8)
+    arrays = parse_layout("(i, k) -> (i : dense, k : bitmap)").pack(array).arrays
+    assert {name: values.tolist() for name, values in arrays.items()} == {
+        "level1.words": [0b110, 0b000, 0b101],
+        "level1.rank": [0, 2, 2],
+        "data": [5, 6, 7, 8],
     }
 
 
@@ -123,10 +173,15 @@ def test_buckets_hold_all_rows_by_length(array, kb):
     np.testing.assert_array_equal(arrays["start"], np.cumsum(sizes) - sizes)
 
 
+def pattern(weights):
+    """Entries so that each coordinate has as many as its weight."""
+    return np.arange(200) < np.asarray(weights)[:, None]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 5))
 def test_balance_moves_whole_groups_between_chunks_of_equal_size(weights, chunks, group):
-    order = Balance(chunks, group).order(np.array(weights))
+    order = Balance(chunks, group).order(pattern(weights))
     assert sorted(order.tolist()) == list(range(len(weights)))
     for moved in np.split(order, range(group, len(order), group)):
         assert moved[0] % group == 0 and np.all(np.diff(moved) == 1)
@@ -137,12 +192,12 @@ def test_balance_moves_whole_groups_between_chunks_of_equal_size(weights, chunks
 def test_balanced_chunks_have_nearly_equal_weight():
     random = np.random.default_rng(0)
     weights = np.sort(random.integers(10, 200, 3072))  # in their own order the last chunk has four times the mean
-    parts = weights[Balance(8).order(weights)].reshape(8, -1).sum(axis=1)
+    parts = weights[Balance(8).order(pattern(weights))].reshape(8, -1).sum(axis=1)
     assert parts.max() <= 1.001 * parts.mean()
 
 
 def test_balance_keeps_equal_rows_in_order_within_a_chunk():
-    order = Balance(3).order(np.ones(9, dtype=int)).reshape(3, 3)
+    order = Balance(3).order(pattern(np.ones(9))).reshape(3, 3)
     assert np.all(np.diff(order, axis=1) > 0)
 
 

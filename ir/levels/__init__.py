@@ -1,0 +1,50 @@
+"""Levels: how the coordinates of one storage dimension are kept, found again and looped over; one file for each."""
+
+from sparsec.ir.levels.bitmap import Bitmap
+from sparsec.ir.levels.bucketed import Bucketed
+from sparsec.ir.levels.compressed import Compressed
+from sparsec.ir.levels.dense import Dense
+from sparsec.ir.levels.protocol import (
+    ROOT,
+    Attribute,
+    Axis,
+    Bit,
+    Cursor,
+    Entries,
+    Index,
+    Level,
+    Load,
+    Loop,
+    Stored,
+    Visit,
+    pointers,
+)
+from sparsec.ir.levels.singleton import Singleton
+from sparsec.ir.levels.structured import Structured
+
+LEVELS: dict[str, type[Level]] = {
+    level.name: level for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap)
+}
+
+__all__ = [
+    "LEVELS",
+    "ROOT",
+    "Attribute",
+    "Axis",
+    "Bit",
+    "Bitmap",
+    "Bucketed",
+    "Compressed",
+    "Cursor",
+    "Dense",
+    "Entries",
+    "Index",
+    "Level",
+    "Load",
+    "Loop",
+    "Singleton",
+    "Stored",
+    "Structured",
+    "Visit",
+    "pointers",
+]
