@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from statistics import median
 
 import numpy as np
-from tvm.ir import IRModule
+from tvm.ir import GlobalVar, IRModule
 
 from sparsec.codegen.artifact import build
 from sparsec.codegen.plan import ALIGNMENT, Plan, Step, Storage, Tensor
 from sparsec.errors import TargetError
 from sparsec.graph.plan_memory import SLACK
-from sparsec.ir.levels import Dense
+from sparsec.ir.kernel import Kernel
 from sparsec.ir.product import Product
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.product import Proposal, candidates, propose
@@ -63,47 +64,81 @@ def fastest(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -
     product = proposals[0].product
     if any(isinstance(dim, str) for buffer in (*product.inputs, product.y) for dim in buffer.shape):
         return proposals[0]
+    times = measure(proposals, matrix, target)
+    best = min(range(len(proposals)), key=times.__getitem__)
+    dense = [seconds for seconds, proposal in zip(times, proposals, strict=True) if proposal.family == "dense"]
+    winner = proposals[best]
+    return replace(winner, seconds=times[best], dense_seconds=min(dense, default=winner.dense_seconds))
+
+
+def measure(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target, rounds: int = 1) -> list[float]:
+    """Return the seconds that each candidate takes on one thread with warm caches.
+
+    They take turns, each twice in a row, of which the second time counts; the median over all turns of a round does,
+    and of several rounds the median.
+
+    Parameters
+    ----------
+    proposals : candidates for one product whose sizes are all known
+    matrix, target : as in `fastest`
+    rounds : of `RUNS` turns each
+
+    Raises
+    ------
+    TargetError : if this machine cannot run code for the target
+    """
     plan = _plan(proposals, matrix, target)
     try:
         session = build(plan).load(threads=1)
     except TargetError as error:
         raise TargetError(f"candidates can be timed only on a machine that runs them: {error}") from error
-    times = [step.seconds for step in session.profile(runs=RUNS)]
-    best = min(range(len(proposals)), key=times.__getitem__)
-    dense = [seconds for seconds, proposal in zip(times, proposals, strict=True) if _is_dense(proposal)]
-    winner = proposals[best]
-    return replace(winner, seconds=times[best], dense_seconds=min(dense, default=winner.dense_seconds))
+    inputs = [_filled(plan.tensors[index]) for index in plan.inputs]
+    times = [[step.seconds for step in session.profile(*inputs, runs=RUNS)[1::2]] for _ in range(rounds)]
+    return [median(turns) for turns in zip(*times, strict=True)]
 
 
-def _is_dense(proposal: Proposal) -> bool:
-    layout = proposal.product.weight.layout
-    return layout is None or all(isinstance(level, Dense) for _, level in layout.levels)
+def _filled(tensor: Tensor) -> np.ndarray:
+    """Return what a tensor is to hold: ones, so that all is written once, or pages of zeros would share one line."""
+    return np.ones([int(dim) for dim in tensor.shape], tensor.dtype)
 
 
 def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> Plan:
-    """Put all candidates into one library, each over tensors of its own."""
-    tensors: list[Tensor] = []
-    constants: list[np.ndarray] = []
-    steps = []
-    functions = {}
-    arena = SLACK
+    """Put all candidates into one library, each twice in a row, over weights of its own and the same activations."""
+    plan = Plan([], [], [], [], [], SLACK, IRModule({}), target)
+    activations: dict[str, int] = {}  # the tensor of each buffer that all candidates share
     for number, proposal in enumerate(proposals):
         name = f"candidate_{number}"
         scheduled = proposal.trace.apply(replace(proposal.product, name=name))
         packed = scheduled.pack(proposal.product.weight.name, matrix)
         args = []
         for buffer, array in scheduled.lowered.parameters:
-            args.append(len(tensors))
             if array:
-                constants.append(packed[array])
-                data = packed[array]
-                storage = Storage("constant", len(constants) - 1)
-                tensors.append(Tensor(f"{name}.{array}", data.shape, str(data.dtype), storage))
+                plan.constants.append(packed[array])
+                storage = Storage("constant", len(plan.constants) - 1)
+                args.append(_add(plan, f"{name}.{array}", packed[array].shape, str(packed[array].dtype), storage))
             else:
-                kind = scheduled.kernel.buffers[buffer]
-                shape = tuple(int(dim) for dim in kind.shape)
-                tensors.append(Tensor(f"{name}.{buffer}", shape, kind.dtype, Storage("arena", 0, arena)))
-                arena += -(-(prod(shape) * np.dtype(kind.dtype).itemsize + SLACK) // ALIGNMENT) * ALIGNMENT
-        functions[name] = expand_math(scheduled.func)
-        steps.append(Step(name, tuple(args), name))
-    return Plan(tensors, [], [], steps, constants, arena, IRModule(functions), target)
+                if buffer not in activations:
+                    activations[buffer] = _activation(plan, scheduled.kernel, buffer)
+                args.append(activations[buffer])
+        plan.module.update_func(GlobalVar(name), expand_math(scheduled.func))
+        plan.steps += [Step(name, tuple(args), name)] * 2
+    return plan
+
+
+def _activation(plan: Plan, kernel: Kernel, name: str) -> int:
+    """Add what a kernel writes to the arena, and what it reads to the inputs, with room to read past its end."""
+    buffer = kernel.buffers[name]
+    shape = tuple(int(dim) for dim in buffer.shape)
+    if buffer in kernel.outputs:
+        offset = plan.arena_bytes
+        nbytes = prod(shape) * np.dtype(buffer.dtype).itemsize + SLACK
+        plan.arena_bytes += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return _add(plan, name, shape, buffer.dtype, Storage("arena", 0, offset))
+    storage = Storage("input", len(plan.inputs))
+    plan.inputs.append(_add(plan, f"{name} and more", (prod(shape) + SLACK,), buffer.dtype, storage))
+    return _add(plan, name, shape, buffer.dtype, storage)
+
+
+def _add(plan: Plan, name: str, shape: tuple[int, ...], dtype: str, storage: Storage) -> int:
+    plan.tensors.append(Tensor(name, shape, dtype, storage))
+    return len(plan.tensors) - 1

@@ -10,8 +10,8 @@ import sparsec
 from sparsec.errors import TargetError
 from sparsec.ir.kernel import Buffer
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
-from sparsec.schedules.rules.product import candidates, propose
-from sparsec.search.measure import Measured, fastest
+from sparsec.schedules.rules.product import candidates, contenders, propose
+from sparsec.search.measure import Measured, _plan, fastest, measure
 from sparsec.targets import Target
 
 
@@ -78,3 +78,20 @@ def test_a_model_compiles_by_measuring() -> None:
     data = np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32)
     session = sparsec.compile(model, measure=True).load(threads=1)
     np.testing.assert_allclose(session(data), data @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_what_candidates_read_is_written_before() -> None:
+    """Memory that nothing has written is one page of zeros wherever it is read, and loads from it take other times."""
+    target, matrix = Target.parse("native"), pruned(32, 64, 0.2)
+    plan = _plan(candidates(product(32, 64, 16), matrix, target), matrix, target)
+    read = {plan.tensors[index].storage.kind for step in plan.steps for index in step.args[:-1]}
+    assert read == {"constant", "input"}
+    assert [plan.tensors[step.args[-1]].storage.kind for step in plan.steps] == ["arena"] * len(plan.steps)
+
+
+def test_candidates_are_timed_in_their_order() -> None:
+    target, matrix = Target.parse("native"), pruned(512, 512, 0.01)
+    families = contenders(product(512, 512, 64), matrix, target)
+    (sparse,), (dense,) = families["CSR"], families["dense"]
+    times = measure([dense, sparse, dense], matrix, target, rounds=2)
+    assert len(times) == 3 and times[1] < min(times[0], times[2])
