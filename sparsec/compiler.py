@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,14 @@ from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
+from sparsec.report.maps import WeightMap
+from sparsec.schedules.rules.options import options
 from sparsec.schedules.rules.product import propose
 from sparsec.search.measure import Measured
 from sparsec.targets import Target
 
 if TYPE_CHECKING:
-    from sparsec.runtime.session import Session
+    from sparsec.runtime.session import Session, StepTime
 
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the fraction of all work that is done."""
@@ -88,14 +90,52 @@ def compile(
 
 @dataclass(frozen=True)
 class Report:
-    """What `inspect` found: the layers with weights, in the order in which they run."""
+    """What `inspect` found.
+
+    Parameters
+    ----------
+    target : what the layers would be compiled for
+    layers : those with weights, in the order in which they run
+    symbols : the bounds of dimensions that are open
+    maps : of the weight of each layer
+    """
 
     target: Target
     layers: tuple[Layer, ...]
+    symbols: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    maps: tuple[WeightMap, ...] = field(default=(), repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return {"target": self.target.as_dict(), "layers": [layer.as_dict() for layer in self.layers]}
+        """The report as JSON values, without the maps."""
+        symbols = {name: list(bounds) for name, bounds in self.symbols.items()}
+        layers = [layer.as_dict() for layer in self.layers]
+        return {"target": self.target.as_dict(), "symbols": symbols, "layers": layers}
+
+    def to_html(
+        self, path: str | os.PathLike[str], title: str = "model", steps: Sequence[StepTime] = (), threads: int = 1
+    ) -> Path:
+        """Write a page with charts, maps of the weights and the layouts of each layer, and return its path.
+
+        >>> report = sparsec.inspect("bert.onnx", layouts=True)                       # doctest: +SKIP
+        >>> report.to_html("bert.html", "BERT")                                       # doctest: +SKIP
+        >>> session = sparsec.compile("bert.onnx").load(threads=1)                    # doctest: +SKIP
+        >>> report.to_html("bert.html", "BERT", steps=session.profile(ids, mask))     # doctest: +SKIP
+
+        Parameters
+        ----------
+        path : where to write it; the page needs no other file and no network
+        title : what to call the model
+        steps : times that `Session.profile` of the compiled model measured on this machine
+        threads : how many threads the session used
+
+        Raises
+        ------
+        ArtifactError
+            The file cannot be written.
+        """
+        from sparsec.report.page import render_page, write_page  # plots and templates load slowly
+
+        return write_page(path, render_page(self.as_dict(), title, self.maps, steps, threads))
 
 
 def inspect(
@@ -104,6 +144,7 @@ def inspect(
     example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     shapes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    layouts: bool = False,
 ) -> Report:
     """Say of every layer how sparse it is, and what `compile` would choose for it and why.
 
@@ -111,6 +152,12 @@ def inspect(
 
     >>> for layer in sparsec.inspect("bert.onnx").layers:                         # doctest: +SKIP
     ...     print(layer.name, layer.sparsity, layer.structure, layer.dense_seconds / layer.seconds)
+
+    Parameters
+    ----------
+    layouts : bool
+        Also list, for each layer, every layout with its size and predicted time, or the reason why it cannot hold the
+        weight, and say why the chosen one was.
     """
     run = _Run(_target(target), progress, None)
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
@@ -118,14 +165,17 @@ def inspect(
             f"{os.fspath(model)} is compiled already; its layers are in sparsec.load(...).manifest['layers'], "
             "and `sparsec inspect` shows them"
         )
-    groups = run.fuse(run.read(model, example_inputs, shapes))
-    layers = []
+    graph = run.read(model, example_inputs, shapes)
+    groups = run.fuse(graph)
+    layers, maps = [], []
     for done, group in enumerate(groups):
         if group.anchor and group.anchor.matrix:
             matrix = group.anchor.matrix()
-            layers.append(describe_layer(group, matrix, propose(group.product, matrix, run.target)))
+            known = options(group.product, matrix, run.target) if layouts else ()
+            layers.append(describe_layer(group, matrix, propose(group.product, matrix, run.target), known))
+            maps.append(WeightMap.of(matrix))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
-    return Report(run.target, tuple(layers))
+    return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps))
 
 
 def op(

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "codegen": "errors targets runtime",
     "graph": "errors targets ir schedules frontends codegen",
     "search": "errors targets ir schedules graph codegen",
-    "compiler": "errors targets ir schedules frontends codegen graph search runtime",
+    "compiler": "errors targets ir schedules frontends codegen graph search runtime report",
     "bench": "errors report targets",
     "cli": "errors targets frontends runtime report bench",
 }

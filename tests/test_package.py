@@ -38,10 +38,11 @@ def test_every_folder_with_modules_is_a_package() -> None:
 
 
 def test_data_files_are_listed() -> None:
-    patterns = re.split(r"\s*,\s*", setup_cfg()["options.package_data"]["sparsec.runtime"])
+    listed = {package: re.split(r"\s*,\s*", text) for package, text in setup_cfg()["options.package_data"].items()}
     for path in (ROOT / "sparsec").rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
-            assert path.parent.name == "runtime" and any(path.match(pattern) for pattern in patterns), path
+            package = ".".join(path.parent.relative_to(ROOT).parts)
+            assert any(path.match(pattern) for pattern in listed.get(package, ())), path
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -17,6 +17,7 @@ from sparsec.cli.options import (
     is_artifact,
     json_flag,
     quiet_flag,
+    runs_here,
     target_option,
 )
 from sparsec.errors import ArtifactError, ModelError
@@ -96,16 +97,4 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
     out = screen()
     out.print(f"{output}: {bytes_text(sizes[1])}{share}, for {manifest['target']['name']}, in {seconds:.1f} s")
     out.print(f"{plural(summed.layers, 'layer')}, {summed.sparse} of them sparse{predicted}")
-    out.print(f"Next: sparsec {'run' if _runs_here(manifest['target']) else 'inspect'} {quote(str(output))}")
-
-
-def _runs_here(target: dict[str, Any]) -> bool:
-    """Whether this machine has what a library for the target needs."""
-    from sparsec.errors import TargetError
-    from sparsec.targets import Target
-
-    try:
-        native = Target.parse("native")
-    except TargetError:  # this machine compiles for others only
-        return False
-    return native.triple == target["triple"] and native.isa.issuperset(target["isa"])
+    out.print(f"Next: sparsec {'run' if runs_here(manifest['target']) else 'inspect'} {quote(str(output))}")

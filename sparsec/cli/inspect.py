@@ -2,48 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sparsec.cli.options import MODEL, check_readable, close_shapes, is_artifact, json_flag, quiet_flag, target_option
+from sparsec.cli.options import (
+    MODEL,
+    check_readable,
+    check_writable,
+    close_shapes,
+    is_artifact,
+    json_flag,
+    quiet_flag,
+    runs_here,
+    target_option,
+)
+from sparsec.errors import ArtifactError, TargetError
+
+if TYPE_CHECKING:
+    from sparsec.report.maps import WeightMap
+    from sparsec.runtime.session import Session, StepTime
 
 
 @click.command(
     epilog="""\b
 Examples:
   sparsec inspect resnet50.onnx
+  sparsec inspect resnet50.onnx --layouts
+  sparsec inspect resnet50.onnx --html resnet50.html --profile
   sparsec inspect bert.onnx --shape input_ids=1,128 --target neoverse-n1
   sparsec inspect bert.so --json"""
 )
 @click.argument("model", type=MODEL)
 @target_option
 @close_shapes
+@click.option("--layouts", "layouts", flag_value="few", help="Show the best layouts of each kind of layer, and why.")
+@click.option("--all-layouts", "layouts", flag_value="all", help="Show all of them, and why the others do not fit.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with charts, maps and layouts.")
+@click.option("--profile", is_flag=True, help="Time each layer on one thread of this machine too; compiles MODEL.")
 @json_flag
 @quiet_flag
-def inspect(model: Path, target: str, shapes: dict[str, Any], as_json: bool, quiet: bool) -> None:
+def inspect(
+    model: Path,
+    target: str,
+    shapes: dict[str, Any],
+    layouts: str | None,
+    html: Path | None,
+    profile: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Show layers, their zeros and their layouts.
 
     MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
     how they lie, the layout that is chosen for it, its bytes in that layout, and its predicted time on one core beside
     that of the best dense layout.
     """
-    from sparsec.report import layer_table, print_json, screen, totals
+    import sparsec
+    from sparsec.report import layer_table, options_tables, print_json, screen, totals, with_times
 
-    report = _of_artifact(model) if is_artifact(model) else _of_model(model, target, shapes, quiet or as_json)
-    layers = report["layers"]
+    if html:
+        check_writable(html)
+    compiled = is_artifact(model)
+    if compiled and layouts:
+        raise click.UsageError("a library keeps no other layouts than the chosen ones; --layouts takes the ONNX file")
+    quiet = quiet or as_json
+    maps: Sequence[WeightMap] = ()
+    if compiled:
+        report = _of_artifact(model)
+    else:
+        report, maps = _of_model(model, target, shapes, bool(layouts or html), quiet)
+    steps = []
+    if profile:
+        _check_runs_here(report["target"])
+        session = sparsec.load(model, threads=1) if compiled else _compile(model, target, shapes, quiet)
+        steps = _profile(session, shapes if compiled else {}, quiet)
+    report = report | {"layers": with_times(report["layers"], steps)}
+    layers, title = report["layers"], f"{model} on {report['target']['name']}"
+    if html:
+        from sparsec.report.page import WITHOUT_WEIGHTS, render_page, write_page  # plots load slowly
+
+        write_page(html, render_page(report, model.name, maps, steps, notes=[WITHOUT_WEIGHTS] if compiled else []))
     if as_json:
         print_json(report | {"totals": totals(layers).as_dict()})
-    elif layers:
-        screen().print(layer_table(layers, f"{model} on {report['target']['name']}"))
-    else:
+    elif not layers:
         screen().print(f"{model} has no layers with weights")
+    elif layouts:
+        screen().print(options_tables(layers, layouts == "all"))
+    elif not html:
+        screen().print(layer_table(layers, title))
+    if html and not quiet:
+        screen().print(f"{html}: {html.stat().st_size / 1e6:.1f} MB, to open in a browser")
 
 
 def _of_artifact(path: Path) -> dict[str, Any]:
     """The manifest, which can be read on any machine."""
-    from sparsec.errors import ArtifactError
     from sparsec.runtime.elf import read_manifest
 
     try:
@@ -53,11 +108,36 @@ def _of_artifact(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"cannot open {path}: {error.strerror}") from None
 
 
-def _of_model(path: Path, target: str, shapes: dict[str, Any], quiet: bool) -> dict[str, Any]:
+def _of_model(
+    path: Path, target: str, shapes: dict[str, Any], layouts: bool, quiet: bool
+) -> tuple[dict[str, Any], Sequence[WeightMap]]:
     from sparsec.cli.progress import progress
 
     check_readable(path)
     with progress(quiet) as report:
         import sparsec
 
-        return sparsec.inspect(path, target, shapes=shapes, progress=report).as_dict()
+        found = sparsec.inspect(path, target, shapes=shapes, progress=report, layouts=layouts)
+    return found.as_dict(), found.maps
+
+
+def _check_runs_here(target: dict[str, Any]) -> None:
+    """Fail before the model is compiled rather than after it."""
+    if not runs_here(target):
+        raise TargetError(f"this machine cannot run code for {target['name']}; leave --profile out, or --target")
+
+
+def _compile(model: Path, target: str, shapes: dict[str, Any], quiet: bool) -> Session:
+    import sparsec
+    from sparsec.cli.progress import progress
+
+    with progress(quiet) as report:
+        return sparsec.compile(model, target, shapes=shapes, progress=report).load(threads=1)
+
+
+def _profile(session: Session, shapes: dict[str, Any], quiet: bool) -> list[StepTime]:
+    from sparsec.cli.inputs import random_inputs
+    from sparsec.cli.progress import working
+
+    with working("timing each layer", quiet):
+        return session.profile(*random_inputs(session, shapes, seed=0).values())

@@ -119,3 +119,15 @@ def is_artifact(path: Path) -> bool:
             return file.read(4) == b"\x7fELF"
     except OSError:
         return False
+
+
+def runs_here(target: dict[str, Any]) -> bool:
+    """Whether this machine has what a library for the target needs."""
+    from sparsec.errors import TargetError
+    from sparsec.targets import Target
+
+    try:
+        native = Target.parse("native")
+    except TargetError:  # this machine compiles for others only
+        return False
+    return native.triple == target["triple"] and native.isa.issuperset(target["isa"])

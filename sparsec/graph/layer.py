@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from sparsec.graph.fuse import Group
+from sparsec.graph.why import why
 from sparsec.ir.lower import MIN_INDEX_BITS
+from sparsec.ir.product import Product
+from sparsec.schedules.rules.options import Option
+from sparsec.schedules.rules.prices import batch, extent
 from sparsec.schedules.rules.product import Proposal
 
 BLOCKS = ((16, 1), (8, 1), (4, 1), (2, 1), (1, 16), (1, 8), (1, 4), (4, 4))
@@ -34,6 +40,10 @@ class Layer:
     layout : in the notation of :mod:`sparsec.ir.notation`
     nbytes, dense_nbytes : of the weight in this layout, and of its elements alone
     seconds, dense_seconds : predicted for one core, in this layout and in the best dense one
+    flops : of one call that meet a nonzero, a multiply-add being two
+    traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
+    options : the layouts that were thought of, where the report was asked for them
+    why : why this one was chosen, in a sentence, where there are options
     """
 
     name: str
@@ -46,28 +56,45 @@ class Layer:
     dense_nbytes: int
     seconds: float
     dense_seconds: float
+    flops: int
+    traffic: int
+    options: tuple[Option, ...] = ()
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self) | {"shape": list(self.shape)}
+        """The fields as JSON values; options and the reason only where there are any."""
+        fields = asdict(self) | {"shape": list(self.shape), "options": [asdict(option) for option in self.options]}
+        return {name: value for name, value in fields.items() if value or name not in ("options", "why")}
 
 
-def describe_layer(group: Group, matrix: np.ndarray, proposal: Proposal) -> Layer:
+def describe_layer(group: Group, matrix: np.ndarray, proposal: Proposal, options: Sequence[Option] = ()) -> Layer:
     """Describe a product with a constant weight."""
-    anchor, layout = group.anchor, proposal.product.weight.layout
+    anchor, product, layout = group.anchor, proposal.product, proposal.product.weight.layout
     assert anchor is not None and layout is not None
+    nonzeros, nbytes = np.count_nonzero(matrix), layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS)
+    columns = batch(product) * extent(product.columns)
+    moved = sum(prod(_size(product, dim) for dim in buffer.shape) for buffer in (product.x, product.y))
     return Layer(
         group.label,
-        proposal.product.name,
+        product.name,
         tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
-        float(1 - np.count_nonzero(matrix) / matrix.size),
+        float(1 - nonzeros / matrix.size),
         structure(matrix),
         str(layout),
-        layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS),
+        nbytes,
         matrix.nbytes,
         proposal.seconds,
         proposal.dense_seconds,
+        int(2 * nonzeros * columns),
+        nbytes + moved * np.dtype(product.y.dtype).itemsize,
+        tuple(options),
+        why(options),
     )
+
+
+def _size(product: Product, dim: int | str) -> int:
+    """Return a dimension, or what the predictions assume for it where it is symbolic."""
+    return batch(product) if dim == product.batch else extent(dim)
 
 
 def structure(matrix: np.ndarray) -> str:

@@ -1,6 +1,8 @@
 """Tables and numbers for people, made from the data that programs read: manifests, reports of `inspect`, profiles."""
 
 from sparsec.report.layers import Totals, layer_table, totals
+from sparsec.report.measured import with_times
+from sparsec.report.options import options_tables
 from sparsec.report.screen import print_json, screen
 from sparsec.report.steps import step_table
 from sparsec.report.tensors import summarize_tensor, tensor_table
@@ -10,6 +12,7 @@ __all__ = [
     "Totals",
     "bytes_text",
     "layer_table",
+    "options_tables",
     "plural",
     "print_json",
     "screen",
@@ -18,4 +21,5 @@ __all__ = [
     "summarize_tensor",
     "tensor_table",
     "totals",
+    "with_times",
 ]

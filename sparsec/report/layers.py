@@ -15,7 +15,7 @@ from rich.table import Table
 from sparsec.report.units import bytes_text, plural, seconds_text
 
 Layers = Sequence[Mapping[str, Any]]
-"""Each the fields of `sparsec.graph.layer.Layer`, from a report or from a manifest."""
+"""Each the fields of `sparsec.graph.layer.Layer`, from a report or from a manifest, and `measured` where it was."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
     table.add_column("layout", no_wrap=True)
     table.add_column("bytes", bytes_text(summed.nbytes), justify="right", no_wrap=True)
     table.add_column("predicted", seconds_text(summed.seconds), justify="right", no_wrap=True)
+    times = [layer["measured"] for layer in layers if "measured" in layer]
+    if times:
+        table.add_column("measured", seconds_text(sum(times)), justify="right", no_wrap=True)
     table.add_column("dense", seconds_text(summed.dense_seconds), justify="right", no_wrap=True)
     table.add_column("speed-up", f"{summed.speedup:.2f}×", justify="right", no_wrap=True)
     for layer in layers:
@@ -83,6 +86,7 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
             f"{kind} {letters[layer['layout']]}",
             bytes_text(layer["nbytes"]),
             seconds_text(layer["seconds"]),
+            *([seconds_text(layer["measured"]) if "measured" in layer else "–"] if times else []),
             seconds_text(layer["dense_seconds"]),
             f"{layer['dense_seconds'] / layer['seconds']:.2f}×",
         )
