@@ -4,6 +4,8 @@ from sparsec.ir.levels.bitmap import Bitmap
 from sparsec.ir.levels.bucketed import Bucketed
 from sparsec.ir.levels.compressed import Compressed
 from sparsec.ir.levels.dense import Dense
+from sparsec.ir.levels.diagonal import Diagonal
+from sparsec.ir.levels.pattern import Pattern
 from sparsec.ir.levels.protocol import (
     ROOT,
     Attribute,
@@ -21,9 +23,11 @@ from sparsec.ir.levels.protocol import (
 )
 from sparsec.ir.levels.singleton import Singleton
 from sparsec.ir.levels.structured import Structured
+from sparsec.ir.levels.vnm import Vnm
 
 LEVELS: dict[str, type[Level]] = {
-    level.name: level for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap)
+    level.name: level
+    for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap, Pattern, Diagonal, Vnm)
 }
 
 __all__ = [
@@ -37,14 +41,17 @@ __all__ = [
     "Compressed",
     "Cursor",
     "Dense",
+    "Diagonal",
     "Entries",
     "Index",
     "Level",
     "Load",
     "Loop",
+    "Pattern",
     "Singleton",
     "Stored",
     "Structured",
     "Visit",
+    "Vnm",
     "pointers",
 ]

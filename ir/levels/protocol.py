@@ -111,6 +111,11 @@ class Entries:
         before = np.cumsum(self.per_parent) - self.per_parent
         return np.cumsum(self.opens) - 1 - before[self.parent]
 
+    def where(self, kept: np.ndarray) -> Entries:
+        """Return the entries of some coordinates, bool [n]; all entries of a coordinate, or none."""
+        arrays = (self.parent, self.coordinate, self.opens, self.opens_below)
+        return Entries(self.parents, *(array[kept] for array in arrays))
+
 
 @dataclass(frozen=True)
 class Stored:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sparsec.ir.layout import Digit, Layout
-from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Singleton, Structured
+from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Diagonal, Pattern, Singleton, Structured, Vnm
 from sparsec.ir.orders import Balance
 
 DTYPES = ("float32", "float16", "int8")
@@ -32,21 +32,42 @@ def choosy_layouts(draw, most_dims=3):
         above = levels[-1] if levels else None
         options = _allowed(above, depth == len(digits) - 1)
         if len(options) > 1:
-            options += _choosy(draw, digit)
+            options += _choosy(draw, digit.size, digits[depth - 1].size if isinstance(above, Dense) else None)
         levels.append(draw(st.sampled_from(options)))
     return Layout(names, tuple(zip(digits, levels, strict=True)), ())
 
 
-def _choosy(draw, digit):
-    """The levels that may stand over a digit without regard to its neighbours."""
-    return [Bitmap(), Structured(draw(st.integers(1, digit.size or 5)))]
+def _choosy(draw, size, rows):
+    """The levels that may stand over a digit, under a dense one of `rows` if that is known."""
+    options = [Bitmap(), Structured(draw(st.integers(1, size or 5)))]
+    taps = draw(st.sampled_from([taps for taps in (1, 2, 3, 4) if (size or taps) % taps == 0]))
+    options.append(Pattern(draw(st.integers(1, taps)), taps, draw(st.integers(1, 3))))
+    if size and rows:
+        shared = draw(st.integers(1, size))
+        runs = draw(st.sampled_from([run for run in (1, 2, 3, 4) if rows % run == 0]))
+        options.append(Vnm(draw(st.integers(1, shared)), shared, runs))
+        options += [Diagonal()] * (size == rows)
+    return options
+
+
+@st.composite
+def given_tensors(draw, layouts):
+    """A layout, and a tensor of a shape that it can hold: of a pattern, whole kernels."""
+    layout = draw(layouts)
+    array = draw(tensors(len(layout.dims)))
+    for digit, level in layout.levels:
+        if isinstance(level, Pattern) and digit.size is None:
+            axis = layout.dims.index(digit.dim)
+            kernel = digit.divisor * level.m
+            more = -array.shape[axis] % kernel
+            array = np.pad(array, [(0, more if other == axis else 0) for other in range(array.ndim)])
+    return layout, array
 
 
 @st.composite
 def stored(draw, most_dims=3):
     """A layout of any levels, and a tensor that it can hold."""
-    layout = draw(choosy_layouts(most_dims))
-    array = draw(tensors(len(layout.dims)))
+    layout, array = draw(given_tensors(choosy_layouts(most_dims)))
     return layout, np.where(layout.holds(array != 0), array, array.dtype.type(0))
 
 

@@ -16,7 +16,7 @@ from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.named import COO, CSR, bsr
 from sparsec.ir.notation import parse_layout
-from tests.ir.layout_strategies import choosy_layouts, layouts, stored, tensors
+from tests.ir.layout_strategies import choosy_layouts, given_tensors, layouts, stored
 from tests.ir.named_layouts import CSC, DENSE, bucketed, csr_kblocked, row_vectors
 
 NAMED = {
@@ -31,7 +31,7 @@ NAMED = {
 }
 SHAPES = [(1, 1), (1, 17), (17, 1), (7, 13), (12, 16)]
 
-layouts_and_tensors = stored() | layouts().flatmap(lambda layout: st.tuples(st.just(layout), tensors(len(layout.dims))))
+layouts_and_tensors = stored() | given_tensors(layouts())
 
 
 def bits(array):
@@ -93,7 +93,7 @@ def test_iteration_visits_each_nonzero_once(case):
 
 
 @settings(max_examples=200, deadline=None)
-@given(choosy_layouts().flatmap(lambda layout: st.tuples(st.just(layout), tensors(len(layout.dims)))))
+@given(given_tensors(choosy_layouts()))
 def test_what_is_refused_does_not_pack_and_what_is_held_does(case):
     layout, array = case
     held = layout.holds(array)

@@ -5,7 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.ir.levels import Axis, Bit, Bitmap, Bucketed, Compressed, Cursor, Dense, Singleton, Structured
+from sparsec.ir.levels import (
+    Axis,
+    Bit,
+    Bitmap,
+    Bucketed,
+    Compressed,
+    Cursor,
+    Dense,
+    Diagonal,
+    Pattern,
+    Singleton,
+    Structured,
+    Vnm,
+)
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.orders import Balance
 from tests.ir.layout_strategies import tensors
@@ -89,8 +102,24 @@ ROW = Cursor(Symbol("p"), Symbol("i"))
         ),
         (Structured(2, 6), ROW, ["dense a in 2"], Cursor("(p * 2 + a)", "indices[(p * 2 + a)]")),
         (Bitmap(), ROW, ["bits a in words[p]"], Cursor("(rank[p] + a)", "(0 + place of a)")),
+        (
+            Pattern(2, 3, 5),
+            ROW,
+            ["dense a in 5", "sparse b in (stride[((p * 5 + a) + 1)] - stride[(p * 5 + a)])", "dense c in 2"],
+            Cursor(
+                "((stride[(p * 5 + a)] + b) * 2 + c)",
+                "(indices[(stride[(p * 5 + a)] + b)] * 3 + taps[(a * 2 + c)])",
+            ),
+        ),
+        (Diagonal(), ROW, [], Cursor("p", "((i + shift[p // 6]) % 6)")),
+        (
+            Vnm(2, 4, 8),
+            ROW,
+            ["dense a in 2"],
+            Cursor("(p * 2 + a)", "columns[(p // 8 * 4 + indices[(p * 2 + a)])]"),
+        ),
     ],
-    ids=["dense", "compressed", "compressed without indptr", "singleton", "bucketed", "structured", "bitmap"],
+    ids=str,
 )
 def test_loops_over_symbols(level, parent, lines, cursor):
     assert loops(level, Axis(6, 4, 24), parent) == (lines, cursor)
@@ -152,6 +181,73 @@ def test_rank_counts_the_bits_of_the_words_before():
         "level1.rank": [0, 2, 2],
         "data": [5, 6, 7, 8],
     }
+
+
+def test_kernels_of_a_pattern_are_sorted_by_shape():
+    array = np.array([[1, 2, 0, 0, 3, 4, 5, 6, 0], [0, 0, 0, 0, 7, 0, 0, 0, 0]], dtype=np.int8)
+    arrays = parse_layout("(i, k) -> (i : dense, k : pattern[2, 3, 2])").pack(array).arrays
+    assert {name: values.tolist() for name, values in arrays.items()} == {
+        "level1.stride": [0, 2, 3, 4, 4],
+        "level1.indices": [0, 2, 1, 1],
+        "level1.taps": [0, 1, 1, 2],
+        "data": [1, 2, 5, 6, 3, 4, 0, 7],
+    }
+
+
+def test_the_shapes_of_a_pattern_are_found_where_kernels_were_pruned_to_them():
+    random = np.random.default_rng(0)
+    shapes = np.unique(np.sort(random.permuted(np.tile(np.arange(9), (40, 1)), axis=1)[:, :4]), axis=0)[:8]
+    mask = np.zeros((64, 32, 9), dtype=bool)
+    chosen = shapes[random.integers(0, 8, (64, 32))]
+    np.put_along_axis(mask, chosen, random.random((64, 32, 1)) < 0.3, axis=2)  # a third of the kernels
+    layout = parse_layout("(i, k) -> (i : dense, k : pattern[4, 9, 8])")
+    assert layout.refusal(mask.reshape(64, -1)) is None
+    assert layout.pack(mask.reshape(64, -1)).arrays["data"].size == mask.sum()
+    mask[0, 0] = np.arange(9) < 5
+    assert layout.refusal(mask.reshape(64, -1)) is not None
+
+
+def test_a_diagonal_has_one_shift_a_block():
+    array = np.zeros((4, 6), dtype=np.int8)
+    array[[0, 1, 2, 3], [1, 0, 4, 5]] = [1, 2, 3, 4]
+    levels = "i floordiv 2 : dense, k floordiv 2 : dense, i mod 2 : dense, k mod 2 : diagonal"
+    arrays = parse_layout(f"(i, k) -> ({levels})").pack(array).arrays
+    assert {name: values.tolist() for name, values in arrays.items()} == {
+        "level3.shift": [1, 0, 0, 0, 0, 0],
+        "data": [1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4],
+    }
+
+
+def test_fibers_of_a_vnm_level_share_their_columns():
+    array = np.array([[0, 5, 0, 0, 0, 6], [0, 0, 0, 7, 0, 8], [0, 0, 0, 0, 0, 0], [0, 0, 9, 0, 0, 0]], dtype=np.int8)
+    levels = "i floordiv 2 : dense, k floordiv 6 : dense, i mod 2 : dense, k mod 6 : vnm[2, 3, 2]"
+    layout = parse_layout(f"(i, k) -> ({levels})")
+    assert {name: values.tolist() for name, values in layout.pack(array).arrays.items()} == {
+        "level3.columns": [1, 3, 5, 2, 2, 2],
+        "level3.indices": [0, 2, 1, 2, 0, 0, 0, 0],
+        "data": [5, 6, 7, 8, 0, 0, 9, 0],
+    }
+    array[1, 0] = 9
+    assert layout.refusal(array) is not None
+
+
+SLOTS = {  # each over a depth of 13, of which the last block is ragged
+    "structured": "(i, k) -> (i : dense, k floordiv 4 : dense, k mod 4 : structured[3])",
+    "over blocks": "(i, k) -> (i : dense, k floordiv 2 : structured[3], k mod 2 : compressed)",
+    "ellpack": "(i, k) -> (i : dense, k : structured[20])",
+    "vnm": "(i, k) -> (i floordiv 2 : dense, k floordiv 4 : dense, i mod 2 : dense, k mod 4 : vnm[2, 3, 2])",
+}
+
+
+@pytest.mark.parametrize("text", SLOTS.values(), ids=SLOTS)
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+def test_slots_without_an_entry_lead_inside_the_tensor(text, density):
+    layout = parse_layout(text)
+    array = (np.random.default_rng(0).random((4, 13)) < density).astype(np.int8)
+    stored = layout.pack(array * layout.holds(array))
+    coordinates, _ = stored._walk(len(layout.levels))
+    rows, depths = layout.logical(coordinates, stored.load)
+    assert rows.max(initial=0) < 4 and depths.max(initial=0) < 13
 
 
 @settings(max_examples=100, deadline=None)
