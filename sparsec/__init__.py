@@ -15,9 +15,10 @@ _HOME = {
     "inspect": "sparsec.compiler",
     "load": "sparsec.runtime.session",
     "op": "sparsec.compiler",
+    "prune": "sparsec.pruning.pruned",
 }
 
-__all__ = ["Artifact", "Session", "__version__", "compile", "inspect", "load", "op"]
+__all__ = ["Artifact", "Session", "__version__", "compile", "inspect", "load", "op", "prune"]
 
 
 def __getattr__(name: str) -> Any:

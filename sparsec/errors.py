@@ -35,6 +35,10 @@ class ArtifactError(SparsecError):
     """A shared library is truncated, foreign, of another version, or could not be written."""
 
 
+class PruningError(SparsecError):
+    """A pattern, a sparsity or a score makes no sense, or does not fit the model that it is to prune."""
+
+
 class InputError(SparsecError):
     """A session was called with a wrong input name, shape or dtype."""
 

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "targets": "errors",
     "runtime": "errors",
     "frontends": "errors",
-    "report": "runtime",
+    "report": "errors runtime",
+    "pruning": "errors frontends",
     "ir": "errors targets",
     "schedules": "errors targets ir",
     "codegen": "errors targets runtime",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "search": "errors targets ir schedules graph codegen",
     "compiler": "errors targets ir schedules frontends codegen graph search runtime report",
     "bench": "errors report targets",
-    "cli": "errors targets frontends runtime report bench",
+    "cli": "errors targets frontends runtime report bench pruning",
 }
 """Each part of sparsec, and the parts that it may know; every part may know itself and sparsec's public face."""
 

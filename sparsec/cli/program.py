@@ -12,7 +12,7 @@ import click
 import sparsec
 from sparsec.cli.failures import failure_of
 
-COMMANDS = ("compile", "run", "bench", "inspect", "targets")
+COMMANDS = ("compile", "run", "bench", "inspect", "prune", "targets")
 """Each is a function of its own name in a module of its own name; this is the order of a first session."""
 
 INTERRUPTED = 130
