@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsec.ir.kernel import Const, Coordinate, Expr, Op, Var, walk_expressions
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Compressed, Singleton
+from sparsec.ir.levels import Bucketed, Dense
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def logical_extent(layout: Layout, shape: tuple[int, ...], dim: str) -> int:
     """
     sizes = layout.sizes(shape)
     digits = [(n, digit, level) for n, (digit, level) in enumerate(layout.levels) if digit.dim == dim]
-    sparse = max((n for n, _, level in digits if isinstance(level, Compressed | Singleton)), default=-1)
+    sparse = max((n for n, _, level in digits if not isinstance(level, Dense | Bucketed)), default=-1)
     entries = np.arange(shape[layout.dims.index(dim)])
     visited = entries
     for n, digit, _ in digits:

@@ -29,30 +29,29 @@ from sparsec.ir.kernel import (
     substitute,
     walk_expressions,
 )
-from sparsec.ir.levels import Compressed
 
 
 @dataclass(frozen=True)
 class Gather:
-    """How one index array of a packed operand becomes offsets.
+    """How index arrays of a packed operand become offsets.
 
     Parameters
     ----------
     terms : the summands of an index that depend on the coordinate, such as `W.k * 128`
-    dim, level : the logical dimension, and the level that stores its last digit
-    array : name of the index array
-    table : uint16 or uint32 [extent of the level], the offset for each coordinate, relative to coordinate 0
+    dim, level : the logical dimension, and the level that stores a digit of it; None where its order is what is stored
+    arrays : names of the index arrays whose values add up to the digit
+    table : uint16 or uint32 [largest value + 1], the offset for each value, relative to the value 0
     """
 
     terms: tuple[Expr, ...]
     buffer: str
     dim: str
-    level: int
-    array: str
+    level: int | None
+    arrays: tuple[str, ...]
     table: np.ndarray
 
     def split(self, index: Expr) -> tuple[Expr, list[Expr]] | None:
-        """Return an index as a base, over `k` for a coordinate whose last digit is 0, and the terms that are left.
+        """Return an index as a base, over `k` for a coordinate whose digit in this level is 0, and the terms that are left.
 
         None where the index does not gather.
         """
@@ -76,38 +75,44 @@ def summands(value: Expr) -> Iterator[Expr]:
 
 
 def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
-    """Return how the last compressed level of `buffer` can store offsets, or None where nothing is gained by it.
+    """Return how `buffer` can store offsets in place of the coordinates of one dimension, or None where it cannot.
 
-    Its coordinate must be used in the same terms of indices only, and these must be additive over the digits: g(a·n +
-    b) = g(a·n) + g(b) − g(0).
+    Its coordinate must be used in the same terms of indices only. Where the dimension is permuted, its order holds the
+    offsets. Else the last level that stores coordinates does, and the terms must be additive over the digits and the
+    arrays: for the digit b of the level, g(a + b) = g(a) + g(b) − g(0).
     """
     operand = kernel.buffers[buffer]
-    assert operand.layout is not None
-    levels = operand.layout.levels
-    level = max((n for n, (_, kind) in enumerate(levels) if isinstance(kind, Compressed)), default=None)
-    if level is None or any(dim == levels[level][0].dim for dim, _ in operand.layout.orders):
+    layout = operand.layout
+    assert layout is not None
+    shape = [dim for dim in operand.shape if isinstance(dim, int)]
+    level = max((n for n, (_, kind) in enumerate(layout.levels) if kind.coordinates), default=None)
+    if level is None:
         return None
-    digit = levels[level][0]
-    if digit.divisor != 1:
-        return None
+    digit, kind = layout.levels[level]
     coordinate, walkers = Coordinate(buffer, digit.dim), frozenset(_walkers(kernel.body, buffer, level))
     uses = {use for value in _expressions(kernel.body) for use in _uses(value, coordinate, walkers)}
-    extent = operand.shape[operand.layout.dims.index(digit.dim)]
-    if len(uses) != 1 or not isinstance(extent, int):
+    if len(uses) != 1:
         return None
     (terms,) = uses
     if not terms or any(isinstance(part, Var | Load) for term in terms for part in walk_expressions(term)):
         return None
-    last = digit.size or extent
-    coordinates = np.arange(-(-extent // last) * last)
+    coordinates = np.arange(layout.padded(shape)[layout.dims.index(digit.dim)])
     found = (evaluate(term, {f"{buffer}.{digit.dim}": coordinates}) for term in terms)
     values = sum(found, np.zeros_like(coordinates))
-    table = values[:last] - values[0]
-    blocks = values.reshape(-1, last)
-    if np.any(blocks != blocks[:, :1] + table) or table.min() < 0:
+    ordered = any(dim == digit.dim for dim, _ in layout.orders)
+    if ordered:
+        level, arrays, table = None, (f"{digit.dim}.order",), values
+    else:
+        own = coordinates // digit.divisor % layout.sizes(shape)[level]
+        table = values[np.unique(own) * digit.divisor] - values[0]
+        additive = np.array_equal(values, values[coordinates - own * digit.divisor] + table[own])
+        if not additive or not kind.adds_up(table):
+            return None
+        arrays = tuple(f"level{level}.{name}" for name in kind.coordinates)
+    if table.min() < 0:
         return None
     dtype = np.uint16 if table.max() <= np.iinfo(np.uint16).max else np.uint32
-    return Gather(terms, buffer, digit.dim, level, f"level{level}.indices", table.astype(dtype))
+    return Gather(terms, buffer, digit.dim, level, arrays, table.astype(dtype))
 
 
 def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from sparsec.ir.kernel import (
     Var,
     walk_expressions,
 )
-from sparsec.ir.levels import ROOT, Cursor
+from sparsec.ir.levels import ROOT, Cursor, Dense
 from sparsec.ir.packed import Packed
 from sparsec.ir.printer import print_expression, print_statement
 from sparsec.ir.verifier import verify
@@ -163,13 +164,24 @@ class _Run:
                     self.values[axis.var] = index
                     self.loops(stmt, depth + 1)
         else:
-            cursors = self.cursors[axis.buffer]
-            for cursor in self.packed[axis.buffer].children(axis.level, cursors.get(axis.level - 1, ROOT)):
+            cursors, packed = self.cursors[axis.buffer], self.packed[axis.buffer]
+            dense = isinstance(packed.layout.levels[axis.level][1], Dense)
+            for cursor in packed.children(axis.level, ROOT if dense else self.cursor(axis.buffer, axis.level - 1)):
                 cursors[axis.level] = cursor
                 self.values[axis.var] = cursor.coordinate
                 self.loops(stmt, depth + 1)
             cursors.pop(axis.level, None)
         self.values.pop(axis.var, None)
+
+    def cursor(self, buffer: str, level: int) -> Cursor:
+        """Return where the walk of a level stands; the position in a dense one follows from those above it."""
+        if level < 0:
+            return ROOT
+        found, packed = self.cursors[buffer][level], self.packed[buffer]
+        if not isinstance(packed.layout.levels[level][1], Dense):
+            return found
+        size = packed.layout.sizes(packed.shape)[level]
+        return replace(found, position=self.cursor(buffer, level - 1).position * size + found.coordinate)
 
     def branch(self, stmt: If) -> None:
         holds = self.evaluate(stmt.condition, INDEX)
@@ -205,7 +217,7 @@ class _Run:
         if isinstance(value, Load):
             return _convert(self.arrays[value.buffer][self.place(value)], dtype)
         if isinstance(value, Stored):
-            position = self.cursors[value.buffer][len(self.packed[value.buffer].layout.levels) - 1].position
+            position = self.cursor(value.buffer, len(self.packed[value.buffer].layout.levels) - 1).position
             return _convert(self.packed[value.buffer].arrays["data"][position], dtype)
         if isinstance(value, Coordinate):
             return _convert(self.coordinate(value), dtype)

@@ -166,7 +166,7 @@ class Range:
 class Walk:
     """`var in buffer[level]`: the coordinates that a level of a packed operand holds below the levels above it.
 
-    A dense level may also be walked without the levels above it, for its coordinates alone.
+    A dense level may be walked anywhere, also before the levels above it, or without them for its coordinates alone.
     """
 
     var: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -25,6 +25,7 @@ from sparsec.ir.kernel import (
     Axis,
     Buffer,
     Const,
+    Coordinate,
     Expr,
     For,
     If,
@@ -34,9 +35,10 @@ from sparsec.ir.kernel import (
     Tile,
     Var,
     Walk,
+    walk_expressions,
 )
 from sparsec.ir.layout import Packed
-from sparsec.ir.levels import Compressed, Cursor, Dense
+from sparsec.ir.levels import Bit, Bitmap, Compressed, Cursor, Dense
 from sparsec.ir.standing import Standing, keep
 from sparsec.ir.verifier import verify
 
@@ -68,7 +70,7 @@ class Lowered:
         arrays = dict(packed.arrays)
         if buffer in self.gathers:
             gather = self.gathers[buffer]
-            arrays[gather.array] = gather.table[arrays[gather.array]]
+            arrays |= {name: gather.table[arrays[name]] for name in gather.arrays}
         return arrays
 
 
@@ -123,7 +125,7 @@ class _Lowering(Standing):
         types = dict(buffer.layout.index_types(extents, MIN_INDEX_BITS))
         if buffer.name in self.gathers:
             gather = self.gathers[buffer.name]
-            types[gather.array] = gather.table.dtype
+            types |= dict.fromkeys(gather.arrays, gather.table.dtype)
         for array, dtype in (types | {"data": np.dtype(buffer.dtype)}).items():
             name = f"{buffer.name}_{array.replace('.', '_')}"
             extent = tirx.Var(f"n_{name}", "int32")
@@ -147,10 +149,12 @@ class _Lowering(Standing):
     def _scope(self) -> Iterator[ExitStack]:
         """Hold the frames opened inside, and forget at the end what they bound."""
         saved = dict(self.values), {name: dict(found) for name, found in self.cursors.items()}, self.pending
+        ordered = dict(self.ordered)
         self.pending = list(self.pending)
         with ExitStack() as frames:
             yield frames
         self.values, self.cursors, self.pending = saved
+        self.ordered = ordered
 
     def _for(self, stmt: For) -> None:
         lanes = self._lanes(stmt)
@@ -162,6 +166,12 @@ class _Lowering(Standing):
                 return
             if self._is_quad_walk(stmt):
                 self._walk_by_quads(stmt)
+                return
+            first = next((n for n, axis in enumerate(stmt.axes) if self._is_bit_walk(axis)), None)
+            if first is not None:
+                if first:
+                    self._open(replace(stmt, axes=stmt.axes[:first]), frames)
+                self._walk_bits(stmt.axes[first], stmt.axes[first + 1 :], stmt.body, frames)
                 return
             self._open(stmt, frames)
             if self.depth:
@@ -204,6 +214,8 @@ class _Lowering(Standing):
 
     def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
         with self._scope() as frames:
+            if self.depth:
+                self._keep_ordered(stmt, axes)
             loops = []
             for axis in axes:
                 extent = self.extent(axis)
@@ -218,10 +230,17 @@ class _Lowering(Standing):
                 frames.enter_context(T.Then())
             value = self.expr(stmt.value, self.handles[stmt.target.buffer].dtype)
             target = self.handles[stmt.target.buffer]
-            indices = [self.expr(index) for index in stmt.target.indices]
+            indices = [self.index(index) for index in stmt.target.indices]
             if stmt.accumulate:
                 value = target[tuple(indices)] + value
             T.buffer_store(target, value, indices)
+
+    def _keep_ordered(self, stmt: Assign, lanes: tuple[Axis, ...]) -> None:
+        """Look up coordinates of permuted dimensions once for all lanes, which an instruction could not do."""
+        walked = {(axis.buffer, axis.level) for axis in lanes if isinstance(axis, Walk)}
+        for part in [*walk_expressions(stmt.value), *walk_expressions(stmt.target)]:
+            if isinstance(part, Coordinate) and self.is_ordered(part) and not walked & self.digits(part):
+                self.ordered[part] = keep(self.coordinate(part.buffer, part.dim), part.dim)
 
     def _name(self, stmt: Assign) -> str:
         local = stmt.target.buffer not in self.kernel.buffers
@@ -292,6 +311,46 @@ class _Lowering(Standing):
     def _indices(self, axis: Walk) -> Any:
         return self.handles[f"{axis.buffer}.level{axis.level}.indices"]
 
+    # -- bit by bit ------------------------------------------------------------------------------------------------
+
+    def _is_bit_walk(self, axis: Axis) -> bool:
+        return isinstance(axis, Walk) and isinstance(self.level(axis), Bitmap)
+
+    def _walk_bits(self, axis: Axis, rest: tuple[Axis, ...], body: tuple[Stmt, ...], frames: ExitStack) -> None:
+        """Emit a loop over the bits that are set in each word of a level, and what is inside.
+
+        Before:  `for k in W[1]: step(k)`
+        After:   `word = words[p]; for n in range(popcount(word)): step(ctz(word)); word &= word - 1`
+        """
+        assert isinstance(axis, Walk)
+        visit = self.visit(axis, bound=False)
+        loop, outer = next(visit), _Pending(axis, [], [])
+        while loop.kind != "bits":
+            outer.extents.append(loop.extent)
+            outer.variables.append(frames.enter_context(T.serial(loop.extent)))
+            loop = visit.send(outer.variables[-1])
+        self.pending.append(outer)
+        variables = self._enter_block("word", frames)
+
+        visit = self.visit(axis, bound=True)
+        loop = next(visit)
+        for variable in variables:
+            loop = visit.send(variable)
+        name = f"{axis.var}_word"
+        word = self.handles[name] = T.sblock_alloc_buffer((1,), "uint64", scope="local")
+        T.buffer_store(word, loop.extent, [0])
+        nth = self._counted("nth", T.cast(tirx.popcount(loop.extent), "int32"), frames)
+        zeros = tirx.call_llvm_pure_intrin("uint64", "llvm.cttz", word[0], tirx.const(True, "bool"))
+        place = keep(T.cast(zeros, "int32"), "place")
+        T.buffer_store(word, tirx.bitwise_and(word[0], word[0] - tirx.const(1, "uint64")), [0])
+        try:
+            visit.send(Bit(nth, place))
+        except StopIteration as end:
+            cursor = end.value
+        inner: tuple[Stmt, ...] = (For(rest, body),) if rest else body
+        self._stand(axis, replace(cursor, position=keep(cursor.position, "position")), inner)
+        del self.handles[name]
+
     # -- loops and blocks ------------------------------------------------------------------------------------------
 
     def _open(self, stmt: For, frames: ExitStack) -> None:
@@ -341,8 +400,13 @@ class _Lowering(Standing):
             self.bind(axis, [index], bound=False)
             self.pending.append(_Pending(axis, [index], [extent]))
 
-    def _enter_block(self, name: str, frames: ExitStack) -> None:
-        """Open a block that binds all pending loops, and find values and cursors again in terms of its variables."""
+    def _enter_block(self, name: str, frames: ExitStack) -> list[Any]:
+        """Open a block that binds all pending loops, and find values and cursors again in terms of its variables.
+
+        Returns
+        -------
+        The block's variables for the last axis.
+        """
         count = self.names[name] = self.names.get(name, 0) + 1
         frames.enter_context(T.sblock(name if count == 1 else f"{name}_{count}"))
         bound: list[tuple[Axis, list[Any]]] = []
@@ -362,6 +426,7 @@ class _Lowering(Standing):
         for axis, variables in bound:
             self.bind(axis, variables, bound=True)
         self.pending = []
+        return bound[-1][1] if bound else []
 
 
 def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
@@ -25,13 +26,18 @@ from sparsec.ir.kernel import (
     walk_expressions,
 )
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
+from sparsec.ir.levels import Axis as LevelAxis
+
+
+WORDS = "words"  # the array of a level that loops over bits
 
 
 class Standing:
     """Turns the expressions of a kernel into TIR at one place of its loops.
 
     `handles` are TIR buffers by name: dense ones, tiles, and `operand.array` of packed ones. `values` are loop indices
-    and symbols, `cursors` the position and coordinate in each walked level of a packed operand.
+    and symbols, `cursors` the position and coordinate in each walked level of a packed operand, and `ordered` the
+    coordinates of permuted dimensions that were looked up.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -39,6 +45,7 @@ class Standing:
         self.handles: dict[str, Any] = {}
         self.values: dict[str, Any] = {}
         self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
+        self.ordered: dict[Coordinate, Any] = {}
         self.gathers = {b.name: g for b in kernel.inputs if b.layout and (g := find_gather(kernel, b.name))}
 
     # -- loops -----------------------------------------------------------------------------------------------------
@@ -57,22 +64,36 @@ class Standing:
         except StopIteration as end:
             cursor: Cursor = end.value
             if bound and not isinstance(self.level(axis), Dense):
-                cursor = Cursor(keep(cursor.position, "position"), cursor.coordinate, cursor.fiber)
+                cursor = replace(cursor, position=keep(cursor.position, "position"))
             self.cursors[axis.buffer][axis.level] = cursor
             self.values[axis.var] = cursor.coordinate
 
     def visit(self, axis: Walk, bound: bool, coordinates: bool = True) -> Any:
         """Visit a level; without `coordinates`, the compressed ones stay unloaded."""
-        # Lanes over the dense levels at the end also stand alone, where only their coordinates matter.
-        parent = self.cursors[axis.buffer].get(axis.level - 1, ROOT)
+        parent = ROOT if isinstance(self.level(axis), Dense) else self.cursor(axis.buffer, axis.level - 1)
 
         def load(name: str, index: Any) -> Any:
             if name == "indices" and not coordinates:
                 return index
-            value = T.cast(self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index], "int32")
+            value = self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index]
+            value = _convert(value, "uint64" if name == WORDS else "int32")
             return keep(value, name) if bound else value
 
-        return self.level(axis).visit(self._axes(axis)[axis.level], parent, load)
+        return self.level(axis).visit(self.axes(axis.buffer)[axis.level], parent, load)
+
+    def cursor(self, buffer: str, level: int) -> Cursor:
+        """Return where the walk of a level stands, all levels above it walked.
+
+        Dense levels are walked in any order, so their positions are found here, where they are needed.
+        """
+        if level < 0:
+            return ROOT
+        found = self.cursors[buffer][level]
+        layout, axes = self.kernel.buffers[buffer].layout, self.axes(buffer)
+        assert layout is not None
+        if not isinstance(layout.levels[level][1], Dense):
+            return found
+        return replace(found, position=self.cursor(buffer, level - 1).position * axes[level].size + found.coordinate)
 
     def extent(self, axis: Axis) -> Any:
         """Return how often the outermost loop of an axis runs."""
@@ -88,10 +109,11 @@ class Standing:
         assert layout is not None, f"{axis.buffer} has no levels"
         return layout.levels[axis.level][1]
 
-    def _axes(self, axis: Walk) -> Any:
-        buffer = self.kernel.buffers[axis.buffer]
-        assert buffer.layout is not None
-        return buffer.layout.axes([dim for dim in buffer.shape if isinstance(dim, int)])
+    def axes(self, buffer: str) -> tuple[LevelAxis, ...]:
+        """Return what the levels of a packed operand know of their places."""
+        operand = self.kernel.buffers[buffer]
+        assert operand.layout is not None
+        return operand.layout.axes([dim for dim in operand.shape if isinstance(dim, int)])
 
     # -- expressions -----------------------------------------------------------------------------------------------
 
@@ -104,37 +126,57 @@ class Standing:
         if isinstance(value, Coordinate):
             return _convert(self.coordinate(value.buffer, value.dim), dtype)
         if isinstance(value, Stored):
-            cursors = self.cursors[value.buffer]
-            return _convert(self.handles[f"{value.buffer}.data"][cursors[max(cursors)].position], dtype)
+            position = self.cursor(value.buffer, max(self.cursors[value.buffer])).position
+            return _convert(self.handles[f"{value.buffer}.data"][position], dtype)
         if isinstance(value, Load):
-            return _convert(self.handles[value.buffer][tuple(self._index(index) for index in value.indices)], dtype)
+            return _convert(self.handles[value.buffer][tuple(self.index(index) for index in value.indices)], dtype)
         assert isinstance(value, Op)
         return self._op(value, dtype)
 
-    def _index(self, value: Expr) -> Any:
+    def index(self, value: Expr) -> Any:
         """Return an index; where the stored coordinates were made offsets, the gather is their sum with the base's."""
         for name, gather in self.gathers.items():
             if split := gather.split(value):
                 base, rest = split
-                values = self.values
-                self.values = {"k": self.coordinate(name, gather.dim, skip=gather.level)}
-                total = self.expr(base) + self.cursors[name][gather.level].coordinate
-                self.values = values
+                if gather.level is None:
+                    total = self.coordinate(name, gather.dim)
+                else:
+                    values = self.values
+                    self.values = {"k": self.coordinate(name, gather.dim, skip=gather.level)}
+                    total = self.expr(base) + self.cursors[name][gather.level].coordinate
+                    self.values = values
                 for term in rest:
                     total = total + self.expr(term)
                 return total
         return self.expr(value)
 
     def coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
+        """Return a logical coordinate where the walks stand, without the digit of the level `skip`."""
+        coordinate = Coordinate(buffer, dim)
+        if coordinate in self.ordered:
+            return self.ordered[coordinate]
         layout = self.kernel.buffers[buffer].layout
         assert layout is not None
         total: Any = 0
-        for level, (digit, _) in enumerate(layout.levels):
-            if digit.dim == dim and level != skip:
-                total = total + self.cursors[buffer][level].coordinate * digit.divisor
-        if any(name == dim for name, _ in layout.orders):
+        for name, level in sorted(self.digits(coordinate)):
+            if level != skip:
+                total = total + self.cursors[name][level].coordinate * layout.levels[level][0].divisor
+        if self.is_ordered(coordinate):
             total = T.cast(self.handles[f"{buffer}.{dim}.order"][total], "int32")
         return total
+
+    def digits(self, coordinate: Coordinate) -> set[tuple[str, int]]:
+        """Return the levels that hold digits of a coordinate, each with the name of its operand."""
+        layout = self.kernel.buffers[coordinate.buffer].layout
+        assert layout is not None
+        levels = enumerate(layout.levels)
+        return {(coordinate.buffer, level) for level, (digit, _) in levels if digit.dim == coordinate.dim}
+
+    def is_ordered(self, coordinate: Coordinate) -> bool:
+        """Say whether the dimension is permuted, so that its order must be read."""
+        layout = self.kernel.buffers[coordinate.buffer].layout
+        assert layout is not None
+        return any(dim == coordinate.dim for dim, _ in layout.orders)
 
     def _op(self, value: Op, dtype: str) -> Any:
         comparison = value.name in COMPARISONS

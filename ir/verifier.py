@@ -208,9 +208,10 @@ class _Verifier:
             self.fail(f"{axis.buffer} has the levels 0 to {len(layout.levels) - 1}")
         if axis.level in walked:
             self.fail(f"level {axis.level} of {axis.buffer} is already walked by a loop around this one")
-        if walked and axis.level < max(walked):
-            self.fail(f"level {axis.level} of {axis.buffer} is walked inside level {max(walked)}; swap the two loops")
         digit, level = layout.levels[axis.level]
+        inner = [other for other in walked if other > axis.level and not isinstance(layout.levels[other][1], Dense)]
+        if inner:
+            self.fail(f"level {axis.level} of {axis.buffer} is walked inside level {max(inner)}; swap the two loops")
         skipped = set(range(axis.level)).difference(walked)
         if skipped and not isinstance(level, Dense):
             self.fail(f"level {axis.level} of {axis.buffer} is walked before level {min(skipped)}; walk that one first")

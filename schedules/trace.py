@@ -14,7 +14,8 @@ from tvm.s_tir import Schedule
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Kernel
 from sparsec.ir.lower import Lowered, lower
-from sparsec.ir.product import Product, build_kernel
+from sparsec.ir.product import Product
+from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.steps import STEPS, Step, Tile
 
 

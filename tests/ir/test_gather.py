@@ -11,7 +11,8 @@ from sparsec.ir.lower import lower
 from sparsec.ir.named import CSR, dense_blocks, depth_blocked
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
-from sparsec.ir.product import BATCH, COLUMN, DEPTH, Product, build_kernel
+from sparsec.ir.product import BATCH, COLUMN, DEPTH, Product
+from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.steps import Tile
 from tests.ir.named_layouts import row_vectors
 from tests.ir.product_cases import CHOSEN, Case, Compiled, check, integers, linear, sparse, trace, widths
@@ -48,7 +49,18 @@ def test_rows_of_a_matrix(layout):
 def test_a_part_of_the_depth_counts_from_its_start():
     gather = gather_of(depth_blocked(8, parts=3), K * 16)
     assert gather.table.tolist() == [16 * k for k in range(8)]
-    assert gather.array == "level2.indices"
+    assert gather.arrays == ("level2.indices",)
+
+
+def test_any_digit_is_gathered():
+    gather = gather_of(parse_layout("(i, k) -> (k mod 4 : dense, i : dense, k floordiv 4 : compressed)"), K * 16)
+    assert gather.table.tolist() == [64 * k for k in range(6)]
+
+
+def test_the_order_of_a_dimension_gathers():
+    gather = gather_of(parse_layout("(i, k : balance[2]) -> (i : dense, k : compressed)"), K * 16)
+    assert gather.arrays == ("k.order",)
+    assert gather.table.tolist() == [16 * k for k in range(24)]
 
 
 def test_taps_of_a_filter():
@@ -76,11 +88,9 @@ def test_offsets_take_the_type_that_holds_them(pitch, dtype):
     ("layout", "x"),
     [
         (dense_blocks(4), K * 16),
-        (parse_layout("(i, k : balance[2]) -> (i : dense, k : compressed)"), K * 16),
-        (parse_layout("(i, k) -> (k mod 4 : dense, i : dense, k floordiv 4 : compressed)"), K * 16),
         (CSR, Const(512) - K * 16),
     ],
-    ids=["nothing is stored", "depth in another order", "not the last digit", "offsets that fall"],
+    ids=["nothing is stored", "offsets that fall"],
 )
 def test_where_nothing_is_gathered(layout, x):
     assert gather_of(layout, x) is None

@@ -63,7 +63,6 @@ INVALID = [
     ("for k in W[1]", "for k in V[1]", 7, "V is not defined here"),
     ("for k in W[1]", "for k in W[3]", 7, "W has the levels 0 to 2"),
     ("for k in W[1]", "for k in W[0]", 7, "level 0 of W is already walked by a loop around this one"),
-    ("for k in W[1], r in W[2]", "for r in W[2], k in W[1]", 7, "level 1 of W is walked inside level 2; swap the two"),
     ("for p in W[0], c in range(0, n) parallel", "for p in W[1], c in range(0, n)", 3, "before level 0; walk that one"),
     ("for k in W[1], r in W[2]", "for r in W[2]", 8, "W has no value here, because its level 1 is not walked"),
     ("acc[r] = 0.0", "acc[r] = W", 6, "W has no value here, because its level 1 is not walked"),

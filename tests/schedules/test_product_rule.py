@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparsec.ir.levels import Dense
 from sparsec.ir.lower import lower
-from sparsec.ir.product import build_kernel
+from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.targets import Target
 from tests.ir.product_cases import NATIVE, Case, Compiled, attention, check, interpreted, linear, sparse

@@ -1,0 +1,304 @@
+"""The kernels of products: one for every layout of the weight, its loops in the order of the layout's levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from sparsec.errors import LayoutError
+from sparsec.ir.bounds import logical_extent
+from sparsec.ir.kernel import (
+    Assign,
+    Axis,
+    Buffer,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Load,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    Walk,
+    call,
+    substitute,
+)
+from sparsec.ir.layout import Layout
+from sparsec.ir.loop_order import LoopOrder, loop_order
+from sparsec.ir.product import COLUMN, ROW, Product, Run, Tiling
+
+LANE = Var("v")  # the column in a tile
+
+
+def build_kernel(product: Product, tiling: Tiling) -> Kernel:
+    """Write the product as a kernel, its loops in the order of the weight's levels.
+
+    Raises
+    ------
+    LayoutError : where X is to be staged for a layout that does not cut the depth into blocks
+    """
+    if product.weight.layout is not None:
+        body = tuple(stmt for columns in tiling.columns for stmt in _Packed(product, columns, tiling).nests())
+    else:
+        body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
+    return Kernel(product.name, product.inputs, (product.y,), body)
+
+
+# -- packed weights ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """One run of tiles of columns over a packed weight."""
+
+    product: Product
+    columns: Run
+    tiling: Tiling
+
+    def nests(self) -> Iterator[Stmt]:
+        """Yield the nests that compute the columns.
+
+        Where every block of the depth meets all rows, the first block starts their sums and the last one finishes them.
+        Where rows are found by sparse levels, all sums are cleared first, and finished afterwards.
+        """
+        batch, panels = _outer(self.product, self.columns)
+        order, walks = self.order, self.walks
+        if self.tiling.stage:
+            _check_stage(self.layout, order)
+        if not order.in_place:
+            everything = (self.every_row(finish=False), self.walk(order.outside), self.every_row(finish=True))
+            yield For((batch, panels), everything, parallel=True)
+            return
+        tasks = [walks[level] for level in order.outside[: order.tasks]]
+        nest: tuple[Axis, ...] = (batch, *tasks, panels) if self.tiling.rows_first else (batch, panels, *tasks)
+        yield For(nest, (self.walk(order.outside[order.tasks :]),), parallel=True)
+
+    def walk(self, levels: Sequence[int]) -> Stmt:
+        """Walk levels outside the tile."""
+        tile, axes = self.tile(), tuple(self.walks[level] for level in levels)
+        if not self.tiling.stage:
+            return For(axes, (tile,)) if axes else tile
+        inner = self.stage(For(axes[-1:], (tile,)))
+        return For(axes[:-1], (inner,))
+
+    def tile(self) -> Stmt:
+        """Sum in registers over the levels inside the tile."""
+        order, lanes = self.order, self.lanes
+        acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
+        y = self.at(self.product.y, self.product.y_index)
+        init: Expr = Const(0.0)
+        result, last = self.result(acc, self.row), None
+        before = call("select", self.row_exists, y, init) if self.row_exists else y
+        if not order.in_place:
+            init, result = before, acc
+        elif order.blocks:
+            sizes = self.layout.sizes(self.shape)
+            init = call("select", _all(call("==", Var(f"p{level}"), 0) for level in order.blocks), init, before)
+            last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
+            result = call("select", last, result, acc)
+        return Tile(
+            "acc",
+            self.product.y.dtype,
+            (*(self.layout.sizes(self.shape)[level] for level in order.lanes), self.width),
+            (
+                For(lanes, (Assign(acc, init),)),
+                self.update(acc),
+                For(lanes, (self.where_row_exists(Assign(y, result)),)),
+                *(self.cleared(lanes[:-1], self.row, last) if order.in_place else ()),
+            ),
+        )
+
+    def update(self, acc: Load) -> Stmt:
+        """Add the products of one stored block, or none where it is padding of the depth."""
+        product = self.product
+        x: Expr = self.at(product.x, product.x_index)
+        if self.tiling.stage:
+            x = Load("part", (Var(f"p{self.order.inside[0]}"), LANE))
+        step: Stmt = For(self.lanes, (Assign(acc, Stored(self.name) * x, accumulate=True),))
+        if logical_extent(self.layout, self.shape, self.layout.dims[1]) > self.shape[1]:
+            step = If(call("<", Coordinate(self.name, self.layout.dims[1]), self.shape[1]), (step,))
+        axes = tuple(self.walks[level] for level in self.order.inside)
+        return For(axes, (step,)) if axes else step
+
+    def stage(self, body: Stmt) -> Stmt:
+        """Copy the rows of X that one depth block reads, `[part, width]`, for the body."""
+        product, (inside,) = self.product, self.order.inside
+        part = self.layout.sizes(self.shape)[inside]
+        depth = Var(f"p{self.order.outside[-2]}") * part + Var("r")
+        value: Expr = _at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
+        if self.shape[1] % part:
+            value = call("select", call("<", depth, self.shape[1]), value, 0.0)
+        copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r"), LANE)), value),))
+        rows = For((Range("r", Const(0), Const(part)),), (copy,))
+        return Tile("part", product.x.dtype, (part, self.width), (rows, body))
+
+    def every_row(self, finish: bool) -> Stmt:
+        """Start the sums of all rows with zero, or finish what they have come to."""
+        row, lanes = Range("i", Const(0), Const(self.shape[0])), self.lanes[-1:]
+        y = _at(self.product.y, self.product.y_index, {"m": COLUMN + LANE})
+        acc = Load("acc", (LANE,))
+        tile = Tile(
+            "acc",
+            self.product.y.dtype,
+            (self.width,),
+            (
+                For(lanes, (Assign(acc, y if finish else Const(0.0)),)),
+                For(lanes, (Assign(y, self.result(acc, ROW) if finish else acc),)),
+                *(self.cleared((), ROW, None) if finish else ()),
+            ),
+        )
+        return For((row,), (tile,))
+
+    def result(self, total: Expr, row: Expr) -> Expr:
+        return _result(self.product, total, row, COLUMN + LANE)
+
+    def cleared(self, rows: tuple[Axis, ...], row: Expr, last: Expr | None) -> Iterator[Stmt]:
+        """Yield what sets the cleared runs of rows to zero, beside the first or the last tile of the columns."""
+        start, stop, width = self.columns
+        for first, end in self.product.cleared:
+            beside = start if end <= 0 else Const(_number(stop) - width)
+            if beside != (Const(0) if end <= 0 else Const(_number(_dim(self.product.columns)) - width)):
+                continue  # another run of tiles has that edge
+            column = COLUMN + LANE + (first - _number(beside))
+            y = _at(self.product.y, self.product.y_index, {"i": row, "m": column})
+            zero: Stmt = Assign(y, Const(0.0))
+            if row != ROW:
+                zero = self.where_row_exists(zero)
+            lanes = For((*rows, Range("v", Const(0), Const(end - first))), (zero,))
+            edge = call("==", COLUMN, beside)
+            yield If(edge if last is None else call("and", edge, last), (lanes,))
+
+    def where_row_exists(self, stmt: Stmt) -> Stmt:
+        """Guard a statement against the rows that fill up the last block of the layout."""
+        return If(self.row_exists, (stmt,)) if self.row_exists else stmt
+
+    def at(self, buffer: Buffer, index: tuple[Expr, ...]) -> Load:
+        """Return the element of X or Y where the walks stand."""
+        return _at(buffer, index, {"i": self.row, "k": Coordinate(self.name, self.layout.dims[1]), "m": COLUMN + LANE})
+
+    # -- what the weight's layout says -----------------------------------------------------------------------------
+
+    @property
+    def layout(self) -> Layout:
+        assert self.product.weight.layout is not None
+        return self.product.weight.layout
+
+    @property
+    def name(self) -> str:
+        return self.product.weight.name
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        rows, depth = self.product.rows, self.product.depth
+        assert isinstance(rows, int) and isinstance(depth, int)
+        return rows, depth
+
+    @property
+    def width(self) -> int:
+        return self.columns[2]
+
+    @cached_property
+    def order(self) -> LoopOrder:
+        return loop_order(self.layout, self.shape, self.tiling.whole_rows)
+
+    @cached_property
+    def walks(self) -> list[Walk]:
+        return [Walk(f"p{level}", self.name, level) for level in range(len(self.layout.levels))]
+
+    @cached_property
+    def lanes(self) -> tuple[Axis, ...]:
+        """The rows and the columns of a tile."""
+        return (*(self.walks[level] for level in self.order.lanes), Range("v", Const(0), Const(self.width)))
+
+    @property
+    def row(self) -> Expr:
+        return Coordinate(self.name, self.layout.dims[0])
+
+    @cached_property
+    def row_exists(self) -> Expr | None:
+        """The condition that the row is none of those that fill up the last block, if there are any."""
+        rows, depth = self.shape
+        padded = logical_extent(self.layout, (rows, depth), self.layout.dims[0]) > rows
+        return call("<", self.row, rows) if padded else None
+
+
+def _check_stage(layout: Layout, order: LoopOrder) -> None:
+    """Raise unless a block of the depth is one loop outside the rows, and what it holds one loop inside them.
+
+    Raises
+    ------
+    LayoutError
+    """
+    depth = layout.dims[1]
+    levels = tuple(level for level, (digit, _) in enumerate(layout.levels) if digit.dim == depth)
+    blocked = len(levels) == 2 and (order.outside[-2:-1], order.inside) == (levels[:1], levels[1:])
+    ascending = blocked and layout.levels[levels[1]][0].divisor == 1 and all(dim != depth for dim, _ in layout.orders)
+    if not ascending or not order.in_place:
+        raise LayoutError(
+            f"X cannot be staged for {layout}: its levels must end with a block of the depth, the rows and the depth "
+            "in that block; store the weight depth-blocked"
+        )
+
+
+# -- activations as weights ----------------------------------------------------------------------------------------
+
+
+def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
+    """Loop over an activation as the weight."""
+    lanes = (Range("r", Const(0), Const(rows[2])), Range("v", Const(0), Const(columns[2])))
+    depth = Range("k", Const(0), _dim(product.depth))
+    acc = Load("acc", (Var("r"), LANE))
+    row, column = ROW + Var("r"), COLUMN + LANE
+    weight = _at(product.weight, product.weight_index, {"i": row})
+    x = _at(product.x, product.x_index, {"m": column})
+    y = _at(product.y, product.y_index, {"i": row, "m": column})
+    tile = Tile(
+        "acc",
+        product.y.dtype,
+        (rows[2], columns[2]),
+        (
+            For(lanes, (Assign(acc, Const(0.0)),)),
+            For((depth,), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
+            For(lanes, (Assign(y, _result(product, acc, row, column)),)),
+        ),
+    )
+    return For((*_outer(product, columns), Range("i", *rows)), (tile,), parallel=True)
+
+
+# -- both ----------------------------------------------------------------------------------------------------------
+
+
+def _outer(product: Product, columns: Run) -> tuple[Range, Range]:
+    return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
+
+
+def _result(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
+    result = substitute(product.epilogue, {"acc": total, "i": row, "m": column})
+    if product.valid is not None:
+        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, 0.0)
+    return result
+
+
+def _at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> Load:
+    return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
+
+
+def _all(conditions: Iterable[Expr]) -> Expr:
+    first, *rest = conditions
+    for condition in rest:
+        first = call("and", first, condition)
+    return first
+
+
+def _number(value: Expr) -> int:
+    assert isinstance(value, Const), "only products with a constant number of columns have cleared runs"
+    return int(value.value)
+
+
+def _dim(extent: int | str) -> Expr:
+    return Var(extent) if isinstance(extent, str) else Const(extent)
