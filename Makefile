@@ -5,7 +5,7 @@ VENV ?= .venv
 CACHE := .cache
 BIN := $(VENV)/bin
 
-.PHONY: demo bench test lint clean
+.PHONY: demo bench bench-layouts bench-layers test lint clean
 
 demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, and race them against dense runtimes
 	$(BIN)/python -m benchmarks.demo
@@ -13,6 +13,12 @@ demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, a
 bench: $(VENV)/demo-installed  ## Measure the table in the README
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.readme_table
+
+bench-layouts: $(VENV)/demo-installed  ## Hold the layouts that are chosen for layers against measurement
+	$(BIN)/python -m benchmarks.layouts
+
+bench-layers: $(VENV)/test-installed  ## Race single pruned layers against dense ones of sparsec, PyTorch and OpenVINO
+	$(BIN)/python -m benchmarks.sparse_layers
 
 test: $(VENV)/test-installed  ## Run all tests
 	$(BIN)/python -m pytest

@@ -72,29 +72,40 @@ def fastest(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -
 
 
 def measure(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target, rounds: int = 1) -> list[float]:
-    """Return the seconds that each candidate takes on one thread with warm caches.
-
-    They take turns, each twice in a row, of which the second time counts; the median over all turns of a round does,
-    and of several rounds the median.
+    """Return the seconds that each candidate takes: the median over some rounds of `RUNS` turns each.
 
     Parameters
     ----------
     proposals : candidates for one product whose sizes are all known
     matrix, target : as in `fastest`
-    rounds : of `RUNS` turns each
 
     Raises
     ------
     TargetError : if this machine cannot run code for the target
     """
-    plan = _plan(proposals, matrix, target)
-    try:
-        session = build(plan).load(threads=1)
-    except TargetError as error:
-        raise TargetError(f"candidates can be timed only on a machine that runs them: {error}") from error
-    inputs = [_filled(plan.tensors[index]) for index in plan.inputs]
-    times = [[step.seconds for step in session.profile(*inputs, runs=RUNS)[1::2]] for _ in range(rounds)]
-    return [median(turns) for turns in zip(*times, strict=True)]
+    library = Candidates(proposals, matrix, target)
+    return [median(turns) for turns in zip(*(library.time() for _ in range(rounds)), strict=True)]
+
+
+class Candidates:
+    """Candidates for one product, compiled into one library that times them on one thread with warm caches.
+
+    Parameters
+    ----------
+    proposals, matrix, target : as in `measure`, which says what may go wrong
+    """
+
+    def __init__(self, proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> None:
+        plan = _plan(proposals, matrix, target)
+        try:
+            self._session = build(plan).load(threads=1)
+        except TargetError as error:
+            raise TargetError(f"candidates can be timed only on a machine that runs them: {error}") from error
+        self._inputs = [_filled(plan.tensors[index]) for index in plan.inputs]
+
+    def time(self, runs: int = RUNS) -> list[float]:
+        """Return the median seconds of each. They take turns, each twice in a row, of which the second time counts."""
+        return [step.seconds for step in self._session.profile(*self._inputs, runs=runs)[1::2]]
 
 
 def _filled(tensor: Tensor) -> np.ndarray:
