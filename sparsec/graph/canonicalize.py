@@ -7,9 +7,21 @@ from sparsec.graph.fold_constants import fold_constants
 from sparsec.graph.graph import Graph
 from sparsec.graph.move_reshapes import move_reshapes
 from sparsec.graph.recognize import recognize
+from sparsec.graph.remove_dead_channels import remove_dead_channels
 from sparsec.graph.simplify import simplify
 
-PASSES = (simplify, fold_constants, simplify, recognize, move_reshapes, fold_batch_norm, fold_constants, simplify)
+PASSES = (
+    simplify,
+    fold_constants,
+    simplify,
+    recognize,
+    move_reshapes,
+    fold_batch_norm,
+    remove_dead_channels,
+    fold_batch_norm,  # what dead channels left in biases
+    fold_constants,
+    simplify,
+)
 
 
 def canonicalize(graph: Graph, after: Callable[[str, Graph], None] | None = None) -> None:
