@@ -294,7 +294,7 @@ def padded_convolution() -> Node:
 
     def build(builder, x):
         y = builder.emit(convolution(6, (3, 3), density=1.0, padding=(1, 1))(builder, x))
-        return convolution(4, (5, 5), 6, padding=(2, 2))(builder, y)
+        return convolution(4, (5, 5), 6, density=1.0, padding=(2, 2))(builder, y)
 
     graph = canonical(import_small(build, (1, 4, 7, 7)))
     plan_images(graph)
