@@ -18,8 +18,8 @@ class Pattern(Level):
     """Each coordinate is a tap of a kernel, `kernel * m + tap`; kernels keep at most `n` taps, in one of `p` shapes.
 
     Kernels without entries are left out. Those of a fiber are sorted by shape, so that no loop over kernels branches:
-    the ones of shape s in fiber f are `stride[f * p + s]` to `stride[f * p + s + 1]`, `indices` says which kernel each
-    is, and `taps[s * n:(s + 1) * n]` are the taps of all of them. A slot without a tap repeats the last one of its
+    the ones of shape s in fiber f are `stride[f * p + s]` to `stride[f * p + s + 1]`, `indices` holds the coordinate of
+    the first tap of each, and `taps[s * n:(s + 1) * n]` are the taps of all of them. A slot without a tap repeats the last one of its
     shape, and stores zeros, as does a tap that a kernel does not have. This is the storage of Niu et al., "PatDNN",
     ASPLOS 2020, section 5.3 (FKW).
     """
@@ -28,6 +28,7 @@ class Pattern(Level):
     m: int
     p: int
     name: ClassVar[str] = "pattern"
+    coordinates: ClassVar[tuple[str, ...]] = ("indices", "taps")
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
         if self.n > self.m:
@@ -39,7 +40,7 @@ class Pattern(Level):
 
     def arrays(self, axis: Axis) -> dict[str, int]:
         kernels = axis.size // self.m
-        return {"stride": axis.parents * kernels, "indices": kernels - 1, "taps": self.m - 1}
+        return {"stride": axis.parents * kernels, "indices": axis.size - self.m, "taps": self.m - 1}
 
     @property
     def limit(self) -> str:
@@ -49,6 +50,10 @@ class Pattern(Level):
         kernel, _, taps = self._kernels(axis, entries)
         shapes = self._shapes(taps)
         return shapes[_closest(shapes, taps)[kernel], entries.coordinate % self.m]
+
+    def adds_up(self, table: np.ndarray) -> bool:
+        tap = np.arange(len(table)) % self.m
+        return np.array_equal(table, table[np.arange(len(table)) - tap] + table[tap])
 
     def pack(self, axis: Axis, entries: Entries) -> Stored:
         kernel, key, taps = self._kernels(axis, entries)
@@ -62,7 +67,7 @@ class Pattern(Level):
         slot = np.cumsum(shapes, axis=1) - 1
         arrays = {
             "stride": pointers(run[order], entries.parents * self.p),
-            "indices": channel[order],
+            "indices": channel[order] * self.m,
             "taps": self._taps(shapes).ravel(),
         }
         position = place[kernel] * self.n + slot[shape[kernel], entries.coordinate % self.m]
@@ -74,7 +79,7 @@ class Pattern(Level):
         start = load("stride", run)
         kernel = start + (yield Loop("sparse", load("stride", run + 1) - start))
         nth = yield Loop("dense", self.n)
-        coordinate = load("indices", kernel) * self.m + load("taps", shape * self.n + nth)
+        coordinate = load("indices", kernel) + load("taps", shape * self.n + nth)
         return Cursor(kernel * self.n + nth, coordinate)
 
     def _kernels(self, axis: Axis, entries: Entries) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
