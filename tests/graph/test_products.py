@@ -293,8 +293,8 @@ def padded_convolution() -> Node:
     """A convolution whose result another one reads with a border."""
 
     def build(builder, x):
-        y = builder.emit(convolution(6, (3, 3), density=1.0, padding=(1, 1))(builder, x))
-        return convolution(4, (5, 5), 6, density=1.0, padding=(2, 2))(builder, y)
+        y = builder.emit(convolution(8, (3, 3), padding=(1, 1))(builder, x))  # 6 are left of its channels
+        return convolution(4, (5, 5), 8, padding=(2, 2))(builder, y)
 
     graph = canonical(import_small(build, (1, 4, 7, 7)))
     plan_images(graph)
