@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.cli import main
+from tests.report.page_reader import Page
 
 BATCH, DEPTH, HIDDEN, ROWS = 16, 64, 128, 32
 
@@ -196,6 +197,46 @@ def test_inspect_says_the_same_of_a_model_and_of_its_artifact(cli: Call, files: 
     assert of_model["totals"]["dense_nbytes"] == 4 * (DEPTH * HIDDEN + HIDDEN * ROWS)
 
 
+def test_inspect_shows_layouts_of_each_kind_of_layer(cli: Call, files: Path) -> None:
+    few, every = (cli("inspect", files / "model.onnx", flag) for flag in ("--layouts", "--all-layouts"))
+    assert few.status == every.status == 0
+    for word in ("fc1: linear", "fc2: linear", "dense", "▸", "by the model", "(i, k) -> "):
+        assert word in few.out and word in every.out
+    report = json.loads(cli("inspect", files / "model.onnx", "--layouts", "--json").out)
+    for layer in report["layers"]:
+        (chosen,) = (option for option in layer["options"] if option["chosen"])
+        assert chosen["layout"] == layer["layout"] and layer["why"].startswith(f"{chosen['name']}: ")
+        assert all(option["name"] in every.out for option in layer["options"])
+
+
+def test_inspect_writes_a_page(cli: Call, files: Path) -> None:
+    assert cli("inspect", files / "model.onnx", "--html", "page.html").out.startswith("page.html: ")
+    page = Page(Path("page.html").read_text(encoding="utf-8"))
+    assert "fc1" in page.text and page.count("details") == 2 and len(page.pictures) == 6
+
+
+def test_inspect_of_an_artifact_writes_what_its_manifest_holds(cli: Call, files: Path) -> None:
+    result = cli("inspect", files / "model.so", "--html", "page.html", "--profile", "--json")
+    page = Page(Path("page.html").read_text(encoding="utf-8"))
+    assert "keeps neither maps of the weights" in page.text and not page.pictures
+    assert page.count("details") == 2 and "chosen layout, measured" in page.text
+    assert all(layer["measured"] > 0 for layer in json.loads(result.out)["layers"])
+
+
+def test_inspect_times_the_layers_of_a_model(cli: Call, files: Path) -> None:
+    result = cli("inspect", files / "open.onnx", "--shape", "batch=1..8", "--profile")
+    assert result.status == 0 and "measured" in result.out
+
+
+def test_inspect_for_another_machine_is_not_timed(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "aarch64" if platform.machine() == "x86_64" else "x86-64-v2"
+    monkeypatch.setattr("sparsec.compiler.compile", raises(AssertionError("nothing is compiled")))
+    expect_failure(
+        cli("inspect", files / "model.onnx", "--profile", "--target", other),
+        f"this machine cannot run code for {other}",
+    )
+
+
 def test_targets_are_listed(cli: Call) -> None:
     assert "neoverse-n1" in cli("targets").out
     assert json.loads(cli("targets", "--json").out)["targets"]["znver4"]["vector_bits"] == 512
@@ -268,6 +309,12 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "no threads": (["run", "{}/model.so", "--threads", "0"], "'--threads': 0 is not in the range x>=1"),
     "inspect a truncated artifact": (["inspect", "{}/short.so"], "short.so is cut short or damaged"),
     "inspect nothing": (["inspect", "{}/nothing.onnx"], "cannot read .*nothing.onnx"),
+    "layouts of an artifact": (["inspect", "{}/model.so", "--layouts"], "a library keeps no other layouts.*ONNX file"),
+    "page below a file": (
+        ["inspect", "{}/model.onnx", "--html", "{}/x.npy/p.html"],
+        "cannot write .*there is no folder",
+    ),
+    "page over the model": (["inspect", "{}/model.onnx", "--html", "{}/model.onnx"], "it is the model itself"),
     "peers of an artifact": (["bench", "{}/model.so", "--peers", "openvino"], "peers run the ONNX file"),
     "no such peer": (
         ["bench", "{}/model.onnx", "--artifact", "{}/model.so", "--peers", "abacus"],

@@ -65,6 +65,8 @@ def inspect(
 
     if html:
         check_writable(html)
+        if html.exists() and html.samefile(model):
+            raise ArtifactError(f"cannot write {html}: it is the model itself")
     compiled = is_artifact(model)
     if compiled and layouts:
         raise click.UsageError("a library keeps no other layouts than the chosen ones; --layouts takes the ONNX file")

@@ -78,8 +78,8 @@ def roofline(layers: Layers, target: Mapping[str, Any], bandwidth: float | None 
     if bandwidth:
         roofs[f"memory, {bandwidth / 1e9:.0f} GB/s measured"] = bandwidth / 1e9
     dots = [(n, layer, layer["flops"] / layer["traffic"]) for n, layer in enumerate(layers, 1) if layer["flops"]]
-    ridges = [peak / slope for slope in roofs.values()]
-    low, high = min(*ridges, *(x for *_, x in dots)) / 4, max(*ridges, *(x for *_, x in dots)) * 2
+    places = [*(peak / slope for slope in roofs.values()), *(x for *_, x in dots)]
+    low, high = min(places) / 4, max(places) * 2
     figure, axes = _axes(3.6)
     axes.axhline(peak, color=COLORS["text"], linewidth=1.2)
     _note(axes, f"multiply-adds of one core, {peak:.0f} GFLOP/s", high, peak, "right")
@@ -135,10 +135,10 @@ def _svg(figure: Figure, axes: Axes, label: str, layers: Layers) -> str:
     text = re.sub(r"<svg.*?viewBox=", start, text, count=1, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # a page has several pictures, and nothing refers to these
     text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"font-family: [^;]*; ", "", text)
+    text = re.sub(r"font-family: [^;]*; ", "", text).replace("xlink:href", "href")
 
     def link(match: re.Match[str]) -> str:
         place = int(match[1])
         return f'<a href="#layer-{place}"><title>{place}. {escape(layers[place - 1]["name"])}</title>'
 
-    return re.sub(r'<a xlink:href="#layer-(\d+)"[^>]*>', link, text).replace("xlink:href", "href")
+    return re.sub(r'<a href="#layer-(\d+)"[^>]*>', link, text)

@@ -60,10 +60,13 @@ def _density(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def picture(values: np.ndarray) -> str:
-    """Return an image of values from 0 to 1, as a ``data:`` URI: PNG, the ink more opaque where there is more."""
+    """Return an image of values from 0 to 1, as a ``data:`` URI: PNG, the ink more opaque where there is more.
+
+    Opacity goes with the square root, so that a tenth is still seen and all weights have one scale.
+    """
     from PIL import Image
 
-    image = Image.fromarray(np.ceil(values.astype(np.float32) * LEVELS).clip(0, LEVELS).astype(np.uint8), "P")
+    image = Image.fromarray(np.ceil(np.sqrt(values, dtype=np.float32) * LEVELS).astype(np.uint8)).convert("P")
     image.putpalette(INK * (LEVELS + 1))
     file = BytesIO()
     opacity = bytes(round(255 * level / LEVELS) for level in range(LEVELS + 1))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -76,7 +75,7 @@ def _one_kind(kind: Sequence[Mapping[str, Any]], everything: bool) -> Renderable
     elif unable:
         names = ", ".join(option["name"] for option in unable)
         lines.append(Text(f"✗  cannot hold it without loss: {names}; --all-layouts says why"))
-    return Padding(Group(Text(_title(kind), style="bold"), *lines), (0, 0, 1, 0))
+    return Group(Text(_title(kind), style="bold"), *lines, "")
 
 
 def _title(kind: Sequence[Mapping[str, Any]]) -> str:

@@ -146,10 +146,10 @@ def _pictures(weight: WeightMap) -> dict[str, Any]:
     height, width = weight.density.shape
     rows, columns = weight.corner.shape
     return {
-        "whole": picture(weight.density / (weight.peak or 1.0)),
+        "whole": picture(weight.density),
         "width": width,
         "height": height,
-        "about": f"the whole weight; where it is fullest, {weight.peak:.0%} are nonzero",
+        "about": f"the whole weight, darker where it is fuller, up to {weight.peak:.0%} nonzero",
         "corner": picture(weight.corner),
         "corner_width": columns,
         "corner_height": rows,

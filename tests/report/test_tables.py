@@ -1,0 +1,97 @@
+"""Tables for people: layouts of each kind of layer, and measured times."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sparsec.report import layer_table, options_tables, with_times
+from sparsec.runtime.session import StepTime
+
+CSR = "(i, k) -> (i : dense, k : compressed)"
+
+
+def option(name: str, seconds: float, chosen: bool = False, refusal: str | None = None) -> dict[str, Any]:
+    return {"name": name, "layout": CSR, "refusal": refusal, "nbytes": 1000, "seconds": seconds, "chosen": chosen}
+
+
+def layer(name: str, **fields: Any) -> dict[str, Any]:
+    known = [option("CSR", 1e-4, chosen=True), *(option(f"{n}x1 blocks", n * 1e-4) for n in range(2, 9))]
+    refused = [option("2:4", 0, refusal="row 3 has 3 entries [in] columns 8 to 11, and 2:4 holds 2")]
+    return {
+        "name": name,
+        "op": "linear",
+        "shape": [64, 32],
+        "sparsity": 0.9,
+        "structure": "unstructured",
+        "layout": CSR,
+        "nbytes": 1000,
+        "dense_nbytes": 8192,
+        "seconds": 1e-4,
+        "dense_seconds": 2e-3,
+        "options": [*known, option("dense", 2e-3), *refused],
+        "why": "CSR: 20.0× as fast as dense by the model",
+    } | fields
+
+
+def printed(renderable: Any) -> str:
+    console = Console(width=100, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    text = capture.get()
+    assert max(map(len, text.splitlines())) <= 100
+    return text
+
+
+def test_few_layouts_are_the_best_with_dense_and_the_chosen_one() -> None:
+    text = printed(options_tables([layer("fc")]))
+    assert "fc: linear 64×32, 90.0% zeros, unstructured\n" in text
+    assert "▸  CSR" in text and "6x1 blocks" in text and "7x1 blocks" not in text
+    assert "dense" in text and "2 slower layouts not shown" in text
+    assert "cannot hold it without loss: 2:4" in text and "row 3" not in text
+    assert "CSR: 20.0× as fast" in text and CSR in text
+
+
+def test_all_layouts_are_shown_with_reasons() -> None:
+    text = printed(options_tables([layer("fc")], everything=True))
+    for name in ("CSR", *(f"{n}x1 blocks" for n in range(2, 9)), "dense"):
+        assert name in text
+    assert "✗  2:4: row 3 has 3 entries [in] columns 8 to 11, and 2:4 holds 2" in text
+    assert "not shown" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [64, 64]},
+        {"op": "conv2d"},
+        {"sparsity": 0.8},
+        {"structure": "2:4"},
+        {"dense_seconds": 3e-3},
+        {"options": [option("dense", 1e-4, chosen=True)]},
+    ],
+)
+def test_layers_of_one_kind_share_a_table(change: dict[str, Any]) -> None:
+    layers = [layer(f"fc{n}", sparsity=0.9 + n / 1e4) for n in range(5)]
+    text = printed(options_tables([*layers, layer("other", **change)]))
+    assert "fc0, fc1, fc2 and 2 more: linear" in text
+    assert "\nother: " in text and text.count("CSR: 20.0×") == 2
+
+
+def test_a_step_belongs_to_the_next_layer_of_its_name_and_operator() -> None:
+    steps = [
+        StepTime("fc", "transpose_0", 9.0),
+        StepTime("fc", "linear_1", 1.0),
+        StepTime("attention", "matmul_2", 9.0),
+        StepTime("fc", "linear_1", 2.0),
+        StepTime("conv", "conv2d_3", 3.0),
+    ]
+    layers = [layer("fc"), layer("fc"), layer("conv", op="conv2d")]
+    assert [timed.get("measured") for timed in with_times(layers, steps)] == [1.0, 2.0, 3.0]
+    assert with_times(layers, []) == layers
+
+
+def test_measured_times_are_a_column_where_there_are_any() -> None:
+    layers = [layer("fc1"), layer("fc2")]
+    assert "measured" not in printed(layer_table(layers, "model"))
+    assert "–" in printed(layer_table([layers[0] | {"measured": 0.5}, layers[1]], "model"))
