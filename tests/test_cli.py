@@ -46,8 +46,11 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     return call
 
 
-def sparse(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    return rng.standard_normal(shape, np.float32) * (rng.random(shape) < 0.1)
+def sparse(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """A weight without a channel that is all zeros, which would be removed."""
+    mask = rng.random((rows, columns)) < 0.1
+    mask |= np.arange(rows)[:, None] % columns == np.arange(columns) % rows
+    return rng.standard_normal((rows, columns), np.float32) * mask
 
 
 def perceptron(weights: list[np.ndarray], batch: int | str = BATCH, operator: str = "Relu") -> onnx.ModelProto:
