@@ -145,7 +145,7 @@ class Layout:
                 parents=prod(sizes[:depth]),
                 positions=prod(sizes[: self.reach(depth)]),
                 child=prod(sizes[depth + 1 : self.reach(depth + 1)]),
-                bounded=depth > 0 and self.levels[depth - 1][1].gives_fibers,
+                above=self.levels[depth - 1][1] if depth else None,
             )
             for depth, size in enumerate(sizes)
         )
@@ -263,7 +263,7 @@ class Layout:
         except LayoutError as error:
             return str(error).removesuffix(".")
         misfit = assemble(self, tiled, mask.shape).misfit
-        return misfit and self._refusal(misfit, orders, mask.shape)
+        return self._refusal(misfit, orders, mask.shape) if misfit else None
 
     def _assemble(self, tiled: np.ndarray, orders: Mapping[str, np.ndarray], shape: Sequence[int]) -> Blocks:
         """Store the entries of a tiled mask, or raise."""

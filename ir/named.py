@@ -1,18 +1,96 @@
-"""Layouts with a name: one line of notation each."""
+"""Layouts with a name: one line of notation each, after the system that they are from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sparsec.ir.layout import Layout
 from sparsec.ir.notation import parse_layout
+from sparsec.ir.sums import Sum
 
+DENSE = parse_layout("(i, k) -> (i : dense, k : dense)")
 CSR = parse_layout("(i, k) -> (i : dense, k : compressed)")
+CSC = parse_layout("(i, k) -> (k : dense, i : compressed)")
 COO = parse_layout("(i, k) -> (i : compressed(nonunique), k : singleton)")
+BITMAP = parse_layout("(i, k) -> (i : dense, k : bitmap)")
+BUCKETED = parse_layout("(i, k) -> (i : bucketed, k : compressed)")
 
 
-def bsr(r: int, c: int) -> Layout:
-    """Return CSR of dense blocks of r rows and c columns (both at least 2)."""
-    blocks = f"i floordiv {r} : dense, k floordiv {c} : compressed"
-    return parse_layout(f"(i, k) -> ({blocks}, i mod {r} : dense, k mod {c} : dense)")
+def ell(n: int = 8) -> Layout:
+    """Return ELLPACK: n entries in every row, or as many as there are columns (Rice and Boisvert, 1985)."""
+    return parse_layout(f"(i, k) -> (i : dense, k : structured[{n}])")
+
+
+def bsr(r: int = 4, c: int = 4) -> Layout:
+    """Return CSR of dense blocks of r rows and c columns; r×1 are vectors of rows, 1×c of columns."""
+    (rows, row), (columns, column) = _block("i", r), _block("k", c)
+    return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : compressed{row}{column})")
+
+
+def row_vectors(r: int = 4) -> Layout:
+    """Return CSR of blocks of r rows and one column."""
+    return bsr(r, 1)
+
+
+def column_vectors(c: int = 4) -> Layout:
+    """Return CSR of blocks of one row and c columns."""
+    return bsr(1, c)
+
+
+def n_of_m(n: int = 2, m: int = 4) -> Layout:
+    """Return N:M: n of every m consecutive columns of a row (Mishra et al., "Accelerating Sparse DNNs", 2021)."""
+    return parse_layout(f"(i, k) -> (i : dense, k floordiv {m} : dense, k mod {m} : structured[{n}])")
+
+
+def tile_wise(width: int = 64) -> Layout:
+    """Return one-sided tile-wise: tiles of `width` rows, each with whole columns left (Guo et al., SC 2020)."""
+    return bsr(width, 1)
+
+
+def tile_wise_two_sided(width: int = 64) -> Layout:
+    """Return two-sided tile-wise: as one-sided, over the rows that are left (Guo et al., SC 2020)."""
+    rows, row = _block("i", width)
+    return parse_layout(f"(i : condense, k) -> ({rows} : dense, k : compressed{row})")
+
+
+def tew(width: int = 64) -> Sum:
+    """Return TEW: tile-wise, and the best entries elsewhere as CSR (Guo et al., SC 2020)."""
+    return Sum((tile_wise(width), CSR))
+
+
+def tvw(width: int = 64, n: int = 2, m: int = 4) -> Layout:
+    """Return TVW: tiles of `width` rows and m columns, with n:m in each row (Guo et al., arXiv 2402.10876, 2024)."""
+    rows, row = _block("i", width)
+    return parse_layout(f"(i, k) -> ({rows} : dense, k floordiv {m} : compressed{row}, k mod {m} : structured[{n}])")
+
+
+def v_n_m(v: int = 16, n: int = 2, m: int = 8) -> Layout:
+    """Return V:N:M: 4 columns for each block of v rows and m columns, n of them in each row (VENOM, SC 2023)."""
+    rows, row = _block("i", v)
+    return parse_layout(f"(i, k) -> ({rows} : dense, k floordiv {m} : dense{row}, k mod {m} : vnm[{n}, 4, {v}])")
+
+
+def two_level_bitmap(m: int = 64) -> Layout:
+    """Return a bitmap of the groups of m columns that have an entry, and one of each (Wang et al., ISCA 2021)."""
+    return parse_layout(f"(i, k) -> (i : dense, k floordiv {m} : bitmap, k mod {m} : bitmap)")
+
+
+def fkw(n: int = 4, taps: int = 9, shapes: int = 8) -> Layout:
+    """Return kernels of one of a few shapes of n taps, or dropped (PatDNN's FKW, ASPLOS 2020)."""
+    return parse_layout(f"(i, k) -> (i : dense, k : pattern[{n}, {taps}, {shapes}])")
+
+
+def permuted_diagonal(p: int = 8) -> Layout:
+    """Return blocks of p rows and p columns, with a shifted diagonal each (PermDNN, MICRO 2018)."""
+    (rows, row), (columns, _) = _block("i", p), _block("k", p)
+    return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{row}, k mod {p} : diagonal)")
+
+
+def combined_columns(group: int = 8) -> Layout:
+    """Return columns combined `group` to one, so that no two have an entry in a row (Kung et al., ASPLOS 2019)."""
+    return parse_layout(
+        f"(i, k : combine[{group}]) -> (i : dense, k floordiv {group} : dense, k mod {group} : structured[1])"
+    )
 
 
 def dense_blocks(r: int, taps: int = 1) -> Layout:
@@ -20,9 +98,8 @@ def dense_blocks(r: int, taps: int = 1) -> Layout:
 
     `taps` splits the columns, so that a loop over a few of them has constant offsets.
     """
-    rows, within = (f"i floordiv {r} : dense", f", i mod {r} : dense") if r > 1 else ("i : dense", "")
-    columns = f"k floordiv {taps} : dense, k mod {taps} : dense" if taps > 1 else "k : dense"
-    return parse_layout(f"(i, k) -> ({rows}, {columns}{within})")
+    (rows, row), (columns, tap) = _block("i", r), _block("k", taps)
+    return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{tap}{row})")
 
 
 def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layout:
@@ -43,3 +120,33 @@ def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layo
     if r > 1:
         levels.append(f"i mod {r} : dense")
     return parse_layout(f"(i, k) -> ({', '.join(levels)})")
+
+
+def _block(dim: str, size: int) -> tuple[str, str]:
+    """Return the digit of `dim` outside a block, and the level inside it, which one coordinate does not need."""
+    return (f"{dim} floordiv {size}", f", {dim} mod {size} : dense") if size > 1 else (dim, "")
+
+
+NAMED: dict[str, Callable[..., Layout | Sum]] = {
+    "dense": lambda: DENSE,
+    "CSR": lambda: CSR,
+    "CSC": lambda: CSC,
+    "COO": lambda: COO,
+    "ELL": ell,
+    "BSR": bsr,
+    "row vectors": row_vectors,
+    "column vectors": column_vectors,
+    "N:M": n_of_m,
+    "tile-wise": tile_wise,
+    "tile-wise, two-sided": tile_wise_two_sided,
+    "TEW": tew,
+    "TVW": tvw,
+    "V:N:M": v_n_m,
+    "bitmap": lambda: BITMAP,
+    "two-level bitmap": two_level_bitmap,
+    "FKW": fkw,
+    "permuted diagonal": permuted_diagonal,
+    "combined columns": combined_columns,
+    "bucketed rows": lambda: BUCKETED,
+}
+"""How to make the layout of each name; the parameters have defaults."""

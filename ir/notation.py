@@ -1,12 +1,14 @@
 """The notation of layouts, after the map of MLIR's sparse_tensor encoding.
 
+    storage := layout {"+" layout}
     layout  := "(" dim {"," dim} ")" "->" "(" level {"," level} ")"
     dim     := name [":" word]                        a word such as balance[8] permutes the dimension
     level   := digit ":" word                         a word such as dense or compressed(nonunique)
     digit   := name {("floordiv" | "mod") number}     read from left to right
     word    := name ["[" number {"," number} "]"] ["(" flag {"," flag} ")"]
 
-`str(layout)` is the inverse of `parse_layout`, in normal form: `i mod 12 floordiv 4` prints as `i floordiv 4 mod 3`.
+`str` is the inverse of `parse_layout` and, for sums, of `parse_storage`. It prints a normal form: for `i mod 12
+floordiv 4` it is `i floordiv 4 mod 3`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from sparsec.errors import LayoutError
 from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import LEVELS, Attribute, Level
 from sparsec.ir.orders import ORDERS, Order
+from sparsec.ir.sums import Sum
 
 Item = TypeVar("Item")
 Word = TypeVar("Word", bound=Attribute)
@@ -39,7 +42,26 @@ def parse_layout(text: str) -> Layout:
     ------
     LayoutError : with the column, if the text is not in the notation; or if the layout that it describes is not sound
     """
-    return _Parser(text).layout()
+    parser = _Parser(text)
+    return parser.ended(parser.layout())
+
+
+@lru_cache(4096)
+def parse_storage(text: str) -> Layout | Sum:
+    """Read a layout, or a sum of layouts, from its notation.
+
+    >>> len(parse_storage("(i, k) -> (i : dense, k : dense) + (i, k) -> (i : dense, k : compressed)").terms)
+    2
+
+    Raises
+    ------
+    LayoutError : as `parse_layout`
+    """
+    parser = _Parser(text)
+    terms = [parser.layout()]
+    while parser.accept("+"):
+        terms.append(parser.layout())
+    return parser.ended(Sum(tuple(terms)) if len(terms) > 1 else terms[0])
 
 
 class _Parser:
@@ -52,10 +74,13 @@ class _Parser:
         dims = self.listed("(", self.dim, ")")
         self.expect("->")
         levels = self.listed("(", self.level, ")")
-        if self.token:
-            raise self.error("the end of the layout")
         orders = tuple((name, order) for name, order in dims if order is not None)
         return Layout(tuple(name for name, _ in dims), tuple(levels), orders)
+
+    def ended(self, read: Item) -> Item:
+        if self.token:
+            raise self.error("the end of the layout")
+        return read
 
     def dim(self) -> tuple[str, Order | None]:
         name = self.name("the name of a dimension")

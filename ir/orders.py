@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from sparsec.ir.levels import Attribute
+
+WINDOW = 4096  # coordinates that are compared with each other
+CANDIDATES = 256  # coordinates that are considered for a run
 
 
 class Order(Attribute):
@@ -65,4 +69,123 @@ class Balance(Order):
         return coordinates.ravel()[:extent]
 
 
-ORDERS: dict[str, type[Order]] = {order.name: order for order in (Balance,)}
+@dataclass(frozen=True)
+class Condense(Order):
+    """Coordinates with entries come first, the empty ones last, both as they were.
+
+    Tiles of what is left are then full: the two-sided tile-wise sparsity of Guo et al., "Accelerating Sparse DNN Models
+    without Hardware-Support via Tile-Wise Sparsity", SC 2020, section IV.
+    """
+
+    name: ClassVar[str] = "condense"
+
+    def order(self, pattern: np.ndarray) -> np.ndarray:
+        return np.argsort(~pattern.any(axis=1), kind="stable")
+
+
+@dataclass(frozen=True)
+class Similar(Order):
+    """Coordinates with many entries in common stand together, in runs of `group`, so that blocks of them are full.
+
+    Each run starts with the heaviest coordinate that is left, and takes those nearest to it by the Jaccard index
+    (entries in common ÷ entries of either), summed over the run. Where there are many coordinates, only those of a
+    window of similar weights are compared.
+    """
+
+    group: int
+    name: ClassVar[str] = "similar"
+
+    def order(self, pattern: np.ndarray) -> np.ndarray:
+        heaviest = np.argsort(-np.count_nonzero(pattern, axis=1), kind="stable")
+        window = -(-WINDOW // self.group) * self.group
+        windows = (heaviest[first : first + window] for first in range(0, len(heaviest), window))
+        return np.concatenate([members[self._runs(pattern[members])] for members in windows])
+
+    def _runs(self, pattern: np.ndarray) -> np.ndarray:
+        """Return an order of coordinates that are sorted by weight."""
+        entries = pattern.astype(np.float32)
+        common = entries @ entries.T
+        weight = common.diagonal()
+        alike = common / np.maximum(weight + weight[:, None] - common, 1)
+        left = np.ones(len(pattern), dtype=bool)
+        places = []
+        while left.any():
+            run = [int(np.argmax(left))]
+            near = np.where(left, alike[run[0]], -1)
+            near[run] = -1
+            while len(run) < self.group and near.max() >= 0:
+                run.append(int(np.argmax(near)))
+                near += alike[run[-1]] * (near >= 0)
+                near[run] = -1
+            left[run] = False
+            places += sorted(run)
+        return np.array(places)
+
+
+@dataclass(frozen=True)
+class Combine(Order):
+    """Coordinates stand together in runs of `group` of which no two have an entry in common, if that can be.
+
+    A structured[1, group] level then stores each run as one coordinate. This is the column combining of Kung, McDanel
+    and Zhang, "Packing Sparse Convolutional Neural Networks for Efficient Systolic Array Implementations", ASPLOS 2019,
+    section 3. To partition a graph into cliques is hard; the runs grow greedily, each from the coordinate with the most
+    conflicts, by those that are compatible with few others. So they are found again where a tensor was pruned to them.
+    """
+
+    group: int
+    name: ClassVar[str] = "combine"
+
+    def order(self, pattern: np.ndarray) -> np.ndarray:
+        extent = len(pattern)
+        firsts = np.arange(0, extent, self.group)
+        fits = np.add.reduceat(pattern, firsts, axis=0, dtype=np.int64).max() <= 1
+        if fits or np.count_nonzero(pattern, axis=0).max() > len(firsts):  # or no runs can
+            return np.arange(extent)
+        rooms = np.minimum(self.group, extent - firsts)
+        runs = sorted(self._runs(pattern), key=lambda run: (-len(run), run))
+        runs = [run[:room] for run, room in zip(runs, rooms, strict=False)]
+        runs += [[] for _ in rooms[len(runs) :]]
+        self._fill(runs, rooms, pattern)
+        whole = sorted(sorted(run) for run in runs[:-1])
+        return np.array([coordinate for run in [*whole, sorted(runs[-1])] for coordinate in run])
+
+    def _runs(self, pattern: np.ndarray) -> Iterator[list[int]]:
+        """Yield runs of at most `group` coordinates that have entries, without conflicts."""
+        entries = pattern.astype(np.float32)
+        compatible = entries @ entries.T == 0
+        np.fill_diagonal(compatible, False)
+        left = pattern.any(axis=1)
+        compatible[:, ~left] = False
+        partners = np.count_nonzero(compatible, axis=1)
+        while left.any():
+            run = [int(np.argmin(np.where(left, partners, len(pattern))))]
+            candidates = np.flatnonzero(compatible[run[0]])
+            candidates = candidates[np.argsort(partners[candidates], kind="stable")[:CANDIDATES]]
+            near = compatible[np.ix_(candidates, candidates)]
+            free = np.ones(len(candidates), dtype=bool)
+            while len(run) < self.group and free.any():
+                # One whose other partners are partners of the run, too, would not be missed elsewhere.
+                own = (np.count_nonzero(near[:, free], axis=1) + 1) / partners[candidates]
+                best = int(np.argmax(np.where(free, own, -1)))
+                run.append(int(candidates[best]))
+                free = free & near[best]
+            partners = partners - np.count_nonzero(compatible[:, run], axis=1)
+            compatible[:, run] = False
+            left[run] = False
+            yield run
+
+    def _fill(self, runs: list[list[int]], rooms: np.ndarray, pattern: np.ndarray) -> None:
+        """Put every coordinate without a run into the fullest one that has room, and no conflict if there is such."""
+        taken = np.array([pattern[run].any(axis=0) for run in runs])
+        lengths = np.array([len(run) for run in runs])
+        spare = np.setdiff1d(np.arange(len(pattern)), [coordinate for run in runs for coordinate in run])
+        weights = np.count_nonzero(pattern[spare], axis=1)
+        for coordinate in spare[np.argsort(-weights, kind="stable")].tolist():
+            conflicts = (taken & pattern[coordinate]).any(axis=1)
+            best = int(np.argmax(np.where(lengths < rooms, lengths - self.group * conflicts, -2 * self.group)))
+            runs[best].append(coordinate)
+            lengths[best] += 1
+            taken[best] |= pattern[coordinate]
+
+
+ORDERS: dict[str, type[Order]] = {order.name: order for order in (Balance, Condense, Similar, Combine)}

@@ -116,7 +116,7 @@ class Packed:
                 for index in indices:
                     loop = visit.send(index)
             except StopIteration as end:
-                return origin, end.value
+                return origin, _each(lambda part: np.broadcast_to(part, origin.shape), end.value)
             again, index = _iterations(loop, len(origin))
             indices = [_taken(earlier, again) for earlier in indices] + [index]
             origin = origin[again]

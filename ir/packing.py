@@ -101,7 +101,8 @@ def assemble(layout: Layout, mask: np.ndarray, shape: Sequence[int]) -> Blocks:
     def entries(depth: int) -> Entries:
         coordinate = place // prod(sizes[depth + 1 :]) % sizes[depth]
         opens, opens_below = (_opens(place // prod(sizes[layout.reach(level) :])) for level in (depth, depth + 1))
-        return Entries(positions, position, coordinate, opens, opens_below)
+        below = place // prod(sizes[depth + 2 :]) % sizes[depth + 1] if depth + 1 < leaf else np.zeros_like(place)
+        return Entries(positions, position, coordinate, opens, opens_below, below)
 
     for depth, axis in enumerate(layout.axes(shape)[:leaf]):
         level, given = layout.levels[depth][1], entries(depth)

@@ -21,13 +21,14 @@ from sparsec.ir.levels.protocol import (
     Visit,
     pointers,
 )
+from sparsec.ir.levels.shaped import Shaped, Taps
 from sparsec.ir.levels.singleton import Singleton
 from sparsec.ir.levels.structured import Structured
 from sparsec.ir.levels.vnm import Vnm
 
 LEVELS: dict[str, type[Level]] = {
     level.name: level
-    for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap, Pattern, Diagonal, Vnm)
+    for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap, Pattern, Diagonal, Vnm, Shaped, Taps)
 }
 
 __all__ = [
@@ -48,9 +49,11 @@ __all__ = [
     "Load",
     "Loop",
     "Pattern",
+    "Shaped",
     "Singleton",
     "Stored",
     "Structured",
+    "Taps",
     "Visit",
     "Vnm",
     "pointers",

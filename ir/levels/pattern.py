@@ -19,9 +19,9 @@ class Pattern(Level):
 
     Kernels without entries are left out. Those of a fiber are sorted by shape, so that no loop over kernels branches:
     the ones of shape s in fiber f are `stride[f * p + s]` to `stride[f * p + s + 1]`, `indices` holds the coordinate of
-    the first tap of each, and `taps[s * n:(s + 1) * n]` are the taps of all of them. A slot without a tap repeats the last one of its
-    shape, and stores zeros, as does a tap that a kernel does not have. This is the storage of Niu et al., "PatDNN",
-    ASPLOS 2020, section 5.3 (FKW).
+    the first tap of each, and `taps[s * n:(s + 1) * n]` are the taps of all of them. A slot without a tap repeats the
+    last one of its shape, and stores zeros, as does a tap that a kernel does not have. This is the storage of Niu et
+    al., "PatDNN", ASPLOS 2020, section 5.3 (FKW).
     """
 
     n: int

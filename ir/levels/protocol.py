@@ -72,14 +72,19 @@ class Axis:
     size : extent of this level's coordinate, padding included
     parents, positions : the most positions that the level above, and this one, can have
     child : the most positions of the next level in one fiber
-    bounded : whether the level above gives the bounds of this level's fibers (`Cursor.fiber`)
+    above : the level above
     """
 
     size: int
     parents: int
     positions: int
     child: int = 1
-    bounded: bool = False
+    above: Level | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the level above gives the bounds of this level's fibers (`Cursor.fiber`)."""
+        return self.above is not None and self.above.gives_fibers
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Entries:
     parent, coordinate : int64 [n], position in the level above and coordinate in this one
     opens, opens_below : bool [n], whether the entry is the first of its coordinate in this level, in the next one; the
         coordinate of a level includes those of singletons that follow it
+    below : int64 [n], coordinate in the next level; 0 in the block that ends a layout
     """
 
     parents: int
@@ -99,6 +105,12 @@ class Entries:
     coordinate: np.ndarray
     opens: np.ndarray
     opens_below: np.ndarray
+    below: np.ndarray
+
+    @cached_property
+    def fiber(self) -> np.ndarray:
+        """Which of the coordinates of all parents each entry has, int64 [n]."""
+        return np.cumsum(self.opens) - 1
 
     @cached_property
     def per_parent(self) -> np.ndarray:
@@ -109,11 +121,17 @@ class Entries:
     def nth(self) -> np.ndarray:
         """How many coordinates of its fiber come before each entry's, int64 [n]."""
         before = np.cumsum(self.per_parent) - self.per_parent
-        return np.cumsum(self.opens) - 1 - before[self.parent]
+        return self.fiber - before[self.parent]
+
+    def below_masks(self, size: int) -> np.ndarray:
+        """Return which coordinates of the next level each coordinate has entries at, bool [coordinates, size]."""
+        masks = np.zeros((np.count_nonzero(self.opens), size), dtype=bool)
+        masks[self.fiber, self.below] = True
+        return masks
 
     def where(self, kept: np.ndarray) -> Entries:
         """Return the entries of some coordinates, bool [n]; all entries of a coordinate, or none."""
-        arrays = (self.parent, self.coordinate, self.opens, self.opens_below)
+        arrays = (self.parent, self.coordinate, self.opens, self.opens_below, self.below)
         return Entries(self.parents, *(array[kept] for array in arrays))
 
 

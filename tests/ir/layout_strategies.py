@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Diagonal, Pattern, Singleton, Structured, Vnm
-from sparsec.ir.orders import Balance
+from sparsec.ir.orders import Balance, Combine, Condense, Similar
 
 DTYPES = ("float32", "float16", "int8")
 
@@ -34,7 +34,21 @@ def choosy_layouts(draw, most_dims=3):
         if len(options) > 1:
             options += _choosy(draw, digit.size, digits[depth - 1].size if isinstance(above, Dense) else None)
         levels.append(draw(st.sampled_from(options)))
-    return Layout(names, tuple(zip(digits, levels, strict=True)), ())
+    permuted = draw(st.dictionaries(st.sampled_from(names), orders()))
+    order_of_dims = tuple((name, permuted[name]) for name in names if name in permuted)
+    return Layout(names, tuple(zip(digits, levels, strict=True)), order_of_dims)
+
+
+@st.composite
+def orders(draw):
+    """A way to permute a dimension."""
+    number = st.integers(1, 4)
+    return draw(
+        st.builds(Balance, number, number)
+        | st.just(Condense())
+        | st.builds(Similar, number)
+        | st.builds(Combine, number)
+    )
 
 
 def _choosy(draw, size, rows):
@@ -55,7 +69,7 @@ def given_tensors(draw, layouts):
     """A layout, and a tensor of a shape that it can hold: of a pattern, whole kernels."""
     layout = draw(layouts)
     array = draw(tensors(len(layout.dims)))
-    for digit, level in layout.levels:
+    for digit, level in getattr(layout, "levels", ()):  # a sum's terms take any shape
         if isinstance(level, Pattern) and digit.size is None:
             axis = layout.dims.index(digit.dim)
             kernel = digit.divisor * level.m

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from sparsec.ir.layout import Layout
+from sparsec.ir.named import CSC, DENSE, row_vectors
 from sparsec.ir.notation import parse_layout
 
-DENSE = parse_layout("(i, k) -> (i : dense, k : dense)")
-CSC = parse_layout("(i, k) -> (k : dense, i : compressed)")
-
-
-def row_vectors(r: int) -> Layout:
-    """Return CSR of blocks of r rows (at least 2) and one column."""
-    return parse_layout(f"(i, k) -> (i floordiv {r} : dense, k : compressed, i mod {r} : dense)")
+__all__ = ["CSC", "DENSE", "bucketed", "csr_kblocked", "row_vectors"]
 
 
 def csr_kblocked(kb: int) -> Layout:

@@ -67,7 +67,7 @@ def test_what_is_parsed():
         ("(i) -> (i dense)", r"at column 11: expected ':', found 'dense'\."),
         ("(i) -> (i : )", r"at column 13: expected a level \(dense, .*\), found '\)'\."),
         ("(i) -> (i : sparse)", r"at column 13: expected a level \(dense, compressed, .*\), found 'sparse'\."),
-        ("(i : shuffle) -> (i : dense)", r"at column 6: expected an order \(balance\), found 'shuffle'\."),
+        ("(i : shuffle) -> (i : dense)", r"at column 6: expected an order \(balance, .*\), found 'shuffle'\."),
         ("(i : balance) -> (i : dense)", r"6: expected balance with 1 to 2 positive numbers in brackets, found \[\]"),
         ("(i : balance[0]) -> (i : dense)", r"at column 6: expected balance with 1 to 2 positive .*, found \[0\]\."),
         ("(i) -> (i : dense[4])", r"at column 13: expected dense with 0 positive numbers in brackets, found \[4\]\."),
