@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -116,7 +116,7 @@ class Packed:
                 for index in indices:
                     loop = visit.send(index)
             except StopIteration as end:
-                return origin, _each(lambda part: np.broadcast_to(part, origin.shape), end.value)
+                return origin, _each(partial(np.broadcast_to, shape=origin.shape), end.value)
             again, index = _iterations(loop, len(origin))
             indices = [_taken(earlier, again) for earlier in indices] + [index]
             origin = origin[again]

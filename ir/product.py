@@ -9,32 +9,9 @@ block-diagonal `W`. An attention product has an activation as `W`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sparsec.errors import LayoutError
-from sparsec.ir.kernel import (
-    Assign,
-    Axis,
-    Buffer,
-    Const,
-    Coordinate,
-    Expr,
-    For,
-    If,
-    Kernel,
-    Load,
-    Range,
-    Stmt,
-    Stored,
-    Tile,
-    Var,
-    Walk,
-    call,
-    substitute,
-)
-from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Bucketed, Dense
+from sparsec.ir.kernel import Buffer, Expr, Var
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 

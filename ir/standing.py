@@ -28,7 +28,6 @@ from sparsec.ir.kernel import (
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.levels import Axis as LevelAxis
 
-
 WORDS = "words"  # the array of a level that loops over bits
 
 
