@@ -172,7 +172,7 @@ def inspect(
         if group.anchor and group.anchor.matrix:
             matrix = group.anchor.matrix()
             known = options(group.product, matrix, run.target) if layouts else ()
-            layers.append(describe_layer(group, matrix, propose(group.product, matrix, run.target), known))
+            layers.append(describe_layer(group, matrix, propose(group.product, matrix, run.target), run.target, known))
             maps.append(WeightMap.of(matrix))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps))

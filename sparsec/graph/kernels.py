@@ -89,13 +89,11 @@ class Kernels:
         values = {product.weight.name: anchor.weight, product.x.name: anchor.x, product.y.name: group.outputs[0]}
         values |= {operand.buffer.name: operand.value for operand in group.operands}
         shapes = anchor.shapes | {operand.buffer.name: operand.shape for operand in group.operands}
-        packed: dict[str, dict[str, np.ndarray]] = {}
+        parts = {} if matrix is None else proposal.product.parts(matrix)
+        packed = {name: scheduled.pack(name, part) for name, part in parts.items()}
         args = []
         for buffer, array in scheduled.lowered.parameters:
             if array:
-                if buffer not in packed:
-                    assert matrix is not None
-                    packed[buffer] = scheduled.pack(buffer, matrix)
                 data = packed[buffer][array]
                 args.append(Argument(data, data.shape))
             elif buffer in anchor.constants:
@@ -103,7 +101,7 @@ class Kernels:
             else:
                 own = scheduled.kernel.buffers[buffer].shape
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
-        layer = None if matrix is None else describe_layer(group, matrix, proposal)
+        layer = None if matrix is None else describe_layer(group, matrix, proposal, self.target)
         return Call(name, tuple(args), layer)
 
     def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:

@@ -15,7 +15,8 @@ from sparsec.ir.lower import MIN_INDEX_BITS
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.options import Option
 from sparsec.schedules.rules.prices import batch, extent
-from sparsec.schedules.rules.product import Proposal
+from sparsec.schedules.rules.product import Proposal, propose
+from sparsec.targets import Target
 
 BLOCKS = ((16, 1), (8, 1), (4, 1), (2, 1), (1, 16), (1, 8), (1, 4), (4, 4))
 """Shapes of blocks, rows by columns, that pruning is done in."""
@@ -39,7 +40,7 @@ class Layer:
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
     layout : in the notation of :mod:`sparsec.ir.notation`
     nbytes, dense_nbytes : of the weight in this layout, and of its elements alone
-    seconds, dense_seconds : predicted for one core, in this layout and in the best dense one
+    seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
     flops : of one call that meet a nonzero, a multiply-add being two
     traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
     options : the layouts that were thought of, where the report was asked for them
@@ -67,10 +68,20 @@ class Layer:
         return {name: value for name, value in fields.items() if value or name not in ("options", "why")}
 
 
-def describe_layer(group: Group, matrix: np.ndarray, proposal: Proposal, options: Sequence[Option] = ()) -> Layer:
-    """Describe a product with a constant weight."""
+def describe_layer(
+    group: Group, matrix: np.ndarray, proposal: Proposal, target: Target, options: Sequence[Option] = ()
+) -> Layer:
+    """Describe a product with a constant weight.
+
+    The matrix of a grouped convolution has zeros between the groups, which are none of the weight's own.
+    """
     anchor, product, layout = group.anchor, proposal.product, proposal.product.weight.layout
-    assert anchor is not None and layout is not None
+    assert anchor is not None and anchor.weight.data is not None and layout is not None
+    weight = anchor.weight.data.reshape(len(matrix), -1)
+    groups = matrix.size // weight.size
+    dense_seconds = proposal.dense_seconds
+    if groups > 1:
+        dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
     nonzeros, nbytes = np.count_nonzero(matrix), layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS)
     columns = batch(product) * extent(product.columns)
     moved = sum(prod(_size(product, dim) for dim in buffer.shape) for buffer in (product.x, product.y))
@@ -78,18 +89,24 @@ def describe_layer(group: Group, matrix: np.ndarray, proposal: Proposal, options
         group.label,
         product.name,
         tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
-        float(1 - nonzeros / matrix.size),
-        structure(matrix),
+        float(1 - nonzeros / weight.size),
+        structure(weight),
         str(layout),
         nbytes,
-        matrix.nbytes,
+        weight.nbytes,
         proposal.seconds,
-        proposal.dense_seconds,
+        dense_seconds,
         int(2 * nonzeros * columns),
         nbytes + moved * np.dtype(product.y.dtype).itemsize,
         tuple(options),
-        why(options),
+        why(options, dense_seconds),
     )
+
+
+def _filled(shape: tuple[int, ...], groups: int) -> np.ndarray:
+    """Return the matrix of a grouped convolution whose weight has no zeros."""
+    rows, depth = shape
+    return np.kron(np.eye(groups), np.ones((rows // groups, depth // groups))).astype(np.float32)
 
 
 def _size(product: Product, dim: int | str) -> int:

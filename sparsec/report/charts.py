@@ -125,7 +125,8 @@ def _svg(figure: Figure, axes: Axes, label: str, layers: Layers) -> str:
     file = StringIO()
     with matplotlib.rc_context(STYLE):
         axes.tick_params(which="both", length=0)
-        axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
         figure.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
     text = file.getvalue()
     text = text[text.index("<svg") :]

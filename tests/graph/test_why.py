@@ -13,25 +13,29 @@ DENSE = option("dense", 100, 10.0)
 
 def test_the_smallest_layout_is_named_where_it_is_clearly_smaller() -> None:
     options = [option("8x1 blocks", 40, 2.0, chosen=True), option("CSR", 30, 3.0), option("2:4", 50, 4.0), DENSE]
-    assert why(options) == (
-        "8x1 blocks: 5.0× as fast as dense by the model; CSR would store 75 % of the bytes, but take 1.50× as long"
+    assert why(options, 10.0) == (
+        "8x1 blocks: 5.0× as fast as dense by the model; CSR would store 75% of the bytes, but take 1.50× as long"
     )
 
 
 def test_the_next_layout_is_named_otherwise() -> None:
     options = [option("CSR", 30, 2.0, chosen=True), option("8x1 blocks", 40, 2.002), DENSE]
-    assert why(options) == "CSR: 5.0× as fast as dense by the model; the next, 8x1 blocks, would take as long"
+    assert why(options, 10.0) == "CSR: 5.0× as fast as dense by the model; the next, 8x1 blocks, would take as long"
 
 
 def test_dense_says_what_it_was_compared_with() -> None:
     options = [option("dense", 100, 1.0, chosen=True), option("CSR", 95, 2.5)]
-    assert why(options) == "dense: the next, CSR, would take 2.5× as long"
+    assert why(options, 1.0) == "dense: the next, CSR, would take 2.5× as long"
+
+
+def test_a_layout_that_is_as_fast_as_dense_says_so() -> None:
+    assert why([option("CSR", 30, 2.0, chosen=True)], 2.0) == "CSR: as fast as dense by the model"
 
 
 def test_what_cannot_hold_the_weight_does_not_count() -> None:
     options = [option("dense", 100, 1.0, chosen=True), option("2:4", 0, 0.0, refusal="row 3 has 3 entries")]
-    assert why(options) == "dense: nothing else can hold the weight"
+    assert why(options, 1.0) == "dense: nothing else can hold the weight"
 
 
 def test_there_is_no_reason_without_options() -> None:
-    assert why([]) == ""
+    assert why([], 1.0) == ""

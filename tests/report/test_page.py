@@ -24,17 +24,24 @@ def no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparsec.report.page.memory_bandwidth", lambda l3_bytes: 25e9)
 
 
-def chain(names: list[str], batch: int | str = 16) -> onnx.ModelProto:
-    """Products one behind the other, the last weight of them all zeros."""
+def chain(names: list[str], batch: int | str = 16, share: float = 0.2) -> onnx.ModelProto:
+    """Products one behind the other, whose weights have a share of nonzeros and no channel that is all zeros."""
     rng = np.random.default_rng(0)
-    weights = [rng.standard_normal(shape, np.float32) * (rng.random(shape) < 0.2) for shape in pairwise(SIZES)]
-    weights[-1][:] = 0
-    nodes = [helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"], name=name) for n, name in enumerate(names)]
-    ports = [[helper.make_tensor_value_info(f"x{n}", TensorProto.FLOAT, [batch, SIZES[n]])] for n in (0, len(names))]
-    constants = [numpy_helper.from_array(weights[n], f"w{n}") for n in range(len(names))]
-    graph = helper.make_graph(nodes or [helper.make_node("Relu", ["x0"], ["y"])], "chain", *ports, constants)
-    if not nodes:
-        graph.output[0].name = "y"
+    weights = []
+    for rows, columns in pairwise(SIZES):
+        mask = rng.random((rows, columns)) < share
+        mask |= (share > 0) & (np.arange(rows)[:, None] % columns == np.arange(columns) % rows)
+        weights.append(rng.standard_normal((rows, columns), np.float32) * mask)
+    nodes = []
+    for n, name in enumerate(names):
+        nodes.append(helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"product{n}"], name=name))
+        nodes.append(helper.make_node("Relu", [f"product{n}"], [f"x{n + 1}"]))
+    last = len(names)
+    nodes.append(helper.make_node("Relu", [f"x{last}"], ["y"]))
+    x = helper.make_tensor_value_info("x0", TensorProto.FLOAT, [batch, SIZES[0]])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, SIZES[last]])
+    constants = [numpy_helper.from_array(weight, f"w{n}") for n, weight in enumerate(weights[:last])]
+    graph = helper.make_graph(nodes, "chain", [x], [y], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
@@ -92,6 +99,12 @@ def test_a_model_without_weights_has_a_page() -> None:
     assert "no layers with weights" in page.text and page.count("svg") == 0
 
 
+def test_a_weight_of_zeros_has_a_page() -> None:
+    report = sparsec.inspect(chain(["fc"], share=0.0), layouts=True)
+    page = Page(render_page(report.as_dict(), "model", report.maps))
+    assert "100.0 %" in page.text and page.count("svg", role="img") == 2
+
+
 def test_open_dimensions_are_noted() -> None:
     report = sparsec.inspect(chain(["fc"], "batch"), shapes={"batch": (1, 8)}, layouts=True)
     page = Page(render_page(report.as_dict(), "model", report.maps))
@@ -123,3 +136,15 @@ def test_work_and_traffic_count_what_is_there(report: Report) -> None:
         rows, depth = layer.shape
         assert layer.flops == round(2 * 16 * rows * depth * (1 - layer.sparsity))
         assert layer.traffic == layer.nbytes + 4 * 16 * (rows + depth)
+
+
+def test_a_grouped_convolution_has_no_zeros_but_its_own() -> None:
+    weight = np.random.default_rng(0).standard_normal((16, 1, 3, 3), np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="depthwise", group=16, pads=[1, 1, 1, 1])
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, 14, 14]) for name in "xy"]
+    graph = helper.make_graph([node], "grouped", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (layer,) = sparsec.inspect(model, "x86-64-v3", layouts=True).layers
+    assert (layer.sparsity, layer.structure, layer.dense_nbytes) == (0, "dense", weight.nbytes)
+    assert layer.dense_seconds == layer.seconds
+    assert "as fast as dense by the model" in layer.why or layer.why.startswith("dense: ")
