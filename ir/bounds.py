@@ -9,7 +9,6 @@ import numpy as np
 
 from sparsec.ir.kernel import Const, Coordinate, Expr, Op, Var, walk_expressions
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Bucketed, Dense, Diagonal
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,11 @@ def depends(value: Expr, lookup: Lookup) -> frozenset[str]:
 def logical_extent(layout: Layout, shape: tuple[int, ...], dim: str) -> int:
     """Return how many coordinates of `dim` the walks of a tensor of `shape` may visit, padding included.
 
-    A sparse level holds coordinates of the tensor only, but for the diagonals of ragged blocks; the levels below it run
-    to the end of their block.
+    A sparse level holds coordinates of the tensor only; those that pad run to the end of their block.
     """
     sizes = layout.sizes(shape)
     digits = [(n, digit, level) for n, (digit, level) in enumerate(layout.levels) if digit.dim == dim]
-    sparse = max((n for n, _, level in digits if not isinstance(level, Dense | Bucketed | Diagonal)), default=-1)
+    sparse = max((n for n, _, level in digits if not level.pads), default=-1)
     entries = np.arange(shape[layout.dims.index(dim)])
     visited = entries
     for n, digit, _ in digits:

@@ -77,7 +77,13 @@ def two_level_bitmap(m: int = 64) -> Layout:
 
 def fkw(n: int = 4, taps: int = 9, shapes: int = 8) -> Layout:
     """Return kernels of one of a few shapes of n taps, or dropped (PatDNN's FKW, ASPLOS 2020)."""
-    return parse_layout(f"(i, k) -> (i : dense, k : pattern[{n}, {taps}, {shapes}])")
+    return parse_layout(f"(i, k) -> (i : dense, k floordiv {taps} : pattern[{n}, {shapes}], k mod {taps} : taps)")
+
+
+def fkw_by_channel(chunk: int = 64, n: int = 4, taps: int = 9, shapes: int = 8) -> Layout:
+    """Return FKW with the filters of a chunk below the channels, so that those of one shape share what they read."""
+    rows, row = f"i floordiv {chunk} : dense", f"i mod {chunk} : pattern[{n}, {shapes}]"
+    return parse_layout(f"(i, k) -> ({rows}, k floordiv {taps} : dense, {row}, k mod {taps} : taps)")
 
 
 def permuted_diagonal(p: int = 8) -> Layout:
@@ -145,6 +151,7 @@ NAMED: dict[str, Callable[..., Layout | Sum]] = {
     "bitmap": lambda: BITMAP,
     "two-level bitmap": two_level_bitmap,
     "FKW": fkw,
+    "FKW by channel": fkw_by_channel,
     "permuted diagonal": permuted_diagonal,
     "combined columns": combined_columns,
     "bucketed rows": lambda: BUCKETED,

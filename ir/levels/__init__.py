@@ -5,7 +5,7 @@ from sparsec.ir.levels.bucketed import Bucketed
 from sparsec.ir.levels.compressed import Compressed
 from sparsec.ir.levels.dense import Dense
 from sparsec.ir.levels.diagonal import Diagonal
-from sparsec.ir.levels.pattern import Pattern
+from sparsec.ir.levels.pattern import Pattern, Taps
 from sparsec.ir.levels.protocol import (
     ROOT,
     Attribute,
@@ -21,14 +21,13 @@ from sparsec.ir.levels.protocol import (
     Visit,
     pointers,
 )
-from sparsec.ir.levels.shaped import Shaped, Taps
 from sparsec.ir.levels.singleton import Singleton
 from sparsec.ir.levels.structured import Structured
 from sparsec.ir.levels.vnm import Vnm
 
 LEVELS: dict[str, type[Level]] = {
     level.name: level
-    for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap, Pattern, Diagonal, Vnm, Shaped, Taps)
+    for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap, Pattern, Taps, Diagonal, Vnm)
 }
 
 __all__ = [
@@ -49,7 +48,6 @@ __all__ = [
     "Load",
     "Loop",
     "Pattern",
-    "Shaped",
     "Singleton",
     "Stored",
     "Structured",

@@ -22,6 +22,7 @@ class Bucketed(Level):
     """
 
     name: ClassVar[str] = "bucketed"
+    pads: ClassVar[bool] = True
     gives_fibers: ClassVar[bool] = True
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:

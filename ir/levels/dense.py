@@ -13,6 +13,7 @@ class Dense(Level):
     """Every coordinate has a position; nothing is stored."""
 
     name: ClassVar[str] = "dense"
+    pads: ClassVar[bool] = True
 
     def pack(self, axis: Axis, entries: Entries) -> Stored:
         return Stored(entries.parent * axis.size + entries.coordinate, entries.parents * axis.size, {})

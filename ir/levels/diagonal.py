@@ -20,6 +20,7 @@ class Diagonal(Level):
     """
 
     name: ClassVar[str] = "diagonal"
+    pads: ClassVar[bool] = True
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
         return None if isinstance(above, Dense) else "must follow a dense level, the rows of its blocks"

@@ -1,4 +1,12 @@
-"""Pattern levels: the taps of kernels, in one of a few shapes."""
+"""Pattern levels: coordinates sorted by the shape of what they hold, so that one loop runs over equal shapes.
+
+A kernel of a convolution that was pruned in patterns keeps its taps in one of a few shapes. `pattern` sorts kernels by
+their shape, and `taps` below it holds the shapes once, for all of them. This is the storage of Niu et al., "PatDNN",
+ASPLOS 2020, section 5.3 (FKW), and with the filters below the channels its order of filters by shape:
+
+    (i, k) -> (i : dense, k floordiv 9 : pattern[4, 8], k mod 9 : taps)
+    (i, k) -> (i floordiv 64 : dense, k floordiv 9 : dense, i mod 64 : pattern[4, 8], k mod 9 : taps)
+"""
 
 from __future__ import annotations
 
@@ -10,123 +18,126 @@ import numpy as np
 from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Level, Load, Loop, Stored, Visit, pointers
 from sparsec.ir.levels.structured import repeat_last
 
-MOST_TAPS = 64
+MOST_TAPS = 64  # bits of a shape
 
 
 @dataclass(frozen=True)
 class Pattern(Level):
-    """Each coordinate is a tap of a kernel, `kernel * m + tap`; kernels keep at most `n` taps, in one of `p` shapes.
+    """Coordinates whose fibers below have entries, at most `n` each, in one of at most `p` shapes.
 
-    Kernels without entries are left out. Those of a fiber are sorted by shape, so that no loop over kernels branches:
-    the ones of shape s in fiber f are `stride[f * p + s]` to `stride[f * p + s + 1]`, `indices` holds the coordinate of
-    the first tap of each, and `taps[s * n:(s + 1) * n]` are the taps of all of them. A slot without a tap repeats the
-    last one of its shape, and stores zeros, as does a tap that a kernel does not have. This is the storage of Niu et
-    al., "PatDNN", ASPLOS 2020, section 5.3 (FKW).
+    Those of shape s under parent f are `indices[stride[f * p + s]:stride[f * p + s + 1]]`, ascending.
     """
 
     n: int
-    m: int
     p: int
     name: ClassVar[str] = "pattern"
-    coordinates: ClassVar[tuple[str, ...]] = ("indices", "taps")
+    gives_fibers: ClassVar[bool] = True
+    coordinates: ClassVar[tuple[str, ...]] = ("indices",)
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
-        if self.n > self.m:
-            return f"cannot hold {self.n} of {self.m} taps"
-        return f"cannot tell more than {MOST_TAPS} taps apart" if self.m > MOST_TAPS else None
-
-    def misfit(self, size: int | None, above: int | None) -> str | None:
-        return f"needs kernels of {self.m} taps, which do not divide {size}" if size and size % self.m else None
+        return None if isinstance(below, Taps) else "must be followed by a level of taps, which holds its shapes"
 
     def arrays(self, axis: Axis) -> dict[str, int]:
-        kernels = axis.size // self.m
-        return {"stride": axis.parents * kernels, "indices": axis.size - self.m, "taps": self.m - 1}
+        return {"stride": axis.positions, "indices": axis.size - 1}
 
     @property
     def limit(self) -> str:
         return f"holds {self.n} taps of each kernel, in one of {self.p} shapes"
 
     def holds(self, axis: Axis, entries: Entries) -> np.ndarray:
-        kernel, _, taps = self._kernels(axis, entries)
-        shapes = self._shapes(taps)
-        return shapes[_closest(shapes, taps)[kernel], entries.coordinate % self.m]
-
-    def adds_up(self, table: np.ndarray) -> bool:
-        tap = np.arange(len(table)) % self.m
-        return np.array_equal(table, table[np.arange(len(table)) - tap] + table[tap])
+        taps = entries.below_masks(axis.child)
+        shapes = self.choose(taps)
+        return shapes[closest(shapes, taps)[entries.fiber], entries.below]
 
     def pack(self, axis: Axis, entries: Entries) -> Stored:
-        kernel, key, taps = self._kernels(axis, entries)
-        shapes = self._shapes(taps)
-        shape = _closest(shapes, taps)
-        fiber, channel = np.divmod(key, axis.size // self.m)
-        run = fiber * self.p + shape
+        taps = entries.below_masks(axis.child)
+        run = entries.parent[entries.opens] * self.p + closest(self.choose(taps), taps)
         order = np.argsort(run, kind="stable")
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        slot = np.cumsum(shapes, axis=1) - 1
         arrays = {
             "stride": pointers(run[order], entries.parents * self.p),
-            "indices": channel[order] * self.m,
-            "taps": self._taps(shapes).ravel(),
+            "indices": entries.coordinate[entries.opens][order],
         }
-        position = place[kernel] * self.n + slot[shape[kernel], entries.coordinate % self.m]
-        return Stored(position, len(order) * self.n, arrays)
+        return Stored(place[entries.fiber], len(order), arrays)
 
     def visit(self, axis: Axis, parent: Cursor, load: Load) -> Visit:
         shape = yield Loop("dense", self.p)
         run = parent.position * self.p + shape
         start = load("stride", run)
-        kernel = start + (yield Loop("sparse", load("stride", run + 1) - start))
-        nth = yield Loop("dense", self.n)
-        coordinate = load("indices", kernel) + load("taps", shape * self.n + nth)
-        return Cursor(kernel * self.n + nth, coordinate)
+        position = start + (yield Loop("sparse", load("stride", run + 1) - start))
+        slots = min(self.n, axis.child)
+        return Cursor(position, load("indices", position), (shape * slots, slots))
 
-    def _kernels(self, axis: Axis, entries: Entries) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the kernel of each entry, the number of each kernel among all, and its taps, bool [kernels, m]."""
-        key = (entries.parent * axis.size + entries.coordinate) // self.m  # ascends
-        opens = np.diff(key, prepend=-1) != 0
-        kernel = np.cumsum(opens) - 1
-        taps = np.zeros((np.count_nonzero(opens), self.m), dtype=bool)
-        taps[kernel, entries.coordinate % self.m] = True
-        return kernel, key[opens], taps
-
-    def _shapes(self, taps: np.ndarray) -> np.ndarray:
+    def choose(self, taps: np.ndarray) -> np.ndarray:
         """Choose shapes for kernels with these taps, bool [p, m]: the fullest and most frequent first.
 
         Kernels with fewer than `n` taps share a shape that holds them, or widen one that has room. Of a kernel with
         more than `n`, the first are tried. The choice is exact where all kernels have `n` taps.
+
+        Parameters
+        ----------
+        taps : bool [kernels, m], in any order
         """
         first = taps & (np.cumsum(taps, axis=1) <= self.n)
-        bit = np.arange(self.m, dtype=np.uint64)
-        words = first @ (np.uint64(1) << bit)
-        found, counts = np.unique(words, return_counts=True)
+        bit = np.arange(taps.shape[1], dtype=np.uint64)
+        words, counts = np.unique(first @ (np.uint64(1) << bit), return_counts=True)
+        by_worth = sorted(zip(words.tolist(), counts.tolist(), strict=True), key=_worth)
         shapes: list[int] = []
-        for word, _ in sorted(zip(found.tolist(), counts.tolist(), strict=True), key=_worth):
-            self._add(shapes, word)
-            if len(shapes) == self.p and all(shape.bit_count() == self.n for shape in shapes):
-                break
+        for word, _ in by_worth:
+            fitting = [place for place, shape in enumerate(shapes) if (shape | word).bit_count() <= self.n]
+            if fitting:
+                common = [(shapes[place] & word).bit_count() for place in fitting]
+                shapes[fitting[common.index(max(common))]] |= word
+            elif len(shapes) < self.p:
+                shapes.append(word)
+            elif all(shape.bit_count() == self.n for shape in shapes):
+                break  # no room for others
         chosen = np.array(shapes + [0] * (self.p - len(shapes)), dtype=np.uint64)
         return (chosen[:, None] >> bit & np.uint64(1)).astype(bool)
 
-    def _add(self, shapes: list[int], word: int) -> None:
-        """Give a set of taps a place among shapes, if there is one."""
-        fitting = [place for place, shape in enumerate(shapes) if (shape | word).bit_count() <= self.n]
-        if fitting:
-            best = max(fitting, key=lambda place: (shapes[place] & word).bit_count())
-            shapes[best] |= word
-        elif len(shapes) < self.p:
-            shapes.append(word)
 
-    def _taps(self, shapes: np.ndarray) -> np.ndarray:
-        """Return the taps of each shape, int64 [p, n]; what is left repeats the last."""
-        taps = np.zeros((self.p, self.n), dtype=np.int64)
+@dataclass(frozen=True)
+class Taps(Level):
+    """The entries of a shape: `taps[s * n:(s + 1) * n]` are those of shape s, for every fiber that has it.
+
+    A slot without a tap repeats the last one of its shape, and stores zeros, as does a tap that a fiber does not have.
+    """
+
+    name: ClassVar[str] = "taps"
+    pads: ClassVar[bool] = True
+    coordinates: ClassVar[tuple[str, ...]] = ("taps",)
+
+    def objection(self, above: Level | None, below: Level | None) -> str | None:
+        return None if isinstance(above, Pattern) else "must follow a pattern level, whose shapes it holds"
+
+    def misfit(self, size: int | None, above: int | None) -> str | None:
+        return f"cannot tell more than {MOST_TAPS} taps apart" if size is not None and size > MOST_TAPS else None
+
+    def arrays(self, axis: Axis) -> dict[str, int]:
+        return {"taps": axis.size - 1}
+
+    def pack(self, axis: Axis, entries: Entries) -> Stored:
+        assert isinstance(axis.above, Pattern)
+        kernels = np.zeros((entries.parents, axis.size), dtype=bool)
+        kernels[entries.parent, entries.coordinate] = True
+        shapes = axis.above.choose(kernels)
+        slots = min(axis.above.n, axis.size)
+        slot = np.cumsum(shapes, axis=1) - 1
         shape, tap = np.nonzero(shapes)
-        taps[shape, (np.cumsum(shapes, axis=1) - 1)[shape, tap]] = tap
-        return repeat_last(taps, shapes.sum(axis=1))
+        taps = np.zeros((len(shapes), slots), dtype=np.int64)
+        taps[shape, slot[shape, tap]] = tap
+        position = entries.parent * slots + slot[closest(shapes, kernels)[entries.parent], entries.coordinate]
+        return Stored(position, entries.parents * slots, {"taps": repeat_last(taps, shapes.sum(axis=1)).ravel()})
+
+    def visit(self, axis: Axis, parent: Cursor, load: Load) -> Visit:
+        assert parent.fiber is not None
+        first, slots = parent.fiber
+        nth = yield Loop("dense", slots)
+        return Cursor(parent.position * slots + nth, load("taps", first + nth))
 
 
-def _closest(shapes: np.ndarray, taps: np.ndarray) -> np.ndarray:
+def closest(shapes: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Return for each kernel the first shape that has the most of its taps, int64 [kernels]."""
     return np.argmax(taps.astype(np.float32) @ shapes.T.astype(np.float32), axis=1)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sparsec.ir.layout import Digit, Layout
-from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Diagonal, Pattern, Singleton, Structured, Vnm
+from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Diagonal, Pattern, Singleton, Structured, Taps, Vnm
 from sparsec.ir.orders import Balance, Combine, Condense, Similar
 
 DTYPES = ("float32", "float16", "int8")
@@ -30,9 +30,11 @@ def choosy_layouts(draw, most_dims=3):
     levels = []
     for depth, digit in enumerate(digits):
         above = levels[-1] if levels else None
-        options = _allowed(above, depth == len(digits) - 1)
+        last = depth == len(digits) - 1
+        options = _allowed(above, last)
         if len(options) > 1:
             options += _choosy(draw, digit.size, digits[depth - 1].size if isinstance(above, Dense) else None)
+            options += [] if last else [draw(st.builds(Pattern, st.integers(1, 3), st.integers(1, 3)))]
         levels.append(draw(st.sampled_from(options)))
     permuted = draw(st.dictionaries(st.sampled_from(names), orders()))
     order_of_dims = tuple((name, permuted[name]) for name in names if name in permuted)
@@ -54,8 +56,6 @@ def orders(draw):
 def _choosy(draw, size, rows):
     """The levels that may stand over a digit, under a dense one of `rows` if that is known."""
     options = [Bitmap(), Structured(draw(st.integers(1, size or 5)))]
-    taps = draw(st.sampled_from([taps for taps in (1, 2, 3, 4) if (size or taps) % taps == 0]))
-    options.append(Pattern(draw(st.integers(1, taps)), taps, draw(st.integers(1, 3))))
     if size and rows:
         shared = draw(st.integers(1, size))
         runs = draw(st.sampled_from([run for run in (1, 2, 3, 4) if rows % run == 0]))
@@ -66,16 +66,9 @@ def _choosy(draw, size, rows):
 
 @st.composite
 def given_tensors(draw, layouts):
-    """A layout, and a tensor of a shape that it can hold: of a pattern, whole kernels."""
+    """A layout, and a tensor of a shape that it can hold."""
     layout = draw(layouts)
-    array = draw(tensors(len(layout.dims)))
-    for digit, level in getattr(layout, "levels", ()):  # a sum's terms take any shape
-        if isinstance(level, Pattern) and digit.size is None:
-            axis = layout.dims.index(digit.dim)
-            kernel = digit.divisor * level.m
-            more = -array.shape[axis] % kernel
-            array = np.pad(array, [(0, more if other == axis else 0) for other in range(array.ndim)])
-    return layout, array
+    return layout, draw(tensors(len(layout.dims)))
 
 
 @st.composite
@@ -103,6 +96,8 @@ def _digits(draw, name):
 def _allowed(above, last):
     if isinstance(above, Bucketed):
         return [Compressed()]
+    if isinstance(above, Pattern):
+        return [Taps()]
     if isinstance(above, Compressed) and above.nonunique:
         return [Singleton()]
     options = [Dense(), Compressed()]

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sparsec.errors import LayoutError
 from sparsec.ir import layout as layout_module
 from sparsec.ir import notation, packed
+from sparsec.ir.bounds import logical_extent
 from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.named import COO, CSR, bsr
@@ -90,6 +92,16 @@ def test_iteration_visits_each_nonzero_once(case):
     np.testing.assert_array_equal(
         bits(stored.arrays["data"][position]), bits(without_negative_zeros(array.ravel()[places]))
     )
+
+
+@settings(max_examples=200, deadline=None)
+@given(stored())
+def test_slots_and_padding_stay_within_what_bounds_expect(case):
+    layout, array = case
+    coordinates, _ = layout.pack(array)._walk(len(layout.levels))
+    layout = replace(layout, orders=())  # which permute the coordinates inside the tensor only
+    for dim, visited in zip(layout.dims, layout.logical(coordinates, load=dict.get), strict=True):
+        assert visited.max(initial=0) < logical_extent(layout, array.shape, dim)
 
 
 @settings(max_examples=200, deadline=None)
