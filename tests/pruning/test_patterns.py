@@ -150,7 +150,7 @@ LAYOUTS: dict[Pattern, str] = {
     NM(1, 8): "(i, k) -> (i : dense, k floordiv 8 : dense, k mod 8 : structured[1])",
     VNM(8, 2, 8): "(i, k) -> (k floordiv 8 : dense, i : dense, k mod 8 : vnm[2, 4, 8])",
     TVW(16): "(i, k) -> (i floordiv 16 : dense, k floordiv 4 : compressed, i mod 16 : dense, k mod 4 : structured[2])",
-    KernelPattern(4, 8, 3.6): "(i, k) -> (i : dense, k : pattern[4, 9, 8])",
+    KernelPattern(4, 8, 3.6): "(i, k) -> (i : dense, k floordiv 9 : pattern[4, 8], k mod 9 : taps)",
     PermutedDiagonal(4): "(i, k) -> (i floordiv 4 : dense, k floordiv 4 : dense, i mod 4 : dense, k mod 4 : diagonal)",
     ColumnCombining(4): "(i, k : combine[4]) -> (i : dense, k floordiv 4 : dense, k mod 4 : structured[1])",
 }
