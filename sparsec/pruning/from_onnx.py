@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.errors import PruningError, last_line
 from sparsec.frontends.onnx_read import densify
+from sparsec.pruning import flow, onnx_steps
 from sparsec.pruning.norms import conv_squares, linear_squares
+from sparsec.pruning.onnx_steps import attribute_of
 from sparsec.pruning.patterns import Mask
 from sparsec.pruning.weights import Weight
 
@@ -36,7 +38,7 @@ class OnnxSource:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._writers = {name: node for node in model.graph.node for name in node.output if name}
         for node in model.graph.node:
-            if node.op_type == "Constant" and (value := _attribute(node, "value")):
+            if node.op_type == "Constant" and (value := attribute_of(node, "value")):
                 self._tensors[node.output[0]] = value
         self._readers = _readers(model.graph)
         self._uses: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
@@ -60,14 +62,14 @@ class OnnxSource:
                 continue
             if node.op_type == "Conv" and transposed:
                 through = "Transpose"
-            flipped = transposed != (index == 1 and not (node.op_type == "Gemm" and _attribute(node, "transB", 0)))
+            flipped = transposed != (index == 1 and not (node.op_type == "Gemm" and attribute_of(node, "transB", 0)))
             weight = Weight(
                 name,
                 node.name or f"{node.op_type}({node.output[0]})",
                 node.op_type,
                 shape,
                 inputs_first=flipped and node.op_type != "Conv",
-                groups=_attribute(node, "group", 1) if node.op_type == "Conv" else 1,
+                groups=attribute_of(node, "group", 1) if node.op_type == "Conv" else 1,
                 obstacle=self._obstacle(name, node, through),
             )
             if name not in found:
@@ -85,7 +87,7 @@ class OnnxSource:
             node = self._writers.get(name)
             if node is None or node.op_type not in VIEWS:
                 return None
-            if node.op_type == "Transpose" and _attribute(node, "perm", [1, 0]) == [1, 0]:
+            if node.op_type == "Transpose" and attribute_of(node, "perm", [1, 0]) == [1, 0]:
                 transposed = not transposed
             elif node.op_type != "Identity":
                 through = node.op_type
@@ -107,12 +109,12 @@ class OnnxSource:
 
     # ---- reading and masking
 
-    def read(self, weight: Weight) -> NDArray[Any]:
-        return numpy_helper.to_array(self._tensors[weight.name])
+    def read(self, name: str) -> NDArray[Any]:
+        return numpy_helper.to_array(self._tensors[name])
 
-    def mask(self, weight: Weight, mask: Mask) -> None:
-        values = self.read(weight)
-        self._write(weight.name, np.where(mask, values, np.zeros((), values.dtype)))
+    def mask(self, name: str, mask: Mask) -> None:
+        values = self.read(name)
+        self._write(name, np.where(mask.reshape(values.shape), values, np.zeros((), values.dtype)))
 
     def _write(self, name: str, values: NDArray[Any]) -> None:
         tensor = self._tensors[name]
@@ -129,9 +131,29 @@ class OnnxSource:
         try:
             yield
         finally:
-            for weight in self.weights:
-                if weight.name in masks:
-                    self.mask(weight, masks[weight.name])
+            for name, mask in masks.items():
+                self.mask(name, mask)
+
+    # ---- following channels
+
+    def last_layers(self) -> frozenset[str]:
+        return onnx_steps.last_layers(self.model.graph, self._layers(), self._is_constant)
+
+    def kill_channels(self, masks: Mapping[str, Mask]) -> dict[str, Mask]:
+        steps = list(onnx_steps.steps_of(self.model.graph, self._layers(), self._is_constant))
+        offsets = {name for step in steps for name in step.offsets}
+        sizes = {name: self.read(name).size for name in offsets if self._is_alone(name)}
+        return flow.kill_channels(steps, self.weights, masks, sizes)
+
+    def _layers(self) -> onnx_steps.Uses:
+        return {node.output[0]: (name, index) for name, uses in self._uses.items() for node, index in uses}
+
+    def _is_constant(self, name: str) -> bool:
+        return self._trace(name) is not None
+
+    def _is_alone(self, name: str) -> bool:
+        """Whether a tensor may be changed without a change to what else reads it."""
+        return name in self._tensors and len(self._readers.get(name, ())) == 1
 
     # ---- running the model
 
@@ -171,12 +193,12 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 def _squares(x: NDArray[Any], weight: Weight, node: onnx.NodeProto, index: int) -> NDArray[np.float64]:
     """Sums of squares of an activation at each input of a weight: [groups, 1, depth]."""
     if node.op_type != "Conv":
-        transposed = index == 0 or bool(node.op_type == "Gemm" and _attribute(node, "transA", 0))
+        transposed = index == 0 or bool(node.op_type == "Gemm" and attribute_of(node, "transA", 0))
         return linear_squares(x, -2 if transposed else -1)[None, None]
     kernel = weight.shape[2:]
     axes = len(kernel)
-    strides = _attribute(node, "strides", [1] * axes)
-    dilations = _attribute(node, "dilations", [1] * axes)
+    strides = attribute_of(node, "strides", [1] * axes)
+    dilations = attribute_of(node, "dilations", [1] * axes)
     pads = _pads(node, x.shape[2:], kernel, strides, dilations)
     return conv_squares(x, kernel, strides, pads, dilations).reshape(weight.groups, 1, -1)
 
@@ -185,9 +207,9 @@ def _pads(
     node: onnx.NodeProto, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Padding before and after each spatial axis."""
-    mode = _attribute(node, "auto_pad", b"NOTSET").decode()
+    mode = attribute_of(node, "auto_pad", b"NOTSET").decode()
     if not mode.startswith("SAME"):
-        pads = _attribute(node, "pads", [0] * 2 * len(kernel))
+        pads = attribute_of(node, "pads", [0] * 2 * len(kernel))
         return list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
     pairs = []
     for extent, k, stride, dilation in zip(size, kernel, strides, dilations, strict=True):
@@ -229,7 +251,3 @@ def _evaluate(model: onnx.ModelProto, wanted: list[str], inputs: dict[str, NDArr
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return list(session.run(wanted, inputs))
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

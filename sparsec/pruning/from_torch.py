@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sparsec.errors import PruningError, last_line
+from sparsec.pruning import flow, torch_steps
 from sparsec.pruning.norms import conv_squares, linear_squares
 from sparsec.pruning.patterns import Mask
 from sparsec.pruning.weights import Weight
@@ -36,60 +36,84 @@ class TorchSource:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._owners: dict[str, list[tuple[nn.Module, str]]] = {}
-        readers: dict[int, list[str]] = {}
+        first_names: dict[int, str] = {}
         for path, module in model.named_modules():
-            for parameter in module._parameters.values():
-                readers.setdefault(id(parameter), []).append(f"{type(module).__name__} {path!r}")
-        found: dict[int, Weight] = {}
+            for attribute, parameter in module._parameters.items():
+                if parameter is not None:
+                    name = first_names.setdefault(id(parameter), f"{path}.{attribute}" if path else attribute)
+                    self._owners.setdefault(name, []).append((module, attribute))
+        found: dict[str, Weight] = {}
+        self._layers: dict[str, str] = {}
         for path, module in model.named_modules():
-            attribute = next((name for kind, name in WEIGHTS.items() if isinstance(module, kind)), None)
-            parameter = getattr(module, attribute, None) if attribute else None
-            if attribute is None or not isinstance(parameter, torch.Tensor):
+            attribute = next((name for kind, name in WEIGHTS.items() if isinstance(module, kind)), "")
+            tensor = getattr(module, attribute, None)
+            if not isinstance(tensor, torch.Tensor):
                 continue
-            weight = found.setdefault(id(parameter), _describe(path, module, attribute, parameter))
-            self._owners.setdefault(weight.name, []).append((module, attribute))
-        self.weights = tuple(self._with_obstacle(key, weight, readers) for key, weight in found.items())
+            name = first_names.get(id(tensor), f"{path}.{attribute}" if path else attribute)
+            found.setdefault(name, self._describe(name, path, module, tensor))
+            if attribute == "weight":
+                self._layers[path] = name
+        self.weights = tuple(found.values())
 
-    def _with_obstacle(self, key: int, weight: Weight, readers: dict[int, list[str]]) -> Weight:
-        owners = len(self._owners[weight.name])
-        module, attribute = self._owners[weight.name][0]
-        if parametrize.is_parametrized(module, attribute):
-            return replace(weight, obstacle="is parametrised already")
-        if not getattr(module, attribute).dtype.is_floating_point:
-            return replace(weight, obstacle=f"holds {getattr(module, attribute).dtype}")
-        if len(readers.get(key, ())) > owners:
-            kinds = tuple(kind.__name__ for kind in WEIGHTS)
-            other = next((name for name in readers[key] if not name.startswith(kinds)), readers[key][-1])
-            return replace(weight, obstacle=f"is also read by {other}")
-        return weight
+    def _describe(self, name: str, path: str, module: nn.Module, tensor: torch.Tensor) -> Weight:
+        kind = type(module).__name__
+        groups = module.groups if isinstance(module, CONVOLUTIONS) else 1
+        return Weight(
+            name, path or kind, kind, tuple(tensor.shape), groups=groups, obstacle=self._obstacle(name, tensor)
+        )
 
-    def _tensor(self, weight: Weight) -> torch.Tensor:
-        module, attribute = self._owners[weight.name][0]
+    def _obstacle(self, name: str, tensor: torch.Tensor) -> str:
+        if name not in self._owners:
+            return "is no parameter but computed, by a parametrisation perhaps"
+        if not tensor.dtype.is_floating_point:
+            return f"holds {tensor.dtype}, and only floating-point weights are pruned"
+        others = [type(module).__name__ for module, _ in self._owners[name] if not isinstance(module, tuple(WEIGHTS))]
+        return f"is also read by {others[0]}" if others else ""
+
+    # ---- reading and masking
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        module, attribute = self._owners[name][0]
         tensor = getattr(module, attribute)
         assert isinstance(tensor, torch.Tensor)
         return tensor.detach()
 
-    # ---- reading and masking
-
-    def read(self, weight: Weight) -> NDArray[Any]:
-        tensor = self._tensor(weight).cpu()
+    def read(self, name: str) -> NDArray[Any]:
+        if name not in self._owners:
+            path, _, attribute = name.rpartition(".")
+            return getattr(self.model.get_submodule(path), attribute).detach().cpu().float().numpy()
+        tensor = self._tensor(name).cpu()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
-    def mask(self, weight: Weight, mask: Mask) -> None:
-        tensor = self._tensor(weight)
+    def mask(self, name: str, mask: Mask) -> None:
+        tensor = self._tensor(name)
         tensor.masked_fill_(~torch.from_numpy(np.ascontiguousarray(mask)).to(tensor.device), 0.0)
 
     @contextmanager
     def hold(self, masks: Mapping[str, Mask]) -> Iterator[None]:
         with ExitStack() as stack:
-            for weight in self.weights:
-                if weight.name in masks:
-                    kept = torch.from_numpy(np.ascontiguousarray(masks[weight.name]))
-                    for module, attribute in self._owners[weight.name]:
-                        masked = _Masked(kept.to(getattr(module, attribute).device))
-                        parametrize.register_parametrization(module, attribute, masked, unsafe=True)
-                        stack.callback(parametrize.remove_parametrizations, module, attribute)
+            for name, mask in masks.items():
+                kept = torch.from_numpy(np.ascontiguousarray(mask))
+                for module, attribute in self._owners[name]:
+                    stack.callback(_restore, module, attribute, list(module._parameters))
+                    masked = _Masked(kept.to(getattr(module, attribute).device))
+                    parametrize.register_parametrization(module, attribute, masked, unsafe=True)
             yield
+
+    # ---- following channels
+
+    def last_layers(self) -> frozenset[str]:
+        """Of a module that torch.fx cannot trace, the layer that was added last."""
+        try:
+            return torch_steps.last_layers(torch_steps.trace(self.model), self._layers)
+        except PruningError:
+            return frozenset(list(self._layers.values())[-1:])
+
+    def kill_channels(self, masks: Mapping[str, Mask]) -> dict[str, Mask]:
+        steps = list(torch_steps.steps_of(torch_steps.trace(self.model), self._layers))
+        offsets = {name for step in steps for name in step.offsets}
+        sizes = {name: self._tensor(name).numel() for name in offsets if len(self._owners.get(name, ())) == 1}
+        return flow.kill_channels(steps, self.weights, masks, sizes)
 
     # ---- running the module
 
@@ -133,6 +157,14 @@ class _Masked(nn.Module):
         return weight.masked_fill(~self.kept, 0.0)  # type: ignore[operator]
 
 
+def _restore(module: nn.Module, attribute: str, order: list[str]) -> None:
+    """Make a parametrised tensor a parameter again, in the place that it had among the others."""
+    parametrize.remove_parametrizations(module, attribute)
+    for name in order:
+        if name in module._parameters:
+            module._parameters[name] = module._parameters.pop(name)
+
+
 class _Norms:
     """A hook that adds up the squares of what reaches a module."""
 
@@ -160,12 +192,3 @@ def _pads(module: Any) -> list[tuple[int, int]]:
         totals = [(k - 1) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)]
         return [(total // 2, total - total // 2) for total in totals]
     return [(pad, pad) for pad in module.padding]
-
-
-def _describe(path: str, module: nn.Module, attribute: str, parameter: torch.Tensor) -> Weight:
-    name = f"{path}.{attribute}" if path else attribute
-    groups = getattr(module, "groups", 1)
-    layer = path or type(module).__name__
-    return Weight(
-        name, layer, type(module).__name__, tuple(parameter.shape), groups=groups if parameter.dim() > 2 else 1
-    )

@@ -40,6 +40,6 @@ def conv_squares(
     sums = []
     for tap in product(*map(range, kernel)):
         starts = [t * d for t, d in zip(tap, dilations, strict=True)]
-        met = (slice(s, s + e, step) for s, e, step in zip(starts, extents, strides, strict=True))
-        sums.append(squares[(slice(None), *met)].reshape(len(squares), -1).sum(axis=1))
+        met = [slice(s, s + e, step) for s, e, step in zip(starts, extents, strides, strict=True)]
+        sums.append(squares[tuple([slice(None), *met])].reshape(len(squares), -1).sum(axis=1))
     return np.stack(sums, axis=1).reshape(-1)

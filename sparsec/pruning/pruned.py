@@ -21,6 +21,9 @@ Scope = Literal["global", "layer"]
 FineTune = Callable[[Any, float], None]
 """Called with the model and the sparsity that it has just been pruned to."""
 
+FIRST, DEPTHWISE, LAST = "is the first convolution", "is depthwise", "computes outputs of the model"
+"""Why a layer is spared unless it is included. Of dead channels it loses the inputs all the same."""
+
 ROUNDING = 0.005
 """A sparsity that is written with two digits is as good as the one that the pattern fixes."""
 
@@ -64,7 +67,8 @@ class Pruned:
     model : the ONNX protobuf, or the PyTorch module
     pattern : that its pruned weights have
     layers : every linear layer and convolution, in the order of the model
-    masks : by the name of each pruned weight, bool of its shape: true where it is kept
+    masks : by the name of each pruned weight, bool of its shape: true where it is kept; with `Channels`, also of the
+        biases and norms of dead channels
     """
 
     model: Any
@@ -160,16 +164,19 @@ def prune(
     if scope not in ("global", "layer"):
         raise PruningError(f"the scope is 'global' or 'layer', not {scope!r}")
     source = _open(model)
-    weights = _choose(source.weights, pattern, skip, include)
+    weights = _choose(source, pattern, skip, include)
     pruned = [weight for weight in weights if not weight.obstacle]
     if not pruned:
         raise PruningError(f"there is nothing to prune: {_why(weights)}")
+    spared = {w.name: np.ones(w.shape, bool) for w in weights if w.obstacle in (FIRST, DEPTHWISE, LAST)}
     masks: dict[str, Mask] = {}
     for stage in stages:
         scores = (score or Magnitude()).of(source, pruned)
         masks = _masks(pattern, stage, pruned, scores, scope)
-        for weight in pruned:
-            source.mask(weight, masks[weight.name])
+        if pattern.takes_inputs:
+            masks |= source.kill_channels(masks | spared)
+        for name, mask in masks.items():
+            source.mask(name, mask)
         if fine_tune is not None:
             with source.hold(masks):
                 fine_tune(source.model, stage)
@@ -219,10 +226,10 @@ def _stages(pattern: Pattern, sparsity: float | Sequence[float] | None) -> list[
     return [min(max(stage, least), most) for stage in stages]
 
 
-def _choose(
-    weights: Sequence[Weight], pattern: Pattern, skip: Collection[str], include: Collection[str]
-) -> list[Weight]:
+def _choose(source: Source, pattern: Pattern, skip: Collection[str], include: Collection[str]) -> list[Weight]:
     """All weights, with the obstacle of each that is not to be pruned."""
+    weights = source.weights
+    last = source.last_layers() if pattern.drops_rows else frozenset()
     for name in (*skip, *include):
         if not any(_named(weight, (name,)) for weight in weights):
             raise PruningError(f"no layer with weights is named {name!r}; the model has {_names(weights)}")
@@ -233,8 +240,8 @@ def _choose(
         if not obstacle and _named(weight, skip):
             obstacle = "is skipped"
         elif not obstacle and not _named(weight, include):
-            obstacle = "is the first convolution" if weight.name == first else ""
-            obstacle = "is depthwise" if weight.is_depthwise else obstacle
+            obstacle = FIRST if weight.name == first else DEPTHWISE if weight.is_depthwise else ""
+            obstacle = LAST if weight.name in last else obstacle
         if not obstacle:
             rows = weight.shape[1 if weight.inputs_first else 0] // weight.groups
             obstacle = pattern.objection((rows, _depth(weight)), weight.taps)
@@ -275,6 +282,6 @@ def _masks(
 
 
 def _describe(source: Source, weight: Weight) -> PrunedLayer:
-    values = source.read(weight)
+    values = source.read(weight.name)
     zeros = values.size - int(np.count_nonzero(values))
     return PrunedLayer(weight.layer, weight.operator, weight.name, weight.shape, values.size, zeros, weight.obstacle)

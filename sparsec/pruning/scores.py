@@ -71,7 +71,7 @@ class Activations:
 
 
 def _values(source: Source, weight: Weight) -> NDArray[np.float64]:
-    values = weight.matrices(source.read(weight)).astype(np.float64)
+    values = weight.matrices(source.read(weight.name)).astype(np.float64)
     if not np.isfinite(values).all():
         raise PruningError(f"weight {weight.name!r} holds NaN or infinity, which cannot be ranked; skip it")
     return values

@@ -61,19 +61,25 @@ class Weight:
 
 
 class Source(Protocol):
-    """A model with weights that can be read and masked."""
+    """A model whose tensors can be read and masked, by name."""
 
     model: Any
     weights: tuple[Weight, ...]
 
-    def read(self, weight: Weight) -> NDArray[Any]:
-        """Values of a weight, in its own shape and type."""
+    def read(self, name: str) -> NDArray[Any]:
+        """Values of a weight, a bias or the like, in its own shape and type."""
 
-    def mask(self, weight: Weight, mask: Mask) -> None:
-        """Set a weight to zero where its mask is false."""
+    def mask(self, name: str, mask: Mask) -> None:
+        """Set a tensor to zero where its mask is false."""
 
     def hold(self, masks: Mapping[str, Mask]) -> AbstractContextManager[None]:
-        """Keep pruned weights at zero while the block changes the others."""
+        """Keep what is masked at zero while the block changes the rest."""
 
     def input_norms(self, inputs: Any, weights: Collection[Weight]) -> dict[str, NDArray[np.float64]]:
         """Run the model, and return the ‖·‖₂ of everything that each input of a weight was: [groups, 1, depth]."""
+
+    def last_layers(self) -> frozenset[str]:
+        """Names of the weights of layers that compute outputs of the model."""
+
+    def kill_channels(self, masks: Mapping[str, Mask]) -> dict[str, Mask]:
+        """Extend masks that drop whole outputs to the inputs that they were, see `sparsec.pruning.flow`."""

@@ -55,6 +55,11 @@ class Pattern(ABC):
         """Whether whole outputs go, which must not happen to the outputs of a model."""
         return False
 
+    @property
+    def takes_inputs(self) -> bool:
+        """Whether the inputs of other layers go that were outputs which are gone, and what is added to these."""
+        return False
+
     def objection(self, shape: tuple[int, int], taps: int) -> str:
         """Why a matrix of this shape cannot take the pattern, in words that follow its name; empty where it can."""
         return ""

@@ -69,6 +69,10 @@ class Channels(Pattern):
     def drops_rows(self) -> bool:
         return True
 
+    @property
+    def takes_inputs(self) -> bool:
+        return True
+
     def keep(self, scores: Sequence[Scores], sparsity: float) -> list[Mask]:
         rows = [block_scores(each.values, 1, each.values.shape[1]) for each in scores]
         gone = lowest([score for score, _ in rows], [size for _, size in rows], round(sparsity * weights_in(scores)))
