@@ -43,7 +43,7 @@ class WeightMap:
         mask = matrix != 0
         longer = max(mask.shape)
         height, width = (min(size, max(LEAST, round(size * SIDE / max(longer, SIDE)))) for size in mask.shape)
-        return WeightMap(_density(mask, height, width), mask[: CORNER[0], : CORNER[1]])
+        return WeightMap(_density(mask, height, width), mask[: CORNER[0], : CORNER[1]].copy())
 
     @property
     def peak(self) -> float:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparsec.report.layers import Layers
+from sparsec.report.layers import Layers, totals
 from sparsec.report.units import bytes_text, plural, seconds_text
 
 FEW = 6
@@ -20,14 +20,17 @@ NAMES = 3
 
 
 def options_tables(layers: Layers, everything: bool = False) -> RenderableType:
-    """One table for each kind of layer, a row in it for each layout, the quickest first.
+    """One table for each kind of layer, a row in it for each layout, the quickest first; sums below.
 
     Parameters
     ----------
     layers : with options
     everything : show every layout that holds the weight, and why each of the others cannot
     """
-    return Group(*(_one_kind(kind, everything) for kind in _kinds(layers)))
+    summed = totals(layers)
+    count = f"{plural(summed.layers, 'layer')}, {summed.sparse} sparse: {bytes_text(summed.nbytes)}"
+    speed = f"predicted {seconds_text(summed.seconds)}, {summed.speedup:.2f}× as fast as dense"
+    return Group(*(_one_kind(kind, everything) for kind in _kinds(layers)), Text(f"{count}, {speed}"))
 
 
 def _kinds(layers: Layers) -> list[list[Mapping[str, Any]]]:
