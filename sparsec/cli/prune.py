@@ -152,6 +152,6 @@ def _table(pruned: Pruned) -> Table:
     table.add_column("zeros", f"{pruned.sparsity:.1%}", justify="right", no_wrap=True)
     table.add_column("note")
     for layer in pruned.layers:
-        note = f"not pruned: {layer.kept}" if layer.kept else ""
+        note = f"not pruned: {layer.kept}" if layer.kept else "nothing is left" if layer.zeros == layer.size else ""
         table.add_row(layer.name, layer.operator, "×".join(map(str, layer.shape)), f"{layer.sparsity:.1%}", note)
     return table
