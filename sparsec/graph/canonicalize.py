@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from sparsec.graph.contract_chains import associate, contract_chains
 from sparsec.graph.fold_batch_norm import fold_batch_norm
 from sparsec.graph.fold_constants import fold_constants
 from sparsec.graph.graph import Graph
@@ -12,13 +13,15 @@ from sparsec.graph.simplify import simplify
 
 PASSES = (
     simplify,
+    associate,
     fold_constants,
     simplify,
     recognize,
     move_reshapes,
     fold_batch_norm,
     remove_dead_channels,
-    fold_batch_norm,  # what dead channels left in biases
+    contract_chains,
+    fold_batch_norm,  # what both left in biases
     fold_constants,
     simplify,
 )
