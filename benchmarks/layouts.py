@@ -86,7 +86,7 @@ def race(case: Case, target: Target, rounds: int = ROUNDS) -> Outcome:
 
 
 def _timed(proposal: Proposal, seconds: float) -> Timed:
-    layout = str(proposal.product.weight.layout)
+    layout = str(proposal.product.layout)
     return Timed(proposal.family, layout, str(proposal.trace.steps[0]), proposal.seconds, seconds)
 
 

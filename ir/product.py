@@ -9,9 +9,13 @@ block-diagonal `W`. An attention product has an activation as `W`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from sparsec.ir.kernel import Buffer, Expr, Var
+from sparsec.ir.layout import Layout
+from sparsec.ir.sums import Sum
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -25,6 +29,7 @@ class Product:
     Parameters
     ----------
     weight : `[rows, depth]`, packed in a layout, or an activation of any shape
+    residue : further terms of a weight that is stored as a sum of layouts
     x_index, y_index : where `X[k, m]` and `Y[i, m]` are; a sum with `m` alone in the last dimension, so that tiles of
         columns are vectors
     batch, rows, depth, columns : extents
@@ -53,11 +58,41 @@ class Product:
     cleared: tuple[tuple[int, int], ...] = ()
     taps: int = 1
     span: int = 0
+    residue: tuple[Buffer, ...] = ()
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:
         """What the kernel reads, in the order of its parameters."""
-        return (self.weight, self.x, *self.operands, *((self.valid,) if self.valid else ()))
+        return (*self.terms, self.x, *self.operands, *((self.valid,) if self.valid else ()))
+
+    @property
+    def terms(self) -> tuple[Buffer, ...]:
+        """The weight, as one buffer for each term of its layout."""
+        return (self.weight, *self.residue)
+
+    @property
+    def layout(self) -> Layout | Sum | None:
+        """How the weight is stored; None for an activation."""
+        layouts = tuple(term.layout for term in self.terms if term.layout is not None)
+        return Sum(layouts) if len(layouts) > 1 else self.weight.layout
+
+    def stored_as(self, layout: Layout | Sum | None) -> Product:
+        """Return the product with its weight in a layout."""
+        if not isinstance(layout, Sum):
+            return replace(self, weight=replace(self.weight, layout=layout), residue=())
+        names = [self.weight.name, *(f"{self.weight.name}{n}" for n in range(1, len(layout.terms)))]
+        terms = [replace(self.weight, name=name, layout=term) for name, term in zip(names, layout.terms, strict=True)]
+        return replace(self, weight=terms[0], residue=tuple(terms[1:]))
+
+    def parts(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what each term holds of the constant weight, float32 [rows, depth], by name."""
+        if not isinstance(self.layout, Sum):
+            return {self.weight.name: matrix}
+        kept = self.layout.split(matrix != 0)
+        return {
+            term.name: np.where(part, matrix, matrix.dtype.type(0))
+            for term, part in zip(self.terms, kept, strict=True)
+        }
 
 
 Run = tuple[Expr, Expr, int]  # from, to, step: the equal tiles of one size along an axis

@@ -43,7 +43,8 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     LayoutError : where X is to be staged for a layout that does not cut the depth into blocks
     """
     if product.weight.layout is not None:
-        body = tuple(stmt for columns in tiling.columns for stmt in _Packed(product, columns, tiling).nests())
+        terms = [(term, columns) for columns in tiling.columns for term in product.terms]
+        body = tuple(_Packed(product, term, columns, tiling).nest() for term, columns in terms)
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
     return Kernel(product.name, product.inputs, (product.y,), body)
@@ -54,29 +55,31 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
 
 @dataclass(frozen=True)
 class _Packed:
-    """One run of tiles of columns over a packed weight."""
+    """One run of tiles of columns over a packed weight, or over one term of it."""
 
     product: Product
+    weight: Buffer
     columns: Run
     tiling: Tiling
 
-    def nests(self) -> Iterator[Stmt]:
-        """Yield the nests that compute the columns.
+    def nest(self) -> Stmt:
+        """Return the nest that computes the columns.
 
         Where every block of the depth meets all rows, the first block starts their sums and the last one finishes them.
-        Where rows are found by sparse levels, all sums are cleared first, and finished afterwards.
+        Where rows are found by sparse levels, all sums are cleared first, and finished afterwards. Of several terms the
+        first one starts, and the last one finishes.
         """
         batch, panels = _outer(self.product, self.columns)
         order, walks = self.order, self.walks
         if self.tiling.stage:
             _check_stage(self.layout, order)
         if not order.in_place:
-            everything = (self.every_row(finish=False), self.walk(order.outside), self.every_row(finish=True))
-            yield For((batch, panels), everything, parallel=True)
-            return
+            start = (self.every_row(finish=False),) if self.is_first else ()
+            finish = (self.every_row(finish=True),) if self.is_last else ()
+            return For((batch, panels), (*start, self.walk(order.outside), *finish), parallel=True)
         tasks = [walks[level] for level in order.outside[: order.tasks]]
         nest: tuple[Axis, ...] = (batch, *tasks, panels) if self.tiling.rows_first else (batch, panels, *tasks)
-        yield For(nest, (self.walk(order.outside[order.tasks :]),), parallel=True)
+        return For(nest, (self.walk(order.outside[order.tasks :]),), parallel=True)
 
     def walk(self, levels: Sequence[int]) -> Stmt:
         """Walk levels outside the tile."""
@@ -91,16 +94,17 @@ class _Packed:
         order, lanes = self.order, self.lanes
         acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
         y = self.at(self.product.y, self.product.y_index)
-        init: Expr = Const(0.0)
-        result, last = self.result(acc, self.row), None
-        before = call("select", self.row_exists, y, init) if self.row_exists else y
-        if not order.in_place:
-            init, result = before, acc
-        elif order.blocks:
+        zero: Expr = Const(0.0)
+        before = call("select", self.row_exists, y, zero) if self.row_exists else y
+        starts, finishes = order.in_place and self.is_first, order.in_place and self.is_last
+        init, result = zero if starts else before, self.result(acc, self.row) if finishes else acc
+        last: Expr | None = None
+        if order.in_place and order.blocks:
             sizes = self.layout.sizes(self.shape)
-            init = call("select", _all(call("==", Var(f"p{level}"), 0) for level in order.blocks), init, before)
+            first = _all(call("==", Var(f"p{level}"), 0) for level in order.blocks)
             last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
-            result = call("select", last, result, acc)
+            init = call("select", first, zero, before) if starts else before
+            result = call("select", last, result, acc) if finishes else acc
         return Tile(
             "acc",
             self.product.y.dtype,
@@ -109,7 +113,7 @@ class _Packed:
                 For(lanes, (Assign(acc, init),)),
                 self.update(acc),
                 For(lanes, (self.where_row_exists(Assign(y, result)),)),
-                *(self.cleared(lanes[:-1], self.row, last) if order.in_place else ()),
+                *(self.cleared(lanes[:-1], self.row, last) if finishes else ()),
             ),
         )
 
@@ -185,12 +189,20 @@ class _Packed:
 
     @property
     def layout(self) -> Layout:
-        assert self.product.weight.layout is not None
-        return self.product.weight.layout
+        assert self.weight.layout is not None
+        return self.weight.layout
 
     @property
     def name(self) -> str:
-        return self.product.weight.name
+        return self.weight.name
+
+    @property
+    def is_first(self) -> bool:
+        return self.weight == self.product.terms[0]
+
+    @property
+    def is_last(self) -> bool:
+        return self.weight == self.product.terms[-1]
 
     @cached_property
     def shape(self) -> tuple[int, int]:

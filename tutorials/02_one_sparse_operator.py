@@ -77,7 +77,7 @@ product = Product(
 )
 target = Target.parse("native")
 proposal = propose(product, weight, target)
-layout = proposal.product.weight.layout
+layout = proposal.product.layout
 assert layout is not None
 arrays = layout.pack(weight).arrays
 show(

@@ -43,10 +43,10 @@ def options(product: Product, matrix: np.ndarray, target: Target) -> list[Option
     matrix : float32 [rows, depth], the constant weight
     target : whose caches and vector units the model prices for
     """
-    chosen = propose(product, matrix, target).product.weight.layout
+    chosen = propose(product, matrix, target).product.layout
     found = []
     for name, (proposal,) in contenders(product, matrix, target).items():
-        layout = proposal.product.weight.layout
+        layout = proposal.product.layout
         assert layout is not None
         nbytes = layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS)
         found.append(Option(name, str(layout), None, nbytes, proposal.seconds, layout == chosen))

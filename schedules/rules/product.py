@@ -109,7 +109,7 @@ def _seconds(proposal: Proposal) -> float:
 def _proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
     lanes = target.lanes(product.y.dtype)
     moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
-    laid_out = replace(product, weight=replace(product.weight, layout=choice.layout))
+    laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))
     return Proposal(laid_out, trace, choice.cycles / hertz, dense.cycles / hertz, choice.nest.family)

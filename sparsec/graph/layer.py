@@ -75,7 +75,7 @@ def describe_layer(
 
     The matrix of a grouped convolution has zeros between the groups, which are none of the weight's own.
     """
-    anchor, product, layout = group.anchor, proposal.product, proposal.product.weight.layout
+    anchor, product, layout = group.anchor, proposal.product, proposal.product.layout
     assert anchor is not None and anchor.weight.data is not None and layout is not None
     weight = anchor.weight.data.reshape(len(matrix), -1)
     groups = matrix.size // weight.size

@@ -120,13 +120,14 @@ def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> 
     for number, proposal in enumerate(proposals):
         name = f"candidate_{number}"
         scheduled = proposal.trace.apply(replace(proposal.product, name=name))
-        packed = scheduled.pack(proposal.product.weight.name, matrix)
+        packed = {part: scheduled.pack(part, held) for part, held in proposal.product.parts(matrix).items()}
         args = []
         for buffer, array in scheduled.lowered.parameters:
             if array:
-                plan.constants.append(packed[array])
+                data = packed[buffer][array]
+                plan.constants.append(data)
                 storage = Storage("constant", len(plan.constants) - 1)
-                args.append(_add(plan, f"{name}.{array}", packed[array].shape, str(packed[array].dtype), storage))
+                args.append(_add(plan, f"{name}.{buffer}.{array}", data.shape, str(data.dtype), storage))
             else:
                 if buffer not in activations:
                     activations[buffer] = _activation(plan, scheduled.kernel, buffer)

@@ -8,7 +8,7 @@ writes there shows afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -23,6 +23,7 @@ from sparsec.ir.lower import Lowered
 from sparsec.ir.named import CSR, dense_blocks, depth_blocked
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
+from sparsec.ir.sums import Sum
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace
@@ -93,6 +94,13 @@ class Case:
     expected: np.ndarray
     rtol: float = 0.0
 
+    @property
+    def operands(self) -> dict[str, np.ndarray]:
+        """The arrays, and each term of the weight by itself."""
+        name = self.product.weight.name
+        parts = self.product.parts(self.arrays[name]) if self.product.residue else {}
+        return self.arrays | parts
+
     def agrees(self, found: np.ndarray) -> None:
         np.testing.assert_allclose(found, self.expected, rtol=self.rtol, atol=self.rtol)
 
@@ -102,15 +110,15 @@ def linear(
     columns: int,
     batch: int = 1,
     epilogue: str = "none",
-    layout: Layout | None = None,
+    layout: Layout | Sum | None = None,
     symbolic: Sequence[str] = (),
     taps: int = 1,
 ) -> Case:
     """W · X + …: W is a constant; `symbolic` names the extents (batch, columns) that the kernel is to leave open."""
     rows, depth = weight.shape
     x = integers(batch, depth, columns, seed=1)
-    buffer = Buffer("W", "float32", (rows, depth), layout)
-    return _case("linear", buffer, (), weight, weight, x, epilogue, symbolic, taps)
+    case = _case("linear", Buffer("W", "float32", (rows, depth)), (), weight, weight, x, epilogue, symbolic, taps)
+    return replace(case, product=case.product.stored_as(layout))
 
 
 def attention(
@@ -229,8 +237,9 @@ def trace(case: Case, width: int = 32, rows: tuple[int, ...] = ()) -> Trace:
 
 
 def interpreted(kernel: Kernel, case: Case) -> np.ndarray:
+    """Run a kernel of the case."""
     symbols = {dim: extent for dim, extent in zip(kernel.outputs[0].shape, case.expected.shape, strict=True)}
-    return interpret(kernel, case.arrays, {d: n for d, n in symbols.items() if isinstance(d, str)})["Y"]
+    return interpret(kernel, case.operands, {d: n for d, n in symbols.items() if isinstance(d, str)})["Y"]
 
 
 class Compiled:
@@ -255,7 +264,7 @@ class Compiled:
 
     def agrees(self, case: Case) -> None:
         """Hold a compiled product against NumPy."""
-        case.agrees(self(case.arrays, {"Y": case.expected.shape})["Y"])
+        case.agrees(self(case.operands, {"Y": case.expected.shape})["Y"])
 
 
 def check(case: Case, schedule: Trace | None = None) -> Scheduled:

@@ -17,7 +17,7 @@ def test_the_chosen_option_is_what_is_proposed():
         case = linear(sparse(128, 96, density), 128)
         (chosen,) = [option for option in options(case.product, case.arrays["W"], TARGET) if option.chosen]
         proposal = propose(case.product, case.arrays["W"], TARGET)
-        assert (chosen.layout, chosen.seconds) == (str(proposal.product.weight.layout), proposal.seconds)
+        assert (chosen.layout, chosen.seconds) == (str(proposal.product.layout), proposal.seconds)
 
 
 def test_the_quickest_comes_first():

@@ -26,7 +26,7 @@ def proposed(case: Case, target: Target = TARGETS["znver5"]) -> Proposal:
 
 
 def is_dense(proposal: Proposal) -> bool:
-    layout = proposal.product.weight.layout
+    layout = proposal.product.layout
     return layout is None or all(isinstance(level, Dense) for _, level in layout.levels)
 
 
@@ -59,16 +59,16 @@ def test_fewer_nonzeros_are_never_slower():
 @pytest.mark.parametrize("r", [2, 4, 8])
 def test_blocks_are_found(r):
     blocked = proposed(linear(blocks(256, 256, 0.1, r), 128))
-    layout = blocked.product.weight.layout
+    layout = blocked.product.layout
     assert str(layout).endswith(f"i mod {r} : dense)")
     scattered = proposed(linear(sparse(256, 256, 0.1), 128))
-    assert f"i mod {r} :" not in str(scattered.product.weight.layout)
+    assert f"i mod {r} :" not in str(scattered.product.layout)
     assert blocked.seconds < scattered.seconds
 
 
 def test_taps_stay_together_in_a_part():
     case = linear(sparse(64, 4608, 0.1), 3136, taps=9)
-    layout = proposed(case).product.weight.layout
+    layout = proposed(case).product.layout
     parts = [digit.divisor for digit in layout.digits("k") if digit.divisor > 1]
     staged = proposed(case).trace.steps[0].stage
     assert staged or all(part % 9 == 0 for part in parts)
@@ -78,7 +78,7 @@ def test_taps_stay_together_in_a_part():
 def test_there_is_work_for_every_core(cores):
     target = replace(TARGETS["znver5"], cores=cores)
     proposal = proposed(linear(sparse(1024, 256, 0.1), 128), target)
-    layout, (tile, *_) = proposal.product.weight.layout, proposal.trace.steps
+    layout, (tile, *_) = proposal.product.layout, proposal.trace.steps
     chunks = layout.sizes((1024, 256))[0] if layout.levels[0][0].dim == "i" else 1
     assert chunks * (128 // tile.columns[0]) >= cores
 
@@ -128,7 +128,7 @@ def _is_sound(proposal: Proposal, target: Target) -> None:
 
 def _rows_of(proposal: Proposal) -> int:
     """How many rows the dense levels inside the depth loops hold."""
-    levels = proposal.product.weight.layout.levels
+    levels = proposal.product.layout.levels
     last = max(n for n, (digit, _) in enumerate(levels) if digit.dim == "k")
     return math.prod(digit.size for digit, _ in levels[last + 1 :])
 

@@ -30,7 +30,7 @@ def pruned(rows: int, depth: int, density: float) -> np.ndarray:
 def test_the_fastest_is_a_candidate_with_a_measured_time() -> None:
     target, matrix = Target.parse("native"), pruned(96, 128, 0.1)
     proposals = candidates(product(96, 128, 64), matrix, target)
-    assert len({(p.product.weight.layout, p.trace) for p in proposals}) == len(proposals) == 6
+    assert len({(p.product.layout, p.trace) for p in proposals}) == len(proposals) == 6
     best = fastest(proposals, matrix, target)
     assert (best.product, best.trace) in [(p.product, p.trace) for p in proposals]
     assert best.seconds not in [p.seconds for p in proposals] and 0 < best.seconds < 1
@@ -42,7 +42,7 @@ def test_a_slow_candidate_loses() -> None:
     target, matrix = Target.parse("native"), pruned(512, 512, 0.01)
     proposals = candidates(product(512, 512, 64), matrix, target)
     best = fastest(proposals[::-1], matrix, target)
-    assert "compressed" in str(best.product.weight.layout)
+    assert "compressed" in str(best.product.layout)
 
 
 def test_layers_of_one_form_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
