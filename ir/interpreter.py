@@ -1,8 +1,8 @@
 """The meaning of kernels, in NumPy.
 
 Statements run one after the other and loops run in order, parallel ones too. What is loaded is converted to the element
-type of the assignment's target, and every operation rounds to that type; a product and the sum that takes it are two
-operations (compiled code may fuse them). Integers wrap around. `select` evaluates only the side that it takes. Walks go
+type of the assignment's target, float32 where that is of half precision, and every operation rounds to that type; a
+product and the sum that takes it are two operations (compiled code may fuse them). Integers wrap around. `select` evaluates only the side that it takes. Walks go
 through the layout protocol, so that each level means here what it means in generated code.
 
 Memory that was never written holds NaN, or the greatest integer, so that a missing assignment shows.
@@ -42,6 +42,8 @@ from sparsec.ir.kernel import (
 from sparsec.ir.levels import ROOT, Cursor, Dense
 from sparsec.ir.packed import Packed
 from sparsec.ir.printer import print_expression, print_statement
+from sparsec.ir.types import arithmetic, is_float
+from sparsec.ir.types import widest as widest_float
 from sparsec.ir.verifier import verify
 
 INDEX = np.dtype(np.int64)
@@ -196,9 +198,10 @@ class _Run:
 
     def assign(self, stmt: Assign) -> None:
         target = self.arrays[stmt.target.buffer]
-        value = self.evaluate(stmt.value, target.dtype)
+        dtype = np.dtype(arithmetic(str(target.dtype)))
+        value = self.evaluate(stmt.value, dtype)
         place = self.place(stmt.target)
-        target[place] = target[place] + value if stmt.accumulate else value
+        target[place] = _convert(target[place], dtype) + value if stmt.accumulate else value
 
     def runs_abreast(self, stmt: For) -> bool:
         """Say whether the iterations of the last loop of a nest can be taken all at once."""
@@ -265,8 +268,8 @@ class _Run:
         parts = list(walk_expressions(comparison))
         loaded = [self.arrays[part.buffer].dtype for part in parts if isinstance(part, Load)]
         loaded += [self.packed[part.buffer].arrays["data"].dtype for part in parts if isinstance(part, Stored)]
-        if floats := [dtype for dtype in loaded if dtype.kind == "f"]:
-            return np.result_type(*floats)
+        if widest := widest_float([str(dtype) for dtype in loaded]):
+            return np.dtype(widest)
         constant = any(isinstance(part, Const) and isinstance(part.value, float) for part in parts)
         return np.dtype(np.float64) if constant else INDEX
 
@@ -303,7 +306,7 @@ def _convert(value: Any, dtype: np.dtype) -> Any:
 
 def _uninitialised(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     kind = np.dtype(dtype)
-    return np.full(shape, np.nan if kind.kind == "f" else np.iinfo(kind).max, dtype=kind)
+    return np.full(shape, np.nan if is_float(kind) else np.iinfo(kind).max, dtype=kind)
 
 
 def _erf(x: Any) -> Any:

@@ -209,7 +209,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Assign:
-    """`target = value`, or `target += value`; the arithmetic is carried out in the element type of the target."""
+    """`target = value`, or `target += value`.
+
+    The arithmetic is carried out in the element type of the target. Where that is of half precision it is carried out in
+    float32, and what is assigned is rounded once, to nearest even.
+    """
 
     target: Load
     value: Expr

@@ -30,8 +30,10 @@ from sparsec.ir.kernel import (
     For,
     If,
     Kernel,
+    Load,
     Range,
     Stmt,
+    Stored,
     Tile,
     Var,
     Walk,
@@ -39,7 +41,8 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Bitmap, Compressed, Cursor, Dense
-from sparsec.ir.standing import Standing, keep
+from sparsec.ir.standing import Standing, convert, keep
+from sparsec.ir.types import arithmetic
 from sparsec.ir.verifier import verify
 
 QUAD = 4  # coordinates of 16 bits in a 64-bit load
@@ -228,12 +231,14 @@ class _Lowering(Standing):
             if condition is not None:
                 frames.enter_context(T.If(self.expr(condition)))
                 frames.enter_context(T.Then())
-            value = self.expr(stmt.value, self.handles[stmt.target.buffer].dtype)
             target = self.handles[stmt.target.buffer]
+            copied = isinstance(stmt.value, Const | Load | Stored) and not stmt.accumulate
+            dtype = str(target.dtype) if copied else arithmetic(str(target.dtype))
+            value = self.expr(stmt.value, dtype)
             indices = [self.index(index) for index in stmt.target.indices]
             if stmt.accumulate:
-                value = target[tuple(indices)] + value
-            T.buffer_store(target, value, indices)
+                value = convert(target[tuple(indices)], dtype) + value
+            T.buffer_store(target, convert(value, str(target.dtype)), indices)
 
     def _keep_ordered(self, stmt: Assign, lanes: tuple[Axis, ...]) -> None:
         """Look up coordinates of permuted dimensions once for all lanes, which an instruction could not do."""

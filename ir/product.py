@@ -16,6 +16,7 @@ import numpy as np
 from sparsec.ir.kernel import Buffer, Expr, Var
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
+from sparsec.ir.types import sums
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -59,6 +60,11 @@ class Product:
     taps: int = 1
     span: int = 0
     residue: tuple[Buffer, ...] = ()
+
+    @property
+    def sums(self) -> str:
+        """The type in which products are added up; half precision is for storage only."""
+        return sums(self.y.dtype)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

@@ -107,7 +107,7 @@ class _Packed:
             result = call("select", last, result, acc) if finishes else acc
         return Tile(
             "acc",
-            self.product.y.dtype,
+            self.product.sums,
             (*(self.layout.sizes(self.shape)[level] for level in order.lanes), self.width),
             (
                 For(lanes, (Assign(acc, init),)),
@@ -139,7 +139,7 @@ class _Packed:
             value = call("select", call("<", depth, self.shape[1]), value, 0.0)
         copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r"), LANE)), value),))
         rows = For((Range("r", Const(0), Const(part)),), (copy,))
-        return Tile("part", product.x.dtype, (part, self.width), (rows, body))
+        return Tile("part", product.sums, (part, self.width), (rows, body))
 
     def every_row(self, finish: bool) -> Stmt:
         """Start the sums of all rows with zero, or finish what they have come to."""
@@ -148,7 +148,7 @@ class _Packed:
         acc = Load("acc", (LANE,))
         tile = Tile(
             "acc",
-            self.product.y.dtype,
+            self.product.sums,
             (self.width,),
             (
                 For(lanes, (Assign(acc, y if finish else Const(0.0)),)),
@@ -271,7 +271,7 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
     y = _at(product.y, product.y_index, {"i": row, "m": column})
     tile = Tile(
         "acc",
-        product.y.dtype,
+        product.sums,
         (rows[2], columns[2]),
         (
             For(lanes, (Assign(acc, Const(0.0)),)),

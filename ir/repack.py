@@ -14,6 +14,7 @@ def build_repack(
     strides: tuple[int, int] = (1, 1),
     phases: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
+    dtype: str = "float32",
 ) -> Kernel:
     """Write the kernel that copies images and splits them into phases.
 
@@ -26,10 +27,11 @@ def build_repack(
     source, target : forms; target has as many pixels as a phase
     strides, phases : in y and x
     padding : (top, left)
+    dtype : of the pixels
     """
     planes = phases[0] * phases[1]
-    x = Buffer("X", "float32", (batch, channels * source.plane))
-    y = Buffer("Y", "float32", (batch, channels * planes * target.plane))
+    x = Buffer("X", dtype, (batch, channels * source.plane))
+    y = Buffer("Y", dtype, (batch, channels * planes * target.plane))
     copies = [
         _copy(p, q, source, target, strides, padding) for p in range(phases[0]) for q in range(phases[1])
     ]

@@ -27,6 +27,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.levels import Axis as LevelAxis
+from sparsec.ir.types import widest
 
 WORDS = "words"  # the array of a level that loops over bits
 
@@ -75,7 +76,7 @@ class Standing:
             if name == "indices" and not coordinates:
                 return index
             value = self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index]
-            value = _convert(value, "uint64" if name == WORDS else "int32")
+            value = convert(value, "uint64" if name == WORDS else "int32")
             return keep(value, name) if bound else value
 
         return self.level(axis).visit(self.axes(axis.buffer)[axis.level], parent, load)
@@ -121,14 +122,14 @@ class Standing:
         if isinstance(value, Const):
             return value.value if dtype == "int32" and isinstance(value.value, int) else tirx.const(value.value, dtype)
         if isinstance(value, Var):
-            return _convert(self.values[value.name], dtype)
+            return convert(self.values[value.name], dtype)
         if isinstance(value, Coordinate):
-            return _convert(self.coordinate(value.buffer, value.dim), dtype)
+            return convert(self.coordinate(value.buffer, value.dim), dtype)
         if isinstance(value, Stored):
             position = self.cursor(value.buffer, max(self.cursors[value.buffer])).position
-            return _convert(self.handles[f"{value.buffer}.data"][position], dtype)
+            return convert(self.handles[f"{value.buffer}.data"][position], dtype)
         if isinstance(value, Load):
-            return _convert(self.handles[value.buffer][tuple(self.index(index) for index in value.indices)], dtype)
+            return convert(self.handles[value.buffer][tuple(self.index(index) for index in value.indices)], dtype)
         assert isinstance(value, Op)
         return self._op(value, dtype)
 
@@ -193,11 +194,10 @@ class Standing:
         loads = [part for part in walk_expressions(value) if isinstance(part, Load | Stored)]
         names = [part.buffer if isinstance(part, Load) else f"{part.buffer}.data" for part in loads]
         types = [str(self.handles[name].dtype) for name in names]
-        wide = "int64" if "int64" in types else "int32"
-        return max((dtype for dtype in types if dtype.startswith("float")), key=lambda d: int(d[5:]), default=wide)
+        return widest(types) or ("int64" if "int64" in types else "int32")
 
 
-def _convert(value: Any, dtype: str) -> Any:
+def convert(value: Any, dtype: str) -> Any:
     """Return a loaded value or an index in `dtype`."""
     return value if isinstance(value, int) or str(value.ty.dtype) == dtype else T.cast(value, dtype)
 

@@ -1,7 +1,7 @@
 """What a kernel must keep to, beyond its grammar; lowering and the interpreter rely on it.
 
-All arithmetic of an assignment is carried out in the element type of its target: what is loaded is converted to it
-first, which must lose nothing. Conditions compare in the widest type of their operands, and indices are exact integers.
+All arithmetic of an assignment is carried out in the element type of its target, in float32 where that is of half
+precision: what is loaded is converted to it first, which must lose nothing. Conditions compare in the widest type of their operands, and indices are exact integers.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.printer import KEYWORDS, print_buffer, print_expression, print_header, print_statement
+from sparsec.ir.types import FLOATS, INTEGERS, arithmetic, is_float
 
-DTYPES = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) - {"float8"}
+DTYPES = frozenset((*FLOATS, *INTEGERS))
 INTEGER_OPS = frozenset({"//", "%"})
 EITHER_OPS = frozenset({"+", "-", "*", "abs", "max", "min"})  # all other functions are for floats
 
@@ -250,7 +251,7 @@ class _Verifier:
             self.fail(f"{name} is an input, which cannot be assigned to")
         if not isinstance(buffer, Buffer | Tile):
             self.fail(f"{name} is neither a tile nor an output, so nothing can be assigned to it")
-        dtype = np.dtype(self.element(stmt.target))
+        dtype = np.dtype(arithmetic(self.element(stmt.target)))
         found = self.kind(stmt.value, dtype)
         if found != _kind(dtype):
             self.fail(f"a value of kind {found} cannot be assigned to {name}, which is {dtype}")
@@ -386,7 +387,7 @@ def _shape(buffer: Buffer) -> tuple[int, ...]:
 
 
 def _kind(dtype: np.dtype) -> str:
-    return "float" if dtype.kind == "f" else "int"
+    return "float" if is_float(dtype) else "int"
 
 
 def _fits(value: int, dtype: np.dtype) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import tvm_ffi
 from tvm.s_tir import SBlock, Schedule
 from tvm.s_tir.schedule import ScheduleError as TVMScheduleError
-from tvm.tirx import IntImm
+from tvm.tirx import Cast, IntImm
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Const, Expr, Op, Var, expr
@@ -89,9 +89,8 @@ class Tensorize:
             with _applying(self.name, self.block):
                 loop = _lanes(schedule, block, self.lanes)
                 lanes = int(schedule.get(loop).extent)
-                dtype = str(schedule.get(block).writes[0].source.dtype)
                 if lanes > 1:  # one lane is a scalar multiply-add already
-                    schedule.tensorize(loop, INTRINSICS[self.instruction](lanes, dtype))
+                    schedule.tensorize(loop, INTRINSICS[self.instruction](lanes, *_types(schedule.get(block))))
 
 
 Step = Tile | Vectorize | Tensorize
@@ -107,6 +106,13 @@ def blocks(schedule: Schedule, kind: str) -> list[Any]:
     if not found:
         raise ScheduleError(f"the kernel has no block {kind!r}")
     return found
+
+
+def _types(update: SBlock) -> tuple[str, ...]:
+    """Return the types of `a`, `x` and `c` as memory holds them in the block of `c += a * x`."""
+    factors = update.body.value.b
+    loads = [factor.value if isinstance(factor, Cast) else factor for factor in (factors.a, factors.b)]
+    return tuple(str(load.ty.dtype) for load in (*loads, update.body.value))
 
 
 @contextmanager

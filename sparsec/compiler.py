@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 
 from sparsec.codegen.artifact import Artifact, build
-from sparsec.errors import ArtifactError, InputError, ModelError
+from sparsec.errors import ArtifactError, InputError, ModelError, TargetError
 from sparsec.frontends import load_model
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.from_relax import from_relax
@@ -23,6 +23,8 @@ from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
+from sparsec.graph.store_weights import store_weights
+from sparsec.ir.types import HALVES
 from sparsec.report.maps import WeightMap
 from sparsec.schedules.rules.options import options
 from sparsec.schedules.rules.product import propose
@@ -54,6 +56,7 @@ def compile(
     progress: Progress | None = None,
     dump: str | os.PathLike[str] | None = None,
     measure: bool = False,
+    storage: str | None = None,
 ) -> Artifact:
     """Compile a model into one shared library.
 
@@ -77,6 +80,9 @@ def compile(
     measure : bool
         Choose layouts and tiles by timing candidates on this machine, about a second for each form of layer, instead of
         by the model of the target.
+    storage : {"float16", "bfloat16"}, optional
+        What the weights of layers are rounded to and stored as, half the bytes of float32. Sums stay float32, and
+        activations keep the types that the model has. See `sparsec.graph.store_weights` for how far off results are.
 
     Raises
     ------
@@ -84,7 +90,7 @@ def compile(
         The model cannot be read or holds what is not supported, the target is not known, or the artifact or the dump
         cannot be written.
     """
-    run = _Run(_target(target), progress, dump, Measured() if measure else propose)
+    run = _Run(_target(target), progress, dump, Measured() if measure else propose, storage)
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -145,6 +151,7 @@ def inspect(
     shapes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     layouts: bool = False,
+    storage: str | None = None,
 ) -> Report:
     """Say of every layer how sparse it is, and what `compile` would choose for it and why.
 
@@ -159,7 +166,7 @@ def inspect(
         Also list, for each layer, every layout with its size and predicted time, or the reason why it cannot hold the
         weight, and say why the chosen one was.
     """
-    run = _Run(_target(target), progress, None)
+    run = _Run(_target(target), progress, None, storage=storage)
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
         raise ModelError(
             f"{os.fspath(model)} is compiled already; its layers are in sparsec.load(...).manifest['layers'], "
@@ -187,6 +194,7 @@ def op(
     target: str | Target = "native",
     threads: int | None = None,
     dump: str | os.PathLike[str] | None = None,
+    storage: str | None = None,
 ) -> Session:
     """Compile one operator with a constant weight, and load it.
 
@@ -203,7 +211,7 @@ def op(
         How many columns ``x``, float32 [depth, columns], has.
     bias : array [rows], optional
     activation : {"relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh"}, optional
-    target, dump
+    target, dump, storage
         As in `compile`.
     threads : int, optional
         As in `sparsec.load`.
@@ -223,7 +231,7 @@ def op(
     low, high = columns if isinstance(columns, tuple) and len(columns) == 2 else (columns, columns)
     if not (_is_size(low) and _is_size(high) and low <= high):
         raise InputError(f"columns={columns!r} was given; expected a number from 1, or a range (lower, upper) of them")
-    run = _Run(_target(target), None, dump)
+    run = _Run(_target(target), None, dump, storage=storage)
     return run.build(_matmul(matrix, columns, bias, activation)).load(threads)
 
 
@@ -266,6 +274,16 @@ def _target(target: str | Target) -> Target:
     return Target.parse(target) if isinstance(target, str) else target
 
 
+def _check_storage(storage: str | None, target: Target) -> None:
+    if storage not in (None, *HALVES):
+        raise InputError(f"weights cannot be stored as {storage!r}; storage is one of {', '.join(HALVES)}")
+    if storage == "float16" and target.arch == "x86_64" and not target.has("f16c"):
+        raise TargetError(
+            f"{target.name} has no instruction that reads float16 (F16C), so layers would be slow; "
+            "store the weights as bfloat16"
+        )
+
+
 class _Run:
     """One run of the compiler: what it compiles for, whom it tells, and where it dumps."""
 
@@ -275,7 +293,10 @@ class _Run:
         progress: Progress | None,
         dump: str | os.PathLike[str] | None,
         choose: Choose = propose,
+        storage: str | None = None,
     ) -> None:
+        _check_storage(storage, target)
+        self.storage = storage
         self.target = target
         self.choose = choose
         self.progress: Progress = progress or (lambda stage, fraction: None)
@@ -305,6 +326,9 @@ class _Run:
 
     def fuse(self, graph: Graph) -> list[Group]:
         self.progress("fuse", 0.5)
+        if self.storage is not None:
+            store_weights(graph, self.storage)
+            self.write("store_weights", graph)
         groups = fuse(graph)
         self.write("fuse", "\n".join(map(str, groups)))
         return groups

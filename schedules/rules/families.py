@@ -33,7 +33,7 @@ class Panel:
     @property
     def vectors(self) -> int:
         """How many vectors of X a tile reads for each depth."""
-        return self.width // self.target.lanes(self.product.y.dtype)
+        return self.width // self.target.lanes(self.product.sums)
 
     def holds(self, rows: int) -> bool:
         """Whether all sums of so many rows, the vectors of X and a broadcast weight are in registers."""

@@ -115,7 +115,7 @@ def _step(r: int, v: float, loads: float, target: Target) -> float:
 
 def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tuple[int, float]]:
     """Return (how many, vectors in each) of the tiles of columns; a part of a vector costs as much as a whole one."""
-    lanes = target.lanes(product.y.dtype)
+    lanes = target.lanes(product.sums)
     left = extent(product.columns)
     found = []
     for width in widths:
@@ -129,7 +129,7 @@ def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, 
 
     Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied together.
     """
-    width = vectors * target.lanes(product.y.dtype) * 4
+    width = vectors * target.lanes(product.sums) * 4
     if apart is None:
         return max(0.0, 1 - target.l1_bytes / (width * part))
     footprint = (width + product.span * 4) * max(1, part // product.taps)

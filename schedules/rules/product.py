@@ -107,7 +107,7 @@ def _seconds(proposal: Proposal) -> float:
 
 
 def _proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
-    lanes = target.lanes(product.y.dtype)
+    lanes = target.lanes(product.sums)
     moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
@@ -118,7 +118,7 @@ def _proposal(product: Product, choice: Choice, dense: Choice, target: Target) -
 def _choices(product: Product, matrix: np.ndarray, target: Target) -> list[Choice]:
     """Return every member of every family that can hold a constant weight, with every width of tiles."""
     weight, prices = Weight(matrix), Prices(product, target)
-    lanes = target.lanes(product.y.dtype)
+    lanes = target.lanes(product.sums)
     found = []
     for vectors in VECTORS:
         panel, widths = Panel(product, vectors * lanes, target), _columns(product, vectors, target)
@@ -134,7 +134,7 @@ def _activations(product: Product, target: Target) -> Iterator[Choice]:
     prices = Prices(product, target)
     rows, depth = extent(product.rows), extent(product.depth)
     for vectors in VECTORS:
-        panel = Panel(product, vectors * target.lanes(product.y.dtype), target)
+        panel = Panel(product, vectors * target.lanes(product.sums), target)
         for r in range(1, min(16, rows) + 1):
             if panel.holds(r):
                 tiles = -(-rows // r)
@@ -158,7 +158,7 @@ def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> b
 
 def _columns(product: Product, v: int, target: Target) -> tuple[int, ...]:
     """Return the widths of the tiles of columns: v vectors, then what is left of vectors, then of elements."""
-    lanes = target.lanes(product.y.dtype)
+    lanes = target.lanes(product.sums)
     if isinstance(product.columns, str):
         widths = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]
         power = 1 << (v.bit_length() - 1)  # each width must divide the one before it

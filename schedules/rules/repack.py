@@ -17,7 +17,7 @@ def schedule_repack(kernel: Kernel, target: Target) -> tirx.PrimFunc:
     schedule = Schedule(lower(kernel).func)
     for kind in ("clear", "finish"):
         try:
-            Vectorize(kind, target.lanes("float32")).apply(schedule)
+            Vectorize(kind, target.lanes(kernel.outputs[0].dtype)).apply(schedule)
         except ScheduleError:
             continue  # nothing to clear, or nothing but zeros
     (func,) = schedule.mod.functions.values()

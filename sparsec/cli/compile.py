@@ -18,6 +18,7 @@ from sparsec.cli.options import (
     json_flag,
     quiet_flag,
     runs_here,
+    storage_option,
     target_option,
 )
 from sparsec.errors import ArtifactError, ModelError
@@ -32,7 +33,8 @@ Examples:
   sparsec compile resnet50.onnx
   sparsec compile bert.onnx -o bert.so --shape input_ids=1,128 --shape attention_mask=1,128
   sparsec compile bert.onnx --shape batch=1..8 --shape sequence=16..512
-  sparsec compile resnet50.onnx -o arm.so --target neoverse-n1"""
+  sparsec compile resnet50.onnx -o arm.so --target neoverse-n1
+  sparsec compile bert.onnx --storage bfloat16"""
 )
 @click.argument("model", type=MODEL)
 @click.option(
@@ -44,6 +46,7 @@ Examples:
 @target_option
 @close_shapes
 @click.option("--measure", is_flag=True, help="Choose layouts by timing candidates on this machine.")
+@storage_option
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
 @json_flag
 @quiet_flag
@@ -53,6 +56,7 @@ def compile(
     target: str,
     shapes: dict[str, Any],
     measure: bool,
+    storage: str | None,
     dump: Path | None,
     as_json: bool,
     quiet: bool,
@@ -74,7 +78,9 @@ def compile(
     with progress(quiet or as_json) as report:
         import sparsec
 
-        artifact = sparsec.compile(model, target, shapes=shapes, progress=report, dump=dump, measure=measure)
+        artifact = sparsec.compile(
+            model, target, shapes=shapes, progress=report, dump=dump, measure=measure, storage=storage
+        )
         artifact.save(output)
     seconds = time.perf_counter() - start
     if as_json or not quiet:

@@ -73,6 +73,15 @@ def target_option(function: Any) -> Any:
     )(function)
 
 
+def storage_option(function: Any) -> Any:
+    """``--storage``."""
+    return click.option(
+        "--storage",
+        type=click.Choice(["float16", "bfloat16"]),
+        help="Round the weights of layers to half precision, which halves their bytes; sums stay float32.",
+    )(function)
+
+
 def json_flag(function: Any) -> Any:
     """``--json``, for a command whose result goes to the terminal otherwise."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)

@@ -15,6 +15,9 @@ from sparsec.frontends.bounds import Bounds
 
 _aten = torch.ops.aten
 
+_ADDED = {"addmm.default": 0, "baddbmm.default": 0, "convolution.default": 2, "linear.default": 2}
+"""Products that add something, and which of their arguments it is."""
+
 
 class TorchImporter(ExportedProgramImporter):
     """Turns an exported program into Relax.
@@ -49,7 +52,7 @@ class TorchImporter(ExportedProgramImporter):
         def convert_traced(node: Any) -> Any:
             layer = _layer_of(node)
             try:
-                result = convert(node)
+                result = self._convert_halves(node, op, convert) if _is_half(node) else convert(node)
             except Exception as err:  # converters raise assertions, ValueErrors, KeyErrors and TVM's own errors
                 raise UnsupportedError(
                     f"node {layer!r}: operator {op} on {_describe_inputs(node)} is not supported: {last_line(err)}"
@@ -60,6 +63,22 @@ class TorchImporter(ExportedProgramImporter):
             return result
 
         return convert_traced
+
+    def _convert_halves(self, node: Any, op: str, convert: Callable[[Any], Any]) -> Any:
+        """Convert a node whose result has half precision; TVM's converters give products in float32.
+
+        What such a converter adds to a product must then be float32 too, and the result is rounded once.
+        """
+        added = node.args[_ADDED[op]] if op in _ADDED and len(node.args) > _ADDED[op] else None
+        if added is not None:
+            given = self.env[added]
+            self.env[added] = self.block_builder.emit(relax.op.astype(given, "float32"))
+        result = convert(node)
+        if added is not None:
+            self.env[added] = given
+        if isinstance(result, relax.Var) and str(result.ty.dtype) == "float32":
+            result = self.block_builder.emit(relax.op.astype(result, _dtype(node)))
+        return result
 
     def from_exported_program(self, exported_program: Any, *arguments: Any, **options: Any) -> tvm.IRModule:
         self._check_unsupported_func_type(exported_program.graph.nodes)
@@ -89,7 +108,7 @@ class TorchImporter(ExportedProgramImporter):
     def _full(self, node: Any) -> Any:
         """A scalar constant, broadcast; TVM's ``full`` does not lower with a constant of its own making."""
         shape, value = tuple(self.retrieve_args(node))[:2]
-        scalar = relax.const(value, str(node.meta["val"].dtype).removeprefix("torch."))
+        scalar = relax.const(value, _dtype(node))
         return self.block_builder.emit(relax.op.broadcast_to(scalar, shape)) if shape else scalar
 
     def _slice_in_bounds(self, node: Any) -> relax.Var:
@@ -137,6 +156,15 @@ class TorchImporter(ExportedProgramImporter):
                 shape = self.block_builder.normalize(result).ty.shape
                 return self.block_builder.emit(relax.op.broadcast_to(other, shape))
         return self.block_builder.emit(result)
+
+
+def _dtype(node: Any) -> str:
+    return str(node.meta["val"].dtype).removeprefix("torch.")
+
+
+def _is_half(node: Any) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
 
 
 def _iota_axis(node: Any) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsec.graph.graph import Node, Value
 from sparsec.ir.kernel import Const, Expr, call, walk_expressions
+from sparsec.ir.types import SINGLE_OR_HALF
 
 MAX_TERMS = 256
 """An epilogue is a tree, so a value that is read twice is written twice; past this size it is better stored."""
@@ -22,13 +23,15 @@ def constant_of(value: Value) -> Const | None:
 
 
 def express(node: Node, args: Sequence[Expr]) -> Expr | None:
-    """Return the result of an elementwise node over float32, or None if an epilogue cannot hold it.
+    """Return the result of an elementwise node over floats, or None if an epilogue cannot hold it.
+
+    Half precision is for storage: what an epilogue makes of the sum stays in float32 until the last result is stored.
 
     >>> express(Node("nn.relu", [x], [y], {}), [SUM])  # doctest: +SKIP
     Op(name='max', args=(Var(name='acc'), Const(value=0.0)))
     """
     make = _EXPRESSIONS.get(node.op)
-    if make is None or node.output.dtype != "float32":
+    if make is None or node.output.dtype not in SINGLE_OR_HALF:
         return None
     result = make(*args, **node.attrs)
     if result is None or sum(1 for _ in walk_expressions(result)) > MAX_TERMS:
@@ -86,6 +89,7 @@ def _softplus(x: Expr, beta: float = 1.0, threshold: float = 20.0) -> Expr | Non
 _EXPRESSIONS: dict[str, Callable[..., Expr | None]] = {
     "abs": lambda x: call("abs", x),
     "add": lambda a, b: a + b,
+    "astype": lambda x, dtype: x,
     "clip": _clip,
     "divide": _divide,
     "erf": lambda x: call("erf", x),

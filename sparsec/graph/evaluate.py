@@ -13,6 +13,7 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.image_semantics import conv_padded, repack
 from sparsec.graph.shape import evaluate_dim
 from sparsec.ir.image import Image
+from sparsec.ir.types import is_float
 
 Array = np.ndarray
 
@@ -172,7 +173,7 @@ def _conv1d(
 def _max_pool2d(
     x: Array, pool_size: Any, strides: Any, padding: Any, dilation: Any = (1, 1), ceil_mode: bool = False, **_: Any
 ) -> Array:
-    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    lowest = -np.inf if is_float(x.dtype) else np.iinfo(x.dtype).min
     return _windows(x, pool_size, strides, padding, dilation, lowest, ceil_mode).max(axis=(4, 5))
 
 
@@ -244,7 +245,7 @@ def _swap(x: Array) -> Array:
 
 
 def _divide(a: Array, b: Array) -> Array:
-    return np.divide(a, b) if np.issubdtype(a.dtype, np.floating) else np.trunc(np.divide(a, b))
+    return np.divide(a, b) if is_float(a.dtype) else np.trunc(np.divide(a, b))
 
 
 ELEMENTWISE: dict[str, Callable[..., Array]] = {

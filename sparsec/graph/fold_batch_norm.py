@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.ir.types import is_float
 
 LAYERS = {"conv2d": 1, "linear": -1}
 """Canonical layers with a constant weight ``[outputs, ...]``, and the output axis that holds the outputs."""
@@ -25,7 +26,7 @@ def fold_batch_norm(graph: Graph) -> None:
     ``multiply`` and an ``add``. Runs after :func:`sparsec.graph.recognize.recognize`.
     """
     for node in list(graph.nodes):
-        if node.op in LAYERS and node.inputs[1].is_constant and np.dtype(node.output.dtype).kind == "f":
+        if node.op in LAYERS and node.inputs[1].is_constant and is_float(node.output.dtype):
             _fold_into(graph, node, LAYERS[node.op] % node.output.rank)
     graph.remove_dead()
     for node in list(graph.nodes):

@@ -70,7 +70,8 @@ class Group:
         """The anchor's product with its epilogue; its weight has no layout yet."""
         assert self.anchor is not None
         buffers = tuple(operand.buffer for operand in self.operands)
-        return replace(self.anchor.product, operands=buffers, epilogue=self.epilogue)
+        y = replace(self.anchor.product.y, dtype=self.outputs[0].dtype)
+        return replace(self.anchor.product, y=y, operands=buffers, epilogue=self.epilogue)
 
     def __str__(self) -> str:
         lines = [f"group {self.label!r}", *(f"  {node!r}" for node in self.nodes)]

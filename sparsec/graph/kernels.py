@@ -21,6 +21,7 @@ from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower_generic import lower_group
 from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
+from sparsec.graph.widen import widen
 from sparsec.ir.image import PlainImage
 from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
@@ -119,7 +120,9 @@ class Kernels:
         source, image = (attrs[name] or _plain(value) for name, value in (("source", x), ("image", y)))
         channels = y.shape[1] // prod(attrs["phases"])
         batch = x.shape[0] if isinstance(x.shape[0], int) else "batch"
-        kernel = build_repack(batch, channels, source, image, attrs["strides"], attrs["phases"], attrs["padding"])
+        kernel = build_repack(
+            batch, channels, source, image, attrs["strides"], attrs["phases"], attrs["padding"], y.dtype
+        )
         form = str(kernel)
         if form not in self._generic:
             name = self._name("repack")
@@ -141,7 +144,7 @@ class Kernels:
 
     def _lower(self, group: Group, parameters: Sequence[Value], name: str) -> tirx.PrimFunc:
         try:
-            return lower_group(to_relax(group.nodes, parameters, group.outputs), name)
+            return lower_group(to_relax(widen(group.nodes, parameters, group.outputs), parameters, group.outputs), name)
         except (UnsupportedError, *TVM_ERRORS) as error:
             calls = ", ".join(f"{node.op} on {', '.join(map(repr, node.inputs))}" for node in group.nodes)
             raise UnsupportedError(f"{group.label}: there are no loops for {calls}: {last_line(error)}") from error

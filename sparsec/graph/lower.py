@@ -16,13 +16,14 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.kernels import Argument, Call, Kernels
 from sparsec.graph.plan_memory import Life, plan_memory
 from sparsec.graph.shape import Dim, Shape, same_shape
+from sparsec.ir.types import FLOATS
 
 FORMAT = 1
 """Version of what the manifest says of layers."""
 
 TYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("float16", "float32", "float64"),
+    *FLOATS,
 )
 
 MAX_ELEMENTS = 2**31 - 1

@@ -27,6 +27,7 @@ from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
 from sparsec.ir.image import Image
+from sparsec.ir.types import SINGLE_OR_HALF
 
 
 @dataclass(eq=False)
@@ -211,7 +212,7 @@ def _can_pad(node: Node) -> bool:
     """Whether a convolution has constant weights and an image of constant size."""
     x, weight = node.inputs
     constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
-    return weight.data is not None and constant and x.dtype == "float32"
+    return weight.data is not None and constant and x.dtype in SINGLE_OR_HALF
 
 
 def _reach(node: Node, axis: int) -> int:

@@ -13,6 +13,7 @@ from sparsec.graph.shape import Dim, Shape, product, same_shape
 from sparsec.ir.image import Image
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
+from sparsec.ir.types import SINGLE_OR_HALF
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Anchor:
         -------
         The kernel's buffer, the load of the element that meets `acc`, and the buffer's shape in graph dimensions.
         """
-        if value.dtype != self.y.dtype:
+        if value.dtype not in SINGLE_OR_HALF:
             return None
         shape = (1,) * (self.y.rank - value.rank) + tuple(value.shape)
         if len(shape) != self.y.rank:
@@ -92,7 +93,8 @@ class Anchor:
 def find_anchor(node: Node) -> Anchor | None:
     """Return the node as a product, or None if it is not one."""
     make = {"linear_cols": _linear, "batch_matmul": _attention, "conv_padded": _convolution}.get(node.op)
-    return make(node) if make and all(value.dtype == "float32" for value in node.inputs) else None
+    values = (*node.inputs, *node.outputs)
+    return make(node) if make and all(value.dtype in SINGLE_OR_HALF for value in values) else None
 
 
 class _Names:
@@ -213,7 +215,7 @@ def _convolution(node: Node) -> Anchor:
             "conv2d",
             Buffer("W", weight.dtype, (out_channels, depth)),
             Buffer("X", x.dtype, (names(batch), x_plane)),
-            Buffer("Y", x.dtype, (names(batch), out_channels * image.plane)),
+            Buffer("Y", node.output.dtype, (names(batch), out_channels * image.plane)),
             (BATCH, x_index),
             (BATCH, y_index),
             names(batch),

@@ -22,6 +22,7 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
 from sparsec.graph.shape import Dim, broadcast, is_one, same_shape
 from sparsec.graph.simplify import permute, reshape
+from sparsec.ir.types import is_float
 
 
 def recognize(graph: Graph) -> None:
@@ -205,7 +206,7 @@ def _may_be_masked(value: Value) -> bool:
         return bool(np.isneginf(value.data).any())
     if value.producer is None or value.producer.op not in ELEMENTWISE:
         return value.producer is None or value.producer.op not in ("matmul", "linear")
-    return any(_may_be_masked(v) for v in value.producer.inputs if np.dtype(v.dtype).kind == "f")
+    return any(_may_be_masked(v) for v in value.producer.inputs if is_float(v.dtype))
 
 
 def _divide(graph: Graph, node: Node) -> Value | None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sparsec.errors import ArtifactError
+from sparsec.runtime.bfloat16 import dtype_of
 from sparsec.runtime.elf import check_machine, read_manifest
 
 
@@ -115,7 +116,7 @@ def _info(pointer: Any) -> TensorInfo:
     tensor = pointer.contents
     return TensorInfo(
         tensor.name.decode(),
-        np.dtype(tensor.dtype.decode()),
+        dtype_of(tensor.dtype.decode()),
         tuple(tensor.min_shape[: tensor.rank]),
         tuple(tensor.max_shape[: tensor.rank]),
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import ArtifactError, InputError, TargetError
+from sparsec.runtime.bfloat16 import from_dlpack
 from sparsec.runtime.library import Library, TensorInfo
 
 _ALIGNMENT = 64
@@ -212,7 +213,7 @@ def _destroy(library: Library, context: int) -> None:
 def _take_input(info: TensorInfo, value: Any) -> np.ndarray:
     """The value as a C-contiguous array, after checking its type and shape."""
     try:
-        array = np.from_dlpack(value) if _wants_dlpack(value) else np.asarray(value)
+        array = _take_dlpack(info, value) if _wants_dlpack(value) else np.asarray(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"input {info.name!r} expects {info}; {type(value).__name__} is no array: {error}") from None
     fits = len(array.shape) == len(info.min_shape) and all(
@@ -221,6 +222,10 @@ def _take_input(info: TensorInfo, value: Any) -> np.ndarray:
     if array.dtype != info.dtype or not fits:
         raise InputError(f"input {info.name!r} expects {info}, and got {_describe(array)}")
     return np.ascontiguousarray(array)
+
+
+def _take_dlpack(info: TensorInfo, value: Any) -> np.ndarray:
+    return np.from_dlpack(value) if info.dtype.name != "bfloat16" else from_dlpack(value)
 
 
 def _wants_dlpack(value: Any) -> bool:

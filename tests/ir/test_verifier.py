@@ -46,7 +46,7 @@ INVALID = [
     ("codes: int8[n]", "X: int8[n]", 2, "X is already in use"),
     ("codes: int8[n]", "n: int8[n]", 1, "n is already in use"),
     # parameters
-    ("X: float32[6, n]", "X: float31[6, n]", 1, "float31 is not an element type; use one of float16, float32"),
+    ("X: float32[6, n]", "X: float31[6, n]", 1, "float31 is not an element type; use one of bfloat16, float16, float32"),
     ("tile acc: float32[4]", "tile acc: f32[4]", 4, "f32 is not an element type"),
     ("X: float32[6, n]", "X: float32[0, n]", 1, "every dimension must be at least 1"),
     ("W: float32[8, 6]", "W: float32[n, 6]", 1, "a packed parameter must have a constant shape"),
@@ -88,7 +88,7 @@ INVALID = [
     ("Y[table[q], c]", "table[q]", 15, "a value of kind int cannot be assigned to Y, which is float32"),
     ("Y[table[q], c]", "1", 15, "a value of kind int cannot be assigned to Y, which is float32"),
     ("Y[table[q], c]", "q < 2", 15, "a value of kind bool cannot be assigned to Y, which is float32"),
-    ("tile acc: float32[4]", "tile acc: float16[4]", 8, "W is float32, which does not fit float16"),
+    ("W: float32[8, 6]", "W: float64[8, 6]", 8, "W is float64, which does not fit float32"),
     ("codes[c] * 2", "codes[c] * 2147483648", 13, "2147483648 does not fit int32"),
     # expressions
     ("codes[c] * 2", "codes[c] * 2.0", 13, "`codes[c] * 2.0` mixes integers and floats; write constants"),

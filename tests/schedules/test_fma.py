@@ -10,24 +10,37 @@ from sparsec.schedules.intrinsics.fma import fma
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
-from tests.ir.product_cases import attention, linear, sparse, trace
+from tests.ir.product_cases import aligned, attention, linear, sparse, tensor, trace
 from tests.schedules.assembly import assembly, hottest, spills
 
 
 @pytest.mark.parametrize("form", ["desc", "impl"])
-@pytest.mark.parametrize(("lanes", "dtype"), [(2, "float32"), (5, "float32"), (16, "float32"), (8, "float64")])
-def test_the_loop_and_what_is_emitted_compute_the_same(lanes, dtype, form):
-    func = getattr(TensorIntrin.get(fma(lanes, dtype)), form).with_attr("global_symbol", "main")
+@pytest.mark.parametrize("lanes", [2, 5, 16])
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("float32",) * 3,
+        ("float64",) * 3,
+        ("float16", "float32", "float32"),
+        ("float32", "float16", "float32"),
+        ("bfloat16", "bfloat16", "float32"),
+        ("int8", "uint8", "int32"),
+    ],
+    ids="-".join,
+)
+def test_the_loop_and_what_is_emitted_compute_the_same(lanes, types, form):
+    func = getattr(TensorIntrin.get(fma(lanes, *types)), form).with_attr("global_symbol", "main")
     random = np.random.default_rng(lanes)
-    a, x, c = (random.integers(-9, 9, extent).astype(dtype) for extent in (1, lanes, lanes))
-    result = tvm.runtime.tensor(c)
-    tvm.compile(tvm.IRModule({"main": func}), target="llvm")["main"](*map(tvm.runtime.tensor, (a, x)), result)
-    np.testing.assert_array_equal(result.numpy(), c + a * x)
+    a, x, c = (random.integers(0, 9, n).astype(dtype) for n, dtype in zip((1, lanes, lanes), types, strict=True))
+    memory = aligned(a), aligned(x), aligned(c)
+    tvm.compile(tvm.IRModule({"main": func}), target="llvm")["main"](*map(tensor, memory))
+    np.testing.assert_array_equal(memory[2], c + a.astype(types[2]) * x.astype(types[2]))
 
 
 def test_it_is_declared_once():
-    assert fma(16, "float32") == fma(16, "float32") == "sparsec.fma.float32x16"
-    assert len({fma(16, "float32"), fma(8, "float32"), fma(8, "float64")}) == 3
+    single = ("float32",) * 3
+    assert fma(16, *single) == fma(16, *single) == "sparsec.fma.float32_float32_float32x16"
+    assert len({fma(16, *single), fma(8, *single), fma(8, "float16", "float32", "float32")}) == 3
 
 
 KINDS = {

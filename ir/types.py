@@ -1,0 +1,46 @@
+"""Element types, as NumPy writes them; importing this gives NumPy the name bfloat16."""
+
+from __future__ import annotations
+
+import ml_dtypes  # noqa: F401  it registers bfloat16
+import numpy as np
+
+HALVES = ("float16", "bfloat16")
+"""Types to store numbers in; arithmetic on them is carried out in float32, and what is stored is rounded once."""
+
+SINGLE_OR_HALF = (*HALVES, "float32")
+"""What products are stored in whose sums are float32."""
+
+FLOATS = (*HALVES, "float32", "float64")
+INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
+
+
+def is_float(dtype: str | np.dtype) -> bool:
+    """Whether elements are floating-point numbers; NumPy calls the kind of bfloat16 void."""
+    return str(dtype) in FLOATS
+
+
+def arithmetic(dtype: str) -> str:
+    """Return the type in which what is stored as `dtype` is computed.
+
+    >>> arithmetic("bfloat16"), arithmetic("int8")
+    ('float32', 'int8')
+    """
+    return "float32" if dtype in HALVES else dtype
+
+
+def widest(dtypes: list[str]) -> str | None:
+    """Return the widest float of these types, each as arithmetic takes it; None if there is none."""
+    floats = [arithmetic(dtype) for dtype in dtypes if is_float(dtype)]
+    return max(floats, key=FLOATS.index, default=None)
+
+
+def sums(dtype: str) -> str:
+    """Return the type in which products of `dtype` are added up: no sum of float32 or int32 is kept in less.
+
+    >>> sums("float16"), sums("int8")
+    ('float32', 'int32')
+    """
+    if is_float(dtype):
+        return arithmetic(dtype)
+    return dtype if np.dtype(dtype).itemsize > 4 else "int32"

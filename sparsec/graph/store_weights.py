@@ -1,0 +1,50 @@
+"""Store the weights of products in half precision; arithmetic and activations keep their types."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsec.errors import UnsupportedError
+from sparsec.graph.graph import Graph, Node
+from sparsec.ir.types import is_float
+
+PRODUCTS = {"conv_padded": 1, "linear_cols": 1}
+"""Operators that products are made of, and which of their inputs is the weight."""
+
+
+def store_weights(graph: Graph, storage: str) -> None:
+    """Round the constant weights of a physical graph to `storage`, to nearest even.
+
+    Each weight is off by a factor of at most 1 ± 2⁻¹¹ in float16, but for those below 2⁻¹⁴, which are off by at most
+    2⁻²⁵, and of 1 ± 2⁻⁸ in bfloat16. So a product is off by at most that share of Σ |W| |X|, and what its sums round.
+
+    Parameters
+    ----------
+    storage : {"float16", "bfloat16"}
+
+    Raises
+    ------
+    UnsupportedError : naming the layer with a weight that is finite and that `storage` cannot hold
+    """
+    for node in graph.nodes:
+        place = PRODUCTS.get(node.op)
+        if place is None:
+            continue
+        weight = node.inputs[place]
+        if weight.data is not None and is_float(weight.dtype) and weight.data.dtype.itemsize > np.dtype(storage).itemsize:
+            inputs = list(node.inputs)
+            inputs[place] = graph.constant(_rounded(weight.data, storage, node), weight.name)
+            graph.set_inputs(node, inputs)
+
+
+def _rounded(weight: np.ndarray, storage: str, node: Node) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        rounded = weight.astype(storage)
+    lost = np.isinf(rounded) & np.isfinite(weight)
+    if lost.any():
+        worst = np.abs(weight[lost]).max()
+        raise UnsupportedError(
+            f"{node.where or node.op}: the weight {worst:.6g} is too large for {storage}; "
+            "store the weights as bfloat16, which has the range of float32"
+        )
+    return rounded
