@@ -2,8 +2,9 @@
 
 Statements run one after the other and loops run in order, parallel ones too. What is loaded is converted to the element
 type of the assignment's target, float32 where that is of half precision, and every operation rounds to that type; a
-product and the sum that takes it are two operations (compiled code may fuse them). Integers wrap around. `select` evaluates only the side that it takes. Walks go
-through the layout protocol, so that each level means here what it means in generated code.
+product and the sum that takes it are two operations (compiled code may fuse them). Integers wrap around. `select`
+evaluates only the side that it takes. Walks go through the layout protocol, so that each level means here what it means
+in generated code.
 
 Memory that was never written holds NaN, or the greatest integer, so that a missing assignment shows.
 """

@@ -211,8 +211,8 @@ class Tile:
 class Assign:
     """`target = value`, or `target += value`.
 
-    The arithmetic is carried out in the element type of the target. Where that is of half precision it is carried out in
-    float32, and what is assigned is rounded once, to nearest even.
+    The arithmetic is carried out in the element type of the target. Where that is of half precision it is carried out
+    in float32, and what is assigned is rounded once, to nearest even.
     """
 
     target: Load

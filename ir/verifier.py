@@ -1,7 +1,8 @@
 """What a kernel must keep to, beyond its grammar; lowering and the interpreter rely on it.
 
 All arithmetic of an assignment is carried out in the element type of its target, in float32 where that is of half
-precision: what is loaded is converted to it first, which must lose nothing. Conditions compare in the widest type of their operands, and indices are exact integers.
+precision: what is loaded is converted to it first, which must lose nothing. Conditions compare in the widest type of
+their operands, and indices are exact integers.
 """
 
 from __future__ import annotations

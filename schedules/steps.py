@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import tvm_ffi
 from tvm.s_tir import SBlock, Schedule
 from tvm.s_tir.schedule import ScheduleError as TVMScheduleError
-from tvm.tirx import Cast, IntImm
+from tvm.tirx import Add, Cast, IntImm, Mul
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Const, Expr, Op, Var, expr
@@ -110,9 +110,11 @@ def blocks(schedule: Schedule, kind: str) -> list[Any]:
 
 def _types(update: SBlock) -> tuple[str, ...]:
     """Return the types of `a`, `x` and `c` as memory holds them in the block of `c += a * x`."""
-    factors = update.body.value.b
-    loads = [factor.value if isinstance(factor, Cast) else factor for factor in (factors.a, factors.b)]
-    return tuple(str(load.ty.dtype) for load in (*loads, update.body.value))
+    total = getattr(update.body, "value", None)
+    if not isinstance(total, Add) or not isinstance(total.b, Mul):
+        raise ScheduleError(f"tensorize does not apply to the block {update.name_hint!r}: it adds no product")
+    factors = [factor.value if isinstance(factor, Cast) else factor for factor in (total.b.a, total.b.b)]
+    return tuple(str(value.ty.dtype) for value in (*factors, total))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Round to bfloat16.
 
-TVM rounds by adding half a unit to the bits of a float32, which in some NaN carries out of the mantissa and makes a zero
-or an infinity of them.
+TVM rounds by adding half a unit to the bits of a float32, which in some NaN carries out of the mantissa and makes a
+zero or an infinity of them.
 """
 
 from __future__ import annotations

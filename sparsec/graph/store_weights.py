@@ -6,10 +6,12 @@ import numpy as np
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node
-from sparsec.ir.types import is_float
 
 PRODUCTS = {"conv_padded": 1, "linear_cols": 1}
 """Operators that products are made of, and which of their inputs is the weight."""
+
+
+WIDER = ("float32", "float64")
 
 
 def store_weights(graph: Graph, storage: str) -> None:
@@ -31,7 +33,7 @@ def store_weights(graph: Graph, storage: str) -> None:
         if place is None:
             continue
         weight = node.inputs[place]
-        if weight.data is not None and is_float(weight.dtype) and weight.data.dtype.itemsize > np.dtype(storage).itemsize:
+        if weight.data is not None and weight.dtype in WIDER:
             inputs = list(node.inputs)
             inputs[place] = graph.constant(_rounded(weight.data, storage, node), weight.name)
             graph.set_inputs(node, inputs)

@@ -103,7 +103,7 @@ def test_a_division_by_a_power_of_two_is_a_multiplication():
     assert express(node("divide", 2), [X, Const(3.0)]) == X / Const(3.0)
 
 
-@pytest.mark.parametrize("op", ["sin", "nn.softmax", "astype"])
+@pytest.mark.parametrize("op", ["sin", "nn.softmax", "cumsum"])
 def test_an_unknown_operator_is_declined(op):
     assert express(node(op, 1), [X]) is None
 

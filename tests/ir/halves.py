@@ -1,7 +1,7 @@
 """Products whose operands are stored in half precision.
 
-The integers of `tests.ir.product_cases` are exact in both half types and their sums in float32, so results are equal bit
-for bit: the sum rounded once where Y is of half precision.
+The integers of `tests.ir.product_cases` are exact in both half types and their sums in float32, so results are equal
+bit for bit: the sum rounded once where Y is of half precision.
 """
 
 from __future__ import annotations

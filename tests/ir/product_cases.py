@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
+import tvm_ffi
 from scipy.special import erf
 from tvm import tirx
 
@@ -274,10 +275,12 @@ def check(case: Case, schedule: Trace | None = None) -> Scheduled:
     return scheduled
 
 
-def tensor(array: np.ndarray) -> tvm.runtime.Tensor:
+def tensor(array: np.ndarray) -> tvm_ffi.Tensor:
     """Share an array of 64-byte alignment with TVM; NumPy exports no bfloat16, so it goes as the bits."""
     if str(array.dtype) != "bfloat16":
-        return tvm.runtime.from_dlpack(array)
+        return tvm_ffi.from_dlpack(array)
+    if not array.size:
+        return tvm.runtime.empty(array.shape, "bfloat16")
     return tvm.runtime.from_dlpack(array.view(np.uint16))._create_view(array.shape, "bfloat16")
 
 

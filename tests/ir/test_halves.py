@@ -40,8 +40,9 @@ def test_arithmetic_is_float32(half):
 
 @pytest.mark.parametrize("half", HALVES)
 def test_a_sum_in_half_precision_is_rounded_each_time(half):
-    lines = f"tile acc: {half}[1]:", "    acc[0] = 4096.0", "    acc[0] += X[i]", "    acc[0] += X[i]", "    Y[i] = acc[0]"
-    found = run("\n        ".join(lines), "X: float32[4]", "Y: float32[4]", X=np.full(4, 1.5, np.float32))
+    sums = "acc[0] = 4096.0", "acc[0] += X[i]", "acc[0] += X[i]", "Y[i] = acc[0]"
+    text = "\n            ".join((f"tile acc: {half}[1]:", *sums))
+    found = run(text, "X: float32[4]", "Y: float32[4]", X=np.full(4, 1.5, np.float32))
     np.testing.assert_array_equal(found, np.full(4, 4096.0))
 
 
@@ -58,7 +59,7 @@ def test_layouts_compile_with_weights_of_half_precision(layout, half):
     check(stored_as(linear(sparse(13, 24, 0.3), 37, 2, "residual", layout), half, "float32", "float32"))
 
 
-@pytest.mark.parametrize("types", product(TYPES, repeat=3), ids=names)
+@pytest.mark.parametrize("types", list(product(TYPES, repeat=3)), ids=names)
 def test_all_types_compile_together(types):
     check(stored_as(linear(sparse(13, 24, 0.3), 37, 2, "bias and relu", CSR), *types))
 

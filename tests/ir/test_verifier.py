@@ -46,7 +46,7 @@ INVALID = [
     ("codes: int8[n]", "X: int8[n]", 2, "X is already in use"),
     ("codes: int8[n]", "n: int8[n]", 1, "n is already in use"),
     # parameters
-    ("X: float32[6, n]", "X: float31[6, n]", 1, "float31 is not an element type; use one of bfloat16, float16, float32"),
+    ("X: float32[6, n]", "X: float31[6, n]", 1, "float31 is not an element type; use one of bfloat16, float16"),
     ("tile acc: float32[4]", "tile acc: f32[4]", 4, "f32 is not an element type"),
     ("X: float32[6, n]", "X: float32[0, n]", 1, "every dimension must be at least 1"),
     ("W: float32[8, 6]", "W: float32[n, 6]", 1, "a packed parameter must have a constant shape"),
