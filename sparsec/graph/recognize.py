@@ -5,7 +5,7 @@ After :func:`recognize` these stand for all their spellings (operands in order, 
 ``linear(x, W)``
     ``y[..., n] = Σ_k x[..., k] · W[n, k]`` with a constant ``W``; a bias is an ``add`` behind it.
 ``matmul(a, b)``
-    A product of two activations, as in attention (or with a constant of more than two axes).
+    A product of two activations, as in attention; with a constant matrix for each batch it is ``linear`` as well.
 ``conv2d(x, W; strides, padding, dilation, groups)``
     NCHW and OIHW, ``padding`` as (top, left, bottom, right); dense, grouped, depthwise, and 1-D with a height of one.
     A bias is an ``add`` of a constant ``[1, C, 1, 1]`` behind it.
@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from sparsec.graph.batched_layers import batched_linear
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
@@ -53,7 +54,7 @@ def _matmul(graph: Graph, node: Node) -> Value | None:
         swap = (*range(right.rank - 2), right.rank - 1, right.rank - 2)
         result = _linear(graph, permute(graph, right, swap, node), _weight(graph, left), node)
         return permute(graph, result, swap, node)
-    return _vector_product(graph, node) if min(left.rank, right.rank) == 1 else None
+    return _vector_product(graph, node) if min(left.rank, right.rank) == 1 else batched_linear(graph, node)
 
 
 def _vector_product(graph: Graph, node: Node) -> Value:
