@@ -72,6 +72,10 @@ class Packed:
             inside &= coordinate < extent
         return tuple(coordinate[inside] for coordinate in logical), position[inside]
 
+    def count(self, depth: int) -> int:
+        """Return how often the loops over the first `depth` levels run, all together."""
+        return len(self._walk(depth)[1])
+
     def unpack(self) -> np.ndarray:
         """Return the tensor as it was before it was packed, with +0.0 for every zero."""
         sizes = self.layout.sizes(self.shape)

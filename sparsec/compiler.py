@@ -17,6 +17,7 @@ from sparsec.frontends import load_model
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
+from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Choose, Kernels
 from sparsec.graph.layer import Layer, describe_layer
@@ -57,6 +58,7 @@ def compile(
     dump: str | os.PathLike[str] | None = None,
     measure: bool = False,
     storage: str | None = None,
+    layouts: Given | Mapping[str, Given] | None = None,
 ) -> Artifact:
     """Compile a model into one shared library.
 
@@ -83,6 +85,10 @@ def compile(
     storage : {"float16", "bfloat16"}, optional
         What the weights of layers are rounded to and stored as, half the bytes of float32. Sums stay float32, and
         activations keep the types that the model has. See `sparsec.graph.store_weights` for how far off results are.
+    layouts : str, Layout or mapping, optional
+        Layouts that are not to be chosen: one for all layers, or by the name of the layer, in which ``*`` stands for
+        anything. A layout has a name, such as ``"CSR"``, or is written out, as
+        ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its inputs ``k``.
 
     Raises
     ------
@@ -90,7 +96,7 @@ def compile(
         The model cannot be read or holds what is not supported, the target is not known, or the artifact or the dump
         cannot be written.
     """
-    run = _Run(_target(target), progress, dump, Measured() if measure else propose, storage)
+    run = _Run(_target(target), progress, dump, Measured() if measure else propose, storage, GivenLayouts(layouts))
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -195,6 +201,7 @@ def op(
     threads: int | None = None,
     dump: str | os.PathLike[str] | None = None,
     storage: str | None = None,
+    layout: Given | None = None,
 ) -> Session:
     """Compile one operator with a constant weight, and load it.
 
@@ -215,9 +222,13 @@ def op(
         As in `compile`.
     threads : int, optional
         As in `sparsec.load`.
+    layout : str or Layout, optional
+        How the weight is stored, by name or in the notation; otherwise it is chosen.
 
     Raises
     ------
+    LayoutError
+        A layout that cannot hold the weight without loss.
     InputError
         An operator or activation that is not known, or operands that do not fit together.
     """
@@ -231,7 +242,7 @@ def op(
     low, high = columns if isinstance(columns, tuple) and len(columns) == 2 else (columns, columns)
     if not (_is_size(low) and _is_size(high) and low <= high):
         raise InputError(f"columns={columns!r} was given; expected a number from 1, or a range (lower, upper) of them")
-    run = _Run(_target(target), None, dump, storage=storage)
+    run = _Run(_target(target), None, dump, storage=storage, given=GivenLayouts(layout))
     return run.build(_matmul(matrix, columns, bias, activation)).load(threads)
 
 
@@ -294,9 +305,11 @@ class _Run:
         dump: str | os.PathLike[str] | None,
         choose: Choose = propose,
         storage: str | None = None,
+        given: GivenLayouts | None = None,
     ) -> None:
         _check_storage(storage, target)
         self.storage = storage
+        self.given = given or GivenLayouts()
         self.target = target
         self.choose = choose
         self.progress: Progress = progress or (lambda stage, fraction: None)
@@ -335,9 +348,10 @@ class _Run:
 
     def build(self, graph: Graph) -> Artifact:
         groups = self.fuse(graph)
-        kernels = Kernels(self.target, self.dump and self.dump / "kernels", self.choose)
+        kernels = Kernels(self.target, self.dump and self.dump / "kernels", self.choose, self.given)
         scheduled = lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done)  # noqa: E731
         plan = lower(graph, groups, kernels, self.outputs, scheduled)
+        self.given.check_all_used()
         self.write("plan", plan_text(plan))
         self.progress("generate code, link (first time: a minute)", 0.8)
         artifact = build(plan)

@@ -63,11 +63,11 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
     """
     if matrix is None:
         dense = min(_activations(product, target), key=_cycles)
-        return _proposal(product, dense, dense, target)
+        return as_proposal(product, dense, dense, target)
     choices = _choices(product, matrix, target)
     dense = min((choice for choice in choices if choice.nest.family == "dense"), key=_cycles)
     best = min(choices, key=_cycles)
-    return _proposal(product, best if best.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
+    return as_proposal(product, best if best.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
 
 
 def contenders(product: Product, matrix: np.ndarray, target: Target, count: int = 1) -> dict[str, list[Proposal]]:
@@ -77,7 +77,7 @@ def contenders(product: Product, matrix: np.ndarray, target: Target, count: int 
         families.setdefault(choice.nest.family, []).append(choice)
     (dense, *_) = families["dense"]
     return {
-        name: [_proposal(product, choice, dense, target) for choice in _distinct(choices)[:count]]
+        name: [as_proposal(product, choice, dense, target) for choice in _distinct(choices)[:count]]
         for name, choices in families.items()
     }
 
@@ -106,7 +106,7 @@ def _seconds(proposal: Proposal) -> float:
     return proposal.seconds
 
 
-def _proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
+def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
     lanes = target.lanes(product.sums)
     moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
@@ -121,7 +121,7 @@ def _choices(product: Product, matrix: np.ndarray, target: Target) -> list[Choic
     lanes = target.lanes(product.sums)
     found = []
     for vectors in VECTORS:
-        panel, widths = Panel(product, vectors * lanes, target), _columns(product, vectors, target)
+        panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
         for family in FAMILIES:
             for nest in family(weight, panel):
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target))
@@ -139,7 +139,7 @@ def _activations(product: Product, target: Target) -> Iterator[Choice]:
             if panel.holds(r):
                 tiles = -(-rows // r)
                 nest = Nest("dense", None, r, tiles * depth, tiles, depth, PANELS, tasks=tiles)
-                widths = _columns(product, vectors, target)
+                widths = column_widths(product, vectors, target)
                 yield Choice(nest, Tile(widths, _with_one(r, product.rows)), prices(nest, widths))
 
 
@@ -156,7 +156,7 @@ def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> b
     return few or weight_bytes > max(target.l2_bytes, x_bytes)
 
 
-def _columns(product: Product, v: int, target: Target) -> tuple[int, ...]:
+def column_widths(product: Product, v: int, target: Target) -> tuple[int, ...]:
     """Return the widths of the tiles of columns: v vectors, then what is left of vectors, then of elements."""
     lanes = target.lanes(product.sums)
     if isinstance(product.columns, str):

@@ -34,7 +34,8 @@ Examples:
   sparsec compile bert.onnx -o bert.so --shape input_ids=1,128 --shape attention_mask=1,128
   sparsec compile bert.onnx --shape batch=1..8 --shape sequence=16..512
   sparsec compile resnet50.onnx -o arm.so --target neoverse-n1
-  sparsec compile bert.onnx --storage bfloat16"""
+  sparsec compile bert.onnx --storage bfloat16
+  sparsec compile resnet50.onnx --layout '*conv*=CSR'"""
 )
 @click.argument("model", type=MODEL)
 @click.option(
@@ -47,6 +48,14 @@ Examples:
 @close_shapes
 @click.option("--measure", is_flag=True, help="Choose layouts by timing candidates on this machine.")
 @storage_option
+@click.option(
+    "--layout",
+    "layouts",
+    multiple=True,
+    metavar="[LAYER=]LAYOUT",
+    callback=lambda context, option, given: _by_layer(given),
+    help="Store a layer's weight so, by name or in the notation; * in LAYER stands for anything. Repeatable.",
+)
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
 @json_flag
 @quiet_flag
@@ -56,6 +65,7 @@ def compile(
     target: str,
     shapes: dict[str, Any],
     measure: bool,
+    layouts: dict[str, str],
     storage: str | None,
     dump: Path | None,
     as_json: bool,
@@ -79,12 +89,25 @@ def compile(
         import sparsec
 
         artifact = sparsec.compile(
-            model, target, shapes=shapes, progress=report, dump=dump, measure=measure, storage=storage
+            model,
+            target,
+            shapes=shapes,
+            progress=report,
+            dump=dump,
+            measure=measure,
+            storage=storage,
+            layouts=layouts,
         )
         artifact.save(output)
     seconds = time.perf_counter() - start
     if as_json or not quiet:
         _report(model, output, artifact.manifest, seconds, as_json)
+
+
+def _by_layer(given: tuple[str, ...]) -> dict[str, str]:
+    """Read `LAYER=LAYOUT`, and a layout alone as one for all layers; those of the command line's end count first."""
+    pairs = (text.split("=", 1) if "=" in text else ("*", text) for text in reversed(given))
+    return {layer.strip(): layout.strip() for layer, layout in pairs}
 
 
 def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:

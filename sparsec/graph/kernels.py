@@ -14,8 +14,9 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from sparsec.codegen.lower import TVM_ERRORS
-from sparsec.errors import UnsupportedError, last_line
+from sparsec.errors import LayoutError, UnsupportedError, last_line
 from sparsec.graph.fuse import Group
+from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.graph.graph import Value
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower_generic import lower_group
@@ -27,6 +28,7 @@ from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.generic import schedule
+from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.schedules.rules.repack import schedule_repack
 from sparsec.schedules.trace import Scheduled, Trace
@@ -60,11 +62,19 @@ class Kernels:
     target : the processor
     dump : a folder that gets every kernel, its trace and its scheduled form as text
     choose : how the layout and the tiles of a product are chosen
+    given : layouts that are not to be chosen
     """
 
-    def __init__(self, target: Target, dump: Path | None = None, choose: Choose = propose) -> None:
+    def __init__(
+        self,
+        target: Target,
+        dump: Path | None = None,
+        choose: Choose = propose,
+        given: GivenLayouts | None = None,
+    ) -> None:
         self.target = target
         self.choose = choose
+        self.given = given or GivenLayouts()
         self.dump = dump
         self.functions: dict[str, tirx.PrimFunc] = {}
         self._products: dict[tuple[Product, Trace], tuple[str, Scheduled]] = {}
@@ -85,7 +95,7 @@ class Kernels:
         assert anchor is not None
         product = group.product
         matrix = anchor.matrix() if anchor.matrix else None
-        proposal = self.choose(product, matrix, self.target)
+        proposal = self._propose(group, matrix)
         name, scheduled = self._schedule(proposal)
         values = {product.weight.name: anchor.weight, product.x.name: anchor.x, product.y.name: group.outputs[0]}
         values |= {operand.buffer.name: operand.value for operand in group.operands}
@@ -104,6 +114,15 @@ class Kernels:
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
         layer = None if matrix is None else describe_layer(group, matrix, proposal, self.target)
         return Call(name, tuple(args), layer)
+
+    def _propose(self, group: Group, matrix: np.ndarray | None) -> Proposal:
+        layout = None if matrix is None else self.given(group.label)
+        if matrix is None or layout is None:
+            return self.choose(group.product, matrix, self.target)
+        try:
+            return propose_given(group.product, matrix, layout, self.target)
+        except LayoutError as error:
+            raise LayoutError(f"{group.label}: {error}") from None
 
     def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:
         key = proposal.product, proposal.trace

@@ -1,0 +1,71 @@
+"""The schedule of a product whose weight must take a layout that was given: only the tiles are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from sparsec.errors import LayoutError
+from sparsec.ir.layout import Layout
+from sparsec.ir.levels import Bucketed, Dense
+from sparsec.ir.loop_order import loop_order
+from sparsec.ir.product import Product
+from sparsec.ir.sums import Sum
+from sparsec.schedules.rules.families import ENTRIES, PANELS, Panel
+from sparsec.schedules.rules.prices import Nest, Prices
+from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
+from sparsec.schedules.steps import Tile
+from sparsec.targets import Target
+
+
+def propose_given(product: Product, matrix: np.ndarray, layout: Layout | Sum, target: Target) -> Proposal:
+    """Choose the tiles for a layout by the model.
+
+    Parameters
+    ----------
+    product : whose weight has no layout yet
+    matrix : float32 [rows, depth], the constant weight
+    target : whose caches and vector units the model prices for
+
+    Raises
+    ------
+    LayoutError : if the layout has not two dimensions, or cannot hold the weight without loss
+    """
+    if len(layout.dims) != 2:
+        raise LayoutError(f"the layout {layout} has {len(layout.dims)} dimensions; a weight has two, outputs first")
+    if refusal := layout.refusal(matrix != 0):
+        raise LayoutError(f"the layout {layout} cannot hold this weight: {refusal}; prune it so, or choose another")
+    choice = min(_choices(product, matrix != 0, layout, target), key=lambda choice: choice.cycles)
+    dense = propose(product, matrix, target).dense_seconds
+    found = as_proposal(product, choice, choice, target)
+    return replace(found, product=product.stored_as(layout), dense_seconds=dense)
+
+
+def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: Target) -> Iterator[Choice]:
+    """Yield every width of tiles, with the loops over the levels in either order."""
+    terms = layout.terms if isinstance(layout, Sum) else (layout,)
+    parts = layout.split(mask) if isinstance(layout, Sum) else [mask]
+    prices, lanes = Prices(product, target), target.lanes(product.y.dtype)
+    for whole_rows in (False, True):
+        nests = [count_loops(term, part, whole_rows) for term, part in zip(terms, parts, strict=True)]
+        for vectors in VECTORS:
+            if all(Panel(product, vectors * lanes, target).holds(nest.rows) for nest in nests) or vectors == 1:
+                widths = column_widths(product, vectors, target)
+                cycles = sum(prices(nest, widths) for nest in nests)
+                yield Choice(nests[0], Tile(widths, whole_rows=whole_rows), cycles)
+
+
+def count_loops(layout: Layout, mask: np.ndarray, whole_rows: bool = False) -> Nest:
+    """Count the loops over any layout of a weight with these nonzeros, bool [rows, depth]."""
+    rows, depth = mask.shape
+    sizes, order, packed = layout.sizes((rows, depth)), loop_order(layout, (rows, depth), whole_rows), layout.pack(mask)
+    lanes = prod(sizes[level] for level in order.lanes)
+    sparse = max((n for n in order.outside if not isinstance(layout.levels[n][1], Dense | Bucketed)), default=-1)
+    opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
+    part = max(1, depth // prod(sizes[n] for n in order.blocks))
+    dense = all(isinstance(level, Dense) for _, level in layout.levels)
+    steps = packed.arrays["data"].size // lanes
+    return Nest("given", lambda: layout, lanes, steps, opens, part, PANELS if dense else ENTRIES)

@@ -1,0 +1,75 @@
+"""Layouts that a user gives are taken as they are, by name or in the notation, for layers by name."""
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+import sparsec
+from sparsec.errors import InputError, LayoutError
+from sparsec.graph.given_layouts import read_layout
+from sparsec.ir.named import CSR, NAMED, bsr, n_of_m, tile_wise
+from sparsec.ir.notation import parse_storage
+from tests.ir.product_cases import integers, sparse
+
+
+@pytest.mark.parametrize(
+    ("text", "layout"),
+    [("CSR", CSR), ("2:4", n_of_m(2, 4)), ("BSR:2,3", bsr(2, 3)), ("tile-wise:32", tile_wise(32)), (str(CSR), CSR)],
+)
+def test_layouts_are_read_by_name_and_in_the_notation(text, layout):
+    assert read_layout(text) == layout
+
+
+@pytest.mark.parametrize("text", ["CSV", "CSR:4", "BSR:a", "2:4:8", ""])
+def test_what_is_no_layout_is_refused(text):
+    with pytest.raises(LayoutError, match="is not the name of a layout; use one of dense; CSR"):
+        read_layout(text)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_an_operator_takes_every_named_layout(name):
+    weight, x = sparse(13, 24, 0.3), integers(24, 33)
+    weight = np.where(NAMED[name]().holds(weight != 0), weight, np.float32(0))
+    multiply = sparsec.op("matmul", weight, 33, layout=name)
+    assert multiply.manifest["layers"][0]["layout"] == str(NAMED[name]())
+    np.testing.assert_array_equal(multiply(x), weight @ x)
+
+
+def two_layers():
+    """y = W2 relu(W1 x), the layers called first and second."""
+    weights = [sparse(24, 16, 0.2, seed=1), sparse(8, 24, 0.2, seed=2)]
+    initializers = [numpy_helper.from_array(w.T.copy(), name) for name, w in zip("ab", weights, strict=True)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("MatMul", ["r", "b"], ["y"], "second"),
+    ]
+    x, y = (helper.make_tensor_value_info(name, 1, [5, size]) for name, size in (("x", 16), ("y", 8)))
+    graph = helper.make_graph(nodes, "two", [x], [y], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), weights
+
+
+def test_layers_take_the_first_layout_that_fits_their_name():
+    model, (first, second) = two_layers()
+    layouts = {"fir*": "bitmap", "*": "(i, k) -> (k : dense, i : compressed)"}
+    session = sparsec.compile(model, layouts=layouts).load()
+    found = {layer["name"]: layer["layout"] for layer in session.manifest["layers"]}
+    assert found == {"first": str(parse_storage("(i, k) -> (i : dense, k : bitmap)")), "second": layouts["*"]}
+    x = integers(5, 16)
+    np.testing.assert_array_equal(session(x), np.maximum(x @ first.T, 0) @ second.T)
+
+
+def test_a_name_that_no_layer_has_is_refused():
+    with pytest.raises(InputError, match="given for 'third', but no layer with weights has that name"):
+        sparsec.compile(two_layers()[0], layouts={"third": "CSR"})
+
+
+def test_a_layout_that_cannot_hold_a_weight_names_the_layer_and_the_place():
+    weight = np.ones((4, 8), np.float32)
+    with pytest.raises(LayoutError, match=r"matmul: the layout .* holds 2 in each fiber, and at i 0"):
+        sparsec.op("matmul", weight, 5, layout="2:4")
+
+
+def test_a_layout_of_three_dimensions_is_refused():
+    with pytest.raises(LayoutError, match="has 3 dimensions; a weight has two"):
+        sparsec.op("matmul", np.ones((4, 8), np.float32), 5, layout="(i, j, k) -> (i : dense, j : dense, k : dense)")
