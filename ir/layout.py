@@ -281,10 +281,10 @@ class Layout:
         logical = self.logical([*levels, *[inside] * (len(sizes) - self.leaf)], lambda name, at: orders[name][at])
         shared = [f"{dim} {c[0]}" for dim, c in zip(self.dims, logical, strict=True) if np.all(c == c[0])]
         differ = [f"{dim} {_listed(c)}" for dim, c in zip(self.dims, logical, strict=True) if np.any(c != c[0])]
-        count = len(misfit.place)
-        there = f"there are {count}, at {' and '.join(differ)}" if differ else "there is one more"
         level = self.levels[misfit.depth][1]
-        return f"{level} {level.limit}, and at {', '.join(shared)} {there}"
+        there = [f" at {', '.join(shared)}"] if shared else []
+        there += [f" there are {len(misfit.place)}, at {' and '.join(differ)}" if differ else " there is one more"]
+        return f"{level} {level.limit}, and{''.join(there)}"
 
 
 def _entries(mask: np.ndarray) -> np.ndarray:

@@ -129,7 +129,8 @@ class Combine(Order):
     A structured[1, group] level then stores each run as one coordinate. This is the column combining of Kung, McDanel
     and Zhang, "Packing Sparse Convolutional Neural Networks for Efficient Systolic Array Implementations", ASPLOS 2019,
     section 3. To partition a graph into cliques is hard; the runs grow greedily, each from the coordinate with the most
-    conflicts, by those that are compatible with few others. So they are found again where a tensor was pruned to them.
+    conflicts, by those that are compatible with few others. So they are found again where a tensor was pruned to them;
+    where they are not, nothing moves.
     """
 
     group: int
@@ -139,53 +140,65 @@ class Combine(Order):
         extent = len(pattern)
         firsts = np.arange(0, extent, self.group)
         fits = np.add.reduceat(pattern, firsts, axis=0, dtype=np.int64).max() <= 1
-        if fits or np.count_nonzero(pattern, axis=0).max() > len(firsts):  # or no runs can
+        if fits or np.count_nonzero(pattern, axis=0).max() > len(firsts):  # or no order can
             return np.arange(extent)
-        rooms = np.minimum(self.group, extent - firsts)
-        runs = sorted(self._runs(pattern), key=lambda run: (-len(run), run))
-        runs = [run[:room] for run, room in zip(runs, rooms, strict=False)]
-        runs += [[] for _ in rooms[len(runs) :]]
-        self._fill(runs, rooms, pattern)
+        empty = np.flatnonzero(~pattern.any(axis=1)).tolist()
+        spare = len(firsts) * self.group - extent + len(empty)
+        runs = []
+        for run in self._runs(pattern):
+            runs.append(run)
+            spare -= self.group - len(run)
+            if spare < -extent // 8:  # hopeless: what is left conflicts with each of these runs
+                return np.arange(extent)
+        runs.sort(key=lambda run: (-len(run), run))
+        rooms = np.minimum(self.group, extent - firsts).tolist()
+        if not self._dissolve(runs, rooms, pattern):
+            return np.arange(extent)
+        for run, room in zip(runs, rooms, strict=True):
+            while len(run) < room:
+                run.append(empty.pop(0))
         whole = sorted(sorted(run) for run in runs[:-1])
         return np.array([coordinate for run in [*whole, sorted(runs[-1])] for coordinate in run])
+
+    def _dissolve(self, runs: list[list[int]], rooms: list[int], pattern: np.ndarray) -> bool:
+        """Leave a run for each room, the longest first, and say whether these can take what is in the others."""
+        runs += [[] for _ in rooms[len(runs) :]]
+        surplus = [coordinate for run in runs[len(rooms) :] for coordinate in run] + runs[len(rooms) - 1][rooms[-1] :]
+        del runs[len(rooms) :], runs[-1][rooms[-1] :]
+        taken = np.array([pattern[run].any(axis=0) for run in runs])
+        for coordinate in surplus:
+            free = ~(taken & pattern[coordinate]).any(axis=1) & (np.array([*map(len, runs)]) < rooms)
+            if not free.any():
+                return False
+            best = int(np.argmax(free))
+            runs[best].append(coordinate)
+            taken[best] |= pattern[coordinate]
+        return True
 
     def _runs(self, pattern: np.ndarray) -> Iterator[list[int]]:
         """Yield runs of at most `group` coordinates that have entries, without conflicts."""
         entries = pattern.astype(np.float32)
         compatible = entries @ entries.T == 0
         np.fill_diagonal(compatible, False)
-        left = pattern.any(axis=1)
+        left: np.ndarray = pattern.any(axis=1)
         compatible[:, ~left] = False
         partners = np.count_nonzero(compatible, axis=1)
         while left.any():
             run = [int(np.argmin(np.where(left, partners, len(pattern))))]
-            candidates = np.flatnonzero(compatible[run[0]])
-            candidates = candidates[np.argsort(partners[candidates], kind="stable")[:CANDIDATES]]
-            near = compatible[np.ix_(candidates, candidates)]
-            free = np.ones(len(candidates), dtype=bool)
-            while len(run) < self.group and free.any():
-                # One whose other partners are partners of the run, too, would not be missed elsewhere.
-                own = (np.count_nonzero(near[:, free], axis=1) + 1) / partners[candidates]
-                best = int(np.argmax(np.where(free, own, -1)))
-                run.append(int(candidates[best]))
-                free = free & near[best]
+            while len(run) < self.group and (candidates := np.flatnonzero(compatible[run].all(axis=0))).size:
+                candidates = candidates[np.argsort(partners[candidates], kind="stable")[:CANDIDATES]]
+                near = compatible[np.ix_(candidates, candidates)]
+                free = np.ones(len(candidates), dtype=bool)
+                while len(run) < self.group and free.any():
+                    # One whose other partners are partners of the run, too, would not be missed elsewhere.
+                    own = (np.count_nonzero(near[:, free], axis=1) + 1) / partners[candidates]
+                    best = int(np.argmax(np.where(free, own, -1)))
+                    run.append(int(candidates[best]))
+                    free = free & near[best]
             partners = partners - np.count_nonzero(compatible[:, run], axis=1)
             compatible[:, run] = False
             left[run] = False
             yield run
-
-    def _fill(self, runs: list[list[int]], rooms: np.ndarray, pattern: np.ndarray) -> None:
-        """Put every coordinate without a run into the fullest one that has room, and no conflict if there is such."""
-        taken = np.array([pattern[run].any(axis=0) for run in runs])
-        lengths = np.array([len(run) for run in runs])
-        spare = np.setdiff1d(np.arange(len(pattern)), [coordinate for run in runs for coordinate in run])
-        weights = np.count_nonzero(pattern[spare], axis=1)
-        for coordinate in spare[np.argsort(-weights, kind="stable")].tolist():
-            conflicts = (taken & pattern[coordinate]).any(axis=1)
-            best = int(np.argmax(np.where(lengths < rooms, lengths - self.group * conflicts, -2 * self.group)))
-            runs[best].append(coordinate)
-            lengths[best] += 1
-            taken[best] |= pattern[coordinate]
 
 
 ORDERS: dict[str, type[Order]] = {order.name: order for order in (Balance, Condense, Similar, Combine)}

@@ -60,7 +60,7 @@ class Misfit:
     Parameters
     ----------
     depth : the level
-    place : int64 [n], the blocks of the tiled tensor in its first fiber with an entry too many
+    place : int64 [n], the blocks of the tiled tensor among which is the first one too many
     """
 
     depth: int
@@ -107,7 +107,7 @@ def assemble(layout: Layout, mask: np.ndarray, shape: Sequence[int]) -> Blocks:
     for depth, axis in enumerate(layout.axes(shape)[:leaf]):
         level, given = layout.levels[depth][1], entries(depth)
         while not (held := level.holds(axis, given)).all():  # what is left may be held in another way
-            misfit = misfit or Misfit(depth, place[position == position[np.argmin(held)]])
+            misfit = misfit or Misfit(depth, place[_together(given, held)])
             place, position = place[held], position[held]
             given = entries(depth)
         stored = level.pack(axis, given)
@@ -117,6 +117,14 @@ def assemble(layout: Layout, mask: np.ndarray, shape: Sequence[int]) -> Blocks:
             order = np.argsort(position, kind="stable")
             place, position = place[order], position[order]
     return Blocks(place, position, positions, arrays, misfit)
+
+
+def _together(entries: Entries, held: np.ndarray) -> np.ndarray:
+    """Return of which entries the first that is not held is one too many, bool [n]: its coordinate, or its fiber."""
+    first = np.argmin(held)
+    fiber = entries.parent == entries.parent[first]
+    coordinate = fiber & (entries.coordinate == entries.coordinate[first])
+    return coordinate if held[coordinate].any() else fiber
 
 
 def _opens(keys: np.ndarray) -> np.ndarray:
