@@ -79,6 +79,6 @@ def read_layout(layout: Given) -> Layout | Sum:
         return NAMED[name](*map(int, filter(None, numbers.split(","))))
     except (KeyError, TypeError, ValueError):
         raise LayoutError(
-            f"{layout!r} is not the name of a layout; use one of {'; '.join(NAMED)}, with numbers as in 2:4 or BSR:4,4, or "
-            "write one in the notation, as (i, k) -> (i : dense, k : compressed)"
+            f"{layout!r} is not the name of a layout; use one of {'; '.join(NAMED)}, with numbers as in 2:4 or "
+            "BSR:4,4, or write one in the notation, as (i, k) -> (i : dense, k : compressed)"
         ) from None
