@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparsec.ir.kernel import Buffer, Expr, Var
+from sparsec.ir.kernel import Buffer, Const, Expr, Var
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
-from sparsec.ir.types import sums
+from sparsec.ir.types import is_float, sums
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -65,6 +65,11 @@ class Product:
     def sums(self) -> str:
         """The type in which products are added up; half precision is for storage only."""
         return sums(self.y.dtype)
+
+    @property
+    def zero(self) -> Const:
+        """What sums start with."""
+        return Const(0.0 if is_float(self.sums) else 0)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

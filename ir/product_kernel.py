@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.errors import LayoutError
@@ -30,7 +30,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.product import COLUMN, ROW, Product, Run, Tiling
+from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
 
 LANE = Var("v")  # the column in a tile
 
@@ -43,14 +43,32 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     LayoutError : where X is to be staged for a layout that does not cut the depth into blocks
     """
     if product.weight.layout is not None:
-        terms = [(term, columns) for columns in tiling.columns for term in product.terms]
-        body = tuple(_Packed(product, term, columns, tiling).nest() for term, columns in terms)
+        body = tuple(stmt for columns in tiling.columns for stmt in _nests(product, columns, tiling))
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
     return Kernel(product.name, product.inputs, (product.y,), body)
 
 
 # -- packed weights ------------------------------------------------------------------------------------------------
+
+
+def _nests(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
+    """Yield the nests that compute the columns, mostly one for each term of the weight.
+
+    Sums that do not stay in registers rest in Y; where that is of half precision, in a tile of all rows.
+    """
+    terms = [_Packed(product, term, columns, tiling) for term in product.terms]
+    order = terms[0].order
+    if product.y.dtype == product.sums or (len(terms) == 1 and order.in_place and not order.blocks):
+        yield from (term.nest() for term in terms)
+        return
+    assert isinstance(product.rows, int)
+    rest = Buffer("sums", product.sums, (product.rows, columns[2]))
+    summed = replace(product, y=rest, y_index=(ROW, LANE), epilogue=SUM, valid=None, cleared=())
+    added = [stmt for term in product.terms for stmt in _Packed(summed, term, columns, tiling).steps()]
+    finish = terms[-1].every_row(finish=True, sums=Load(rest.name, (ROW, LANE)))
+    tile = Tile(rest.name, rest.dtype, (product.rows, columns[2]), (*added, finish))
+    yield For(_outer(product, columns), (tile,), parallel=True)
 
 
 @dataclass(frozen=True)
@@ -71,18 +89,23 @@ class _Packed:
         """
         batch, panels = _outer(self.product, self.columns)
         order, walks = self.order, self.walks
-        if self.tiling.stage:
-            _check_stage(self.layout, order)
         if not order.in_place:
-            start = (self.every_row(finish=False),) if self.is_first else ()
             finish = (self.every_row(finish=True),) if self.is_last else ()
-            return For((batch, panels), (*start, self.walk(order.outside), *finish), parallel=True)
+            return For((batch, panels), (*self.steps(), *finish), parallel=True)
         tasks = [walks[level] for level in order.outside[: order.tasks]]
         nest: tuple[Axis, ...] = (batch, *tasks, panels) if self.tiling.rows_first else (batch, panels, *tasks)
         return For(nest, (self.walk(order.outside[order.tasks :]),), parallel=True)
 
+    def steps(self) -> Iterator[Stmt]:
+        """Yield what adds up one panel of columns."""
+        if not self.order.in_place and self.is_first:
+            yield self.every_row(finish=False)
+        yield self.walk(self.order.outside)
+
     def walk(self, levels: Sequence[int]) -> Stmt:
         """Walk levels outside the tile."""
+        if self.tiling.stage:
+            _check_stage(self.layout, self.order)
         tile, axes = self.tile(), tuple(self.walks[level] for level in levels)
         if not self.tiling.stage:
             return For(axes, (tile,)) if axes else tile
@@ -94,7 +117,7 @@ class _Packed:
         order, lanes = self.order, self.lanes
         acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
         y = self.at(self.product.y, self.product.y_index)
-        zero: Expr = Const(0.0)
+        zero: Expr = self.product.zero
         before = call("select", self.row_exists, y, zero) if self.row_exists else y
         starts, finishes = order.in_place and self.is_first, order.in_place and self.is_last
         init, result = zero if starts else before, self.result(acc, self.row) if finishes else acc
@@ -136,13 +159,13 @@ class _Packed:
         depth = Var(f"p{self.order.outside[-2]}") * part + Var("r")
         value: Expr = _at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
         if self.shape[1] % part:
-            value = call("select", call("<", depth, self.shape[1]), value, 0.0)
+            value = call("select", call("<", depth, self.shape[1]), value, product.zero)
         copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r"), LANE)), value),))
         rows = For((Range("r", Const(0), Const(part)),), (copy,))
         return Tile("part", product.sums, (part, self.width), (rows, body))
 
-    def every_row(self, finish: bool) -> Stmt:
-        """Start the sums of all rows with zero, or finish what they have come to."""
+    def every_row(self, finish: bool, sums: Load | None = None) -> Stmt:
+        """Start the sums of all rows with zero, or finish what they have come to, in Y or in `sums`."""
         row, lanes = Range("i", Const(0), Const(self.shape[0])), self.lanes[-1:]
         y = _at(self.product.y, self.product.y_index, {"m": COLUMN + LANE})
         acc = Load("acc", (LANE,))
@@ -151,7 +174,7 @@ class _Packed:
             self.product.sums,
             (self.width,),
             (
-                For(lanes, (Assign(acc, y if finish else Const(0.0)),)),
+                For(lanes, (Assign(acc, (sums or y) if finish else self.product.zero),)),
                 For(lanes, (Assign(y, self.result(acc, ROW) if finish else acc),)),
                 *(self.cleared((), ROW, None) if finish else ()),
             ),
@@ -170,7 +193,7 @@ class _Packed:
                 continue  # another run of tiles has that edge
             column = COLUMN + LANE + (first - _number(beside))
             y = _at(self.product.y, self.product.y_index, {"i": row, "m": column})
-            zero: Stmt = Assign(y, Const(0.0))
+            zero: Stmt = Assign(y, self.product.zero)
             if row != ROW:
                 zero = self.where_row_exists(zero)
             lanes = For((*rows, Range("v", Const(0), Const(end - first))), (zero,))
@@ -274,7 +297,7 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
         product.sums,
         (rows[2], columns[2]),
         (
-            For(lanes, (Assign(acc, Const(0.0)),)),
+            For(lanes, (Assign(acc, product.zero),)),
             For((depth,), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
             For(lanes, (Assign(y, _result(product, acc, row, column)),)),
         ),
@@ -292,7 +315,7 @@ def _outer(product: Product, columns: Run) -> tuple[Range, Range]:
 def _result(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
     result = substitute(product.epilogue, {"acc": total, "i": row, "m": column})
     if product.valid is not None:
-        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, 0.0)
+        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, product.zero)
     return result
 
 

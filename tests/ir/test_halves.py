@@ -1,12 +1,14 @@
 """Half precision is for storage: loads convert, sums are float32, and what is stored is rounded once."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
 from sparsec.ir.interpreter import interpret
-from sparsec.ir.named import CSR, dense_blocks
+from sparsec.ir.named import COO, CSR, dense_blocks
+from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.types import FLOATS, HALVES, arithmetic, sums, widest
 from tests.ir.halves import TYPES, stored_as
@@ -95,3 +97,36 @@ def test_types():
     assert [sums(dtype) for dtype in ("bfloat16", "int8", "uint8", "int64")] == ["float32", "int32", "int32", "int64"]
     assert widest(["int8", "float16"]) == widest(["bfloat16", "float16"]) == "float32"
     assert widest(["int8"]) is None
+
+
+SPREAD = {  # layouts whose sums do not stay in registers
+    "in parts": CHOSEN["buckets in parts"],
+    "in chunks and parts": CHOSEN["buckets of blocks in chunks and parts"],
+    "by columns": parse_layout("(i, k) -> (k : dense, i : compressed)"),
+    "of entries": COO,
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("name", SPREAD)
+def test_sums_rest_in_float32(name, half):
+    """2048 + 1 is no half, so that one more 1 would be lost if the sum were kept as one."""
+    weight = np.zeros((13, 24), np.float32)
+    weight[3] = 1
+    case = stored_as(linear(weight, 37, 2, "bias and relu", SPREAD[name]), half, half, half)
+    x = np.ones((2, 24, 37), half)
+    x[:, 0], x[:, 1] = 2048, -1023
+    case.arrays["X"][...] = x.reshape(2, -1)
+    total = np.zeros((2, 13, 37))
+    total[:, 3] = 2048 - 1023 + 22
+    expected = np.maximum(total + case.arrays["bias"].astype(np.float64)[:, None], 0).astype(np.float32).astype(half)
+    found = check(replace(case, expected=expected.reshape(2, -1)))
+    assert "tile sums: float32[13, 32]" in str(found.kernel)
+
+
+def test_integers_are_added_up_in_32_bits():
+    case = linear(sparse(13, 24, 0.5), 37, 2, "none", CHOSEN["buckets in parts"])
+    typed = stored_as(case, "int8", "uint8", "int32")
+    typed.arrays["X"][...] = np.abs(case.arrays["X"]) + 100
+    exact = case.arrays["W"] @ typed.arrays["X"].reshape(2, 24, 37).astype(np.int32)
+    check(replace(typed, expected=exact.astype(np.int32).reshape(2, -1)))
