@@ -127,7 +127,7 @@ class _Packed:
             first = _all(call("==", Var(f"p{level}"), 0) for level in order.blocks)
             last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
             init = call("select", first, zero, before) if starts else before
-            result = call("select", last, result, acc) if finishes else acc
+            result = call("select", last, result, acc) if result != acc else acc
         return Tile(
             "acc",
             self.product.sums,
