@@ -19,7 +19,7 @@ from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.plan_images import keep_borders
 from sparsec.graph.products import Anchor, find_anchor
-from sparsec.graph.shape import Shape, is_one, product, same_shape
+from sparsec.graph.shape import Shape, broadcast_in, is_one, same_shape
 from sparsec.ir.kernel import Buffer, Expr, Load, walk_expressions
 from sparsec.ir.printer import print_expression
 from sparsec.ir.product import SUM, Product
@@ -192,7 +192,7 @@ class _Epilogue:
         if constant is not None:
             return constant
         if value not in self.operands:
-            shape = _in_frame(value.shape, frame, self.anchor.y.shape)
+            shape = broadcast_in(value.shape, frame, self.anchor.y.shape)
             if shape is None:
                 return None
             name = f"e{len(self.operands)}"
@@ -218,25 +218,6 @@ class _Epilogue:
     def _position(self, value: Value) -> int:
         assert value.producer is not None
         return self.index[value.producer]
-
-
-def _in_frame(shape: Shape, frame: Shape, target: Shape) -> Shape | None:
-    """The shape by which an operand that broadcasts against `frame` broadcasts against a relabelled `target`.
-
-    >>> _in_frame((768,), (1, 1, 768), (1, 768, 1))
-    (1, 768, 1)
-    """
-    if product(shape) == 1:
-        return (1,) * len(target)
-    shape = (1,) * (len(frame) - len(shape)) + tuple(shape)
-    if same_shape(shape, frame):
-        return target
-    wide = [axis for axis, dim in enumerate(frame) if not is_one(dim)]
-    places = [axis for axis, dim in enumerate(target) if not is_one(dim)]
-    if not same_shape([frame[axis] for axis in wide], [target[axis] for axis in places]):
-        return None
-    dims = dict(zip(places, (shape[axis] for axis in wide), strict=True))
-    return tuple(dims.get(axis, 1) for axis in range(len(target)))
 
 
 def _absorb(graph: Graph, sink: Node, index: dict[Node, int], taken: dict[Node, Group]) -> Group:

@@ -172,7 +172,7 @@ def _moved(tie: Tie, node: Node, y: Value, known: Known) -> Facts:
     x = source.of if isinstance(source.of, Value) else node.inputs[int(source.of[1])]
     shape = [x.shape[axis] for axis in axes]
     numbers = [known.channels(x, axis) for axis in axes]
-    if all(c is None for c in numbers):
+    if all(c is None for c in numbers) or not math.prod(shape) or 0 in y.shape:  # type: ignore[arg-type]
         return {}
     elements = np.full(shape, np.nan)
     for position, channels in enumerate(numbers):

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.shape import Shape, equal, is_one, same_shape
+from sparsec.graph.shape import Shape, broadcast_in, equal, is_one, same_shape
 from sparsec.graph.simplify import reshape, simplify
 
 ENOUGH_TOKENS = 16
@@ -78,7 +78,10 @@ def _rewrite(graph: Graph, node: Node, leading: Shape) -> Value | None:
             elif value.is_constant and all(map(is_one, value.shape[:-1])):
                 inputs.append(reshape(graph, value, value.shape[-1:], node))
             else:
-                return None
+                shape = broadcast_in(value.shape, node.output.shape, (*leading, node.output.shape[-1]))
+                if not value.is_constant or shape is None:
+                    return None
+                inputs.append(reshape(graph, value, shape, node))
     shape = (*leading, node.output.shape[-1])
     attrs = {**node.attrs, **_LAST_AXIS.get(node.op, {})}
     return graph.add(node.op, inputs, shape, attrs, dtype=node.output.dtype, before=node)

@@ -149,6 +149,17 @@ def _convolve(
     return graph.add("conv2d", [x, weight], shape, attrs, dtype=node.output.dtype, before=node, name=node.output.name)
 
 
+def _batch_norm(graph: Graph, node: Node) -> Value | None:
+    """As for images of height one, so that it meets the convolution that becomes one."""
+    x, *parameters = node.inputs
+    if x.rank != 3 or node.attrs["axis"] % 3 != 1 or any(v.users for v in node.outputs[1:]):
+        return None
+    image = reshape(graph, x, (*x.shape[:2], 1, x.shape[2]), node)
+    types = [(image.shape, x.dtype), *((v.shape, v.dtype) for v in node.outputs[1:])]
+    norm = graph.add_node(node.op, [image, *parameters], types, {**node.attrs, "axis": 1}, before=node)
+    return reshape(graph, norm.outputs[0], x.shape, node)
+
+
 # Operators that the model spells out
 
 
@@ -346,4 +357,4 @@ _SPELLED_OUT = {
     "nn.attention": _attention,
     "where": _safe_softmax,
 }
-_LAYERS = {"matmul": _matmul, "nn.conv2d": _conv2d, "nn.conv1d": _conv1d}
+_LAYERS = {"matmul": _matmul, "nn.conv2d": _conv2d, "nn.conv1d": _conv1d, "nn.batch_norm": _batch_norm}

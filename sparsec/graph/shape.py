@@ -66,6 +66,25 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(result)
 
 
+def broadcast_in(shape: Shape, frame: Shape, target: Shape) -> Shape | None:
+    """The shape by which an operand that broadcasts against `frame` broadcasts against a relabelled `target`.
+
+    >>> broadcast_in((768,), (1, 1, 768), (1, 768, 1))
+    (1, 768, 1)
+    """
+    if product(shape) == 1:
+        return (1,) * len(target)
+    shape = (1,) * (len(frame) - len(shape)) + tuple(shape)
+    if same_shape(shape, frame):
+        return target
+    wide = [axis for axis, dim in enumerate(frame) if not is_one(dim)]
+    places = [axis for axis, dim in enumerate(target) if not is_one(dim)]
+    if not same_shape([frame[axis] for axis in wide], [target[axis] for axis in places]):
+        return None
+    dims = dict(zip(places, (shape[axis] for axis in wide), strict=True))
+    return tuple(dims.get(axis, 1) for axis in range(len(target)))
+
+
 def reshape_groups(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
     """Pair runs of axes of two shapes that hold the same elements, the runs as short as possible.
 

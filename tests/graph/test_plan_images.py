@@ -216,7 +216,7 @@ def test_nothing_is_restored_for_filters_without_padding():
 
 
 def test_borders_are_as_wide_as_filters_reach():
-    build, shape = chain(conv(kernel=(1, 1)), conv(kernel=(5, 3)))
+    build, shape = chain(conv(kernel=(1, 1)), relu, conv(kernel=(5, 3)))
     graph = means_the_same(build, shape)
     images = {node.attrs["image"] for node in graph.nodes if node.op == "conv_padded"}
     assert images == {Image(7, 9, pitch=10, before=2 * 10 + 1, after=2 * 10 + 1)}

@@ -178,3 +178,17 @@ def test_selecting_a_position_is_a_slice() -> None:
     graph = check(build, (2, 3, 4))
     assert ops(graph) == ["strided_slice", "tanh", "reshape"]
     assert graph.nodes[0].attrs["begin"] == (2,)
+
+
+def test_convolutions_over_sequences_stay_images_between_each_other() -> None:
+    def build(bb, x):
+        for inputs, outputs in ((4, 6), (6, 5)):
+            y = bb.emit(op.nn.conv1d(x, const(outputs, inputs, 3), padding=1))
+            y = bb.emit(op.add(y, const(1, outputs, 1)))
+            parameters = [const(outputs), const(outputs), const(outputs), relax.const(np.ones(outputs, "float32"))]
+            norm = bb.emit(op.nn.batch_norm(y, *parameters, axis=1, training=False))
+            x = bb.emit(op.nn.relu(bb.emit(relax.TupleGetItem(norm, 0))))
+        return x
+
+    graph = check(build, (2, 4, 9))
+    assert ops(graph) == ["reshape", *["conv2d", "add", "nn.relu"] * 2, "reshape"]
