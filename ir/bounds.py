@@ -71,14 +71,29 @@ def depends(value: Expr, lookup: Lookup) -> frozenset[str]:
 def logical_extent(layout: Layout, shape: tuple[int, ...], dim: str) -> int:
     """Return how many coordinates of `dim` the walks of a tensor of `shape` may visit, padding included.
 
-    A sparse level holds coordinates of the tensor only; those that pad run to the end of their block.
+    A sparse level holds coordinates of entries only, and the levels below it that pad run to the end of their block. A
+    level with slots has coordinate 0 where there is no entry, so levels above it may run into padding as well.
     """
     sizes = layout.sizes(shape)
-    digits = [(n, digit, level) for n, (digit, level) in enumerate(layout.levels) if digit.dim == dim]
-    sparse = max((n for n, _, level in digits if not level.pads), default=-1)
+    digits = {n: digit for n, (digit, _) in enumerate(layout.levels) if digit.dim == dim}
     entries = np.arange(shape[layout.dims.index(dim)])
-    visited = entries
-    for n, digit, _ in digits:
-        if n > sparse:
-            visited = visited + (sizes[n] - 1 - entries // digit.divisor % sizes[n]) * digit.divisor
-    return int(np.max(visited)) + 1
+    slots: set[int] = set()
+
+    def furthest(above: int) -> int:
+        """Return the furthest coordinate where the digits in levels up to `above` are those of an entry."""
+        visited = entries
+        for n, digit in digits.items():
+            if n > above:
+                last = 0 if n in slots else sizes[n] - 1
+                visited = visited + (last - entries // digit.divisor % sizes[n]) * digit.divisor
+        return int(np.max(visited))
+
+    found = 0
+    for n in sorted(digits, reverse=True):
+        level = layout.levels[n][1]
+        if not level.pads:
+            found = max(found, furthest(n))
+            if not level.slots:
+                return found + 1
+            slots.add(n)
+    return max(found, furthest(-1)) + 1

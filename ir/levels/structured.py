@@ -21,6 +21,7 @@ class Structured(Level):
     n: int
     m: int = 0
     name: ClassVar[str] = "structured"
+    slots: ClassVar[bool] = True
     coordinates: ClassVar[tuple[str, ...]] = ("indices",)
 
     def over(self, size: int | None) -> Level:

@@ -25,6 +25,7 @@ class Vnm(Level):
     s: int
     v: int
     name: ClassVar[str] = "vnm"
+    slots: ClassVar[bool] = True
     coordinates: ClassVar[tuple[str, ...]] = ("columns",)
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:

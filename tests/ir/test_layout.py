@@ -104,6 +104,21 @@ def test_slots_and_padding_stay_within_what_bounds_expect(case):
         assert visited.max(initial=0) < logical_extent(layout, array.shape, dim)
 
 
+@pytest.mark.parametrize(
+    ("levels", "extent"),
+    [
+        ("k floordiv 4 : dense, k mod 4 : structured[2]", 10),
+        ("k floordiv 4 : dense, k mod 4 : dense", 12),
+        ("k floordiv 8 : dense, k floordiv 4 mod 2 : dense, k mod 4 : structured[2]", 13),
+        ("k floordiv 8 : dense, k floordiv 4 mod 2 : compressed, k mod 4 : structured[2]", 10),
+        ("k floordiv 8 : structured[1], k floordiv 4 mod 2 : dense, k mod 4 : structured[2]", 13),
+        ("k floordiv 4 : structured[2], k mod 4 : compressed", 10),
+    ],
+)
+def test_bounds_know_which_slots_are_padding(levels, extent):
+    assert logical_extent(parse_layout(f"(k) -> ({levels})"), (10,), "k") == extent
+
+
 @settings(max_examples=200, deadline=None)
 @given(given_tensors(choosy_layouts()))
 def test_what_is_refused_does_not_pack_and_what_is_held_does(case):
