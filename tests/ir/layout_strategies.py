@@ -23,9 +23,9 @@ def layouts(draw, most_dims=3, least_dims=1):
 
 
 @st.composite
-def choosy_layouts(draw, most_dims=3):
+def choosy_layouts(draw, most_dims=3, least_dims=1):
     """A layout with levels of all kinds, of which some hold only what fits."""
-    names = ("i", "k", "r")[: draw(st.integers(1, most_dims))]
+    names = ("i", "k", "r")[: draw(st.integers(least_dims, most_dims))]
     digits = draw(st.permutations([digit for name in names for digit in draw(_digits(name))]))
     levels = []
     for depth, digit in enumerate(digits):

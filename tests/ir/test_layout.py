@@ -270,6 +270,20 @@ def test_shapes_that_do_not_fit_are_refused(shape, message):
         CSR.pack(np.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ("i : dense, k : diagonal", r"as large as the dense level above, but has 6 .* 4 in shape \(4, 6\)\."),
+        ("i : dense, k : vnm[1, 2, 3]", r"among 3 positions of the level above, which do not divide its 4 in shape"),
+    ],
+)
+def test_levels_refuse_shapes_that_they_cannot_hold(levels, message):
+    layout = parse_layout(f"(i, k) -> ({levels})")
+    with pytest.raises(LayoutError, match=message):
+        layout.pack(np.zeros((4, 6)))
+    assert re.search(message.removesuffix(r"\."), layout.refusal(np.zeros((4, 6))))
+
+
 @pytest.mark.parametrize("module", [layout_module, packed, notation], ids=lambda module: module.__name__)
 def test_examples(module):
     results = doctest.testmod(module)

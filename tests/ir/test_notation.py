@@ -39,6 +39,10 @@ def test_normal_form_prints_as_it_was_written(text):
         ("  ( i )\n->\t( i : dense ) ", "(i) -> (i : dense)"),
         ("(i : balance[8, 1]) -> (i : dense)", "(i : balance[8]) -> (i : dense)"),
         (
+            "(k) -> (k floordiv 4 : dense, k mod 4 : structured[2])",
+            "(k) -> (k floordiv 4 : dense, k mod 4 : structured[2, 4])",
+        ),
+        (
             "(i) -> (i floordiv 3 floordiv 4 : dense, i mod 12 floordiv 4 : dense, i mod 8 mod 4 : dense)",
             "(i) -> (i floordiv 12 : dense, i floordiv 4 mod 3 : dense, i mod 4 : dense)",
         ),
@@ -84,6 +88,25 @@ def test_what_is_parsed():
         ("(i, k) -> (i : dense, k : singleton)", r"level 1 \(k : singleton\) must follow compressed\(nonunique\) or"),
         ("(i, k) -> (i : dense, k : bucketed)", r"level 1 \(k : bucketed\) must be followed by a compressed level"),
         ("(i) -> (i : compressed(nonunique))", r"level 0 .* must be followed by a singleton level"),
+        ("(i, k) -> (i : dense, k : structured[2, 4])", r"chooses from 4 coordinates, but its digit has no bound"),
+        ("(k) -> (k floordiv 4 : dense, k mod 4 : structured[2, 8])", r"from 8 coordinates, but its digit has 4\."),
+        ("(k) -> (k floordiv 4 : dense, k mod 4 : structured[5])", r"structured\[5, 4\]\) cannot hold 5 of 4 coordinates"),
+        ("(i, k) -> (i : dense, k : pattern[4, 8])", r"must be followed by a level of taps, which holds its shapes"),
+        ("(i, k) -> (i : dense, k : taps)", r"must follow a pattern level, whose shapes it holds"),
+        ("(i, k) -> (i : compressed, k : diagonal)", r"must follow a dense level, the rows of its blocks"),
+        (
+            "(i, k) -> (i floordiv 3 : dense, k floordiv 2 : dense, i mod 3 : dense, k mod 2 : diagonal)",
+            r"level 3 \(k mod 2 : diagonal\) must be as large as the dense level above, but has 2 coordinates for its 3",
+        ),
+        (
+            "(i, k) -> (i floordiv 6 : dense, k floordiv 8 : dense, i mod 6 : dense, k mod 8 : vnm[2, 4, 4])",
+            r"shares its columns among 4 positions of the level above, which do not divide its 6",
+        ),
+        (
+            "(i, k) -> (i floordiv 4 : dense, k floordiv 2 : dense, i mod 4 : dense, k mod 2 : vnm[2, 4, 4])",
+            r"cannot choose 4 of 2 coordinates",
+        ),
+        ("(i, k) -> (i : dense, k : vnm[3, 2, 4])", r"cannot hold 3 of 2 columns"),
         ("(i) -> (i mod 4 : dense)", r"must hold every coordinate of i exactly once"),
     ],
 )
