@@ -1,57 +1,33 @@
 """Families of layouts: for each, which members are worth trying for a weight, and how often their loops run.
 
-A family is a function of a weight and of a panel of columns that yields a `Nest` for each member. To add one, write
+A family has a function of a weight and of a panel of columns that yields a `Nest` for each member. To add one, write
 such a function and give it a line in `FAMILIES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from sparsec.ir.named import dense_blocks, depth_blocked
+from sparsec.ir.layout import Layout
+from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, tvw, v_n_m
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.prices import Inner, Nest, batch, extent
+from sparsec.ir.sums import Sum
+from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
+from sparsec.schedules.rules.prices import Inner, Nest
 from sparsec.schedules.rules.weight import Weight
-from sparsec.targets import Target
 
-MANY = 4  # panels for a core that are enough to split work by columns
+WASTE = 1.5  # places of N:M for each entry, at most
+FILLED = 1.15  # columns of blocks for each that has entries, at most
+GROUP = 8  # columns that are combined to one
 
 PANELS = Inner(step=0.3, sums=1.6)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(step=0.64, sums=3.7, open=2.0, miss=0.44, busy=1.28)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The columns that a tile spans, `width` of them, of a product on a target."""
-
-    product: Product
-    width: int
-    target: Target
-
-    @property
-    def vectors(self) -> int:
-        """How many vectors of X a tile reads for each depth."""
-        return self.width // self.target.lanes(self.product.sums)
-
-    def holds(self, rows: int) -> bool:
-        """Whether all sums of so many rows, the vectors of X and a broadcast weight are in registers."""
-        return (rows + 1) * self.vectors + 1 <= self.target.vector_registers
-
-    def chunk(self, rows: int, r: int, parts: int) -> int:
-        """Return how many of the rows, a multiple of r, are a task of their own; 0 for all of them.
-
-        The sums of a chunk stay in L2 from one part of the depth to the next, and every core gets a task.
-        """
-        target = self.target
-        panels = max(1, extent(self.product.columns) // self.width) * batch(self.product)
-        wanted = target.cores if panels < MANY * target.cores else 1
-        if parts > 1:
-            large = -(-rows * self.width * 4 // (target.l2_bytes // 2))
-            wanted = -(-large // wanted) * wanted
-        chunk = max(2, -(-rows // wanted // r)) * r
-        return 0 if chunk >= rows else chunk
+BLOCKS = Inner(step=0.3, sums=3.7, open=2.0, group=1.0, miss=0.44, busy=1.28)
+STRUCTURED = Inner(step=0.64, sums=3.7, open=2.0, miss=0.44, busy=1.28)
+BITS = Inner(step=0.3, sums=3.7, open=2.0, group=8.0, miss=0.44, busy=1.28)
+FILTERS = Inner(step=1.0, sums=1.6, open=20.0, miss=0.44, busy=1.1)
 
 
 def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -65,30 +41,210 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
 
 
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
-    """Yield compressed rows jammed in blocks of r, the depth cut into parts of which X stays in L1."""
-    rows, depth = weight.rows, weight.depth
-    if rows % r or not panel.holds(r):
-        return
+    """Yield compressed rows jammed in blocks of r."""
     name = f"{r}x1 blocks" if r > 1 else "CSR"
-    blocks = weight.blocks(r)
-    for stage in (False, True):
-        # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.
-        together = 1 if stage else panel.product.taps
-        for parts in _parts(depth // together):
-            if parts == 1 and stage:
-                continue
-            part = -(-(depth // together) // parts) * together
-            chunk = panel.chunk(rows, r, parts)
-            layout = partial(depth_blocked, part, r, chunk, parts)
-            tasks = -(-rows // chunk) if chunk else 1
-            yield Nest(name, layout, r, blocks, parts * (rows / r), part, ENTRIES, stage, tasks)
+    for cut in find_cuts(weight, panel, r, copies=True):
+        layout = partial(in_rows, cut, "bucketed", "compressed")
+        yield _nest(name, layout, cut, weight.blocks(r), ENTRIES)
 
 
-def _parts(channels: int) -> list[int]:
-    """Return into how many parts the depth may be cut."""
-    return [parts for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if parts == 1 or channels // parts >= 8]
+def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield blocks of r rows of those that have entries."""
+    for cut in find_cuts(weight.condensed, panel, r, copies=True):
+        layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
+        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), ENTRIES)
 
 
-Family = Callable[[Weight, Panel], Iterator[Nest]]
+def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield compressed blocks of r × c; c is 4, or all taps of a kernel."""
+    if c not in (4, panel.product.taps):
+        return
+    count = weight.blocks(r, c)
+    for cut in find_cuts(weight, panel, r, c):
+        layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
+        yield _nest(f"{r}x{c} blocks", layout, cut, count * c, BLOCKS, groups=count)
 
-FAMILIES: tuple[Family, ...] = (dense, *(partial(row_vectors, r) for r in (1, 2, 4, 8)))
+
+def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield n:m, the smallest n that holds the weight; loops over it have no exits to predict."""
+    n = weight.most_of(m)
+    if 0 < n * weight.mask.size <= WASTE * m * weight.entries:
+        for cut in find_cuts(weight, panel, 1, m, whole=True):
+            layout = partial(in_rows, cut, "dense", "dense", m, f"structured[{n}]")
+            yield _nest(f"{n}:{m}", layout, cut, weight.rows * weight.depth // m * n, STRUCTURED)
+
+
+def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield n:m of those groups of m columns that have an entry in a row."""
+    n = weight.most_of(m)
+    if 0 < n <= m // 2:
+        count = weight.blocks(1, m)
+        for cut in find_cuts(weight, panel, 1, m):
+            layout = partial(in_rows, cut, "bucketed", "compressed", m, f"structured[{n}]")
+            yield _nest("TVW", layout, cut, count * n, BLOCKS, groups=count)
+
+
+def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield bitmaps, whose words are few where most weights are kept."""
+    for cut in find_cuts(weight, panel, 1, whole=True):
+        words = weight.rows * cut.parts * -(-cut.part // 64)
+        yield _nest("bitmap", partial(in_rows, cut, "dense", "bitmap"), cut, weight.entries, BITS, groups=words)
+
+
+def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield n:m that runs of v rows choose from 4 columns of m."""
+    n = weight.most_of(m)
+    if 0 < n <= 4 and weight.rows % v == 0 and weight.jammed(v).most_of(m) <= 4:
+        steps, opens = weight.rows * weight.depth // m * n, weight.rows * weight.depth // m
+        yield Nest("V:N:M", partial(v_n_m, v, n, m), 1, steps, opens, weight.depth, STRUCTURED)
+
+
+def diagonals(p: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield a shifted diagonal of each p × p block."""
+    layout = permuted_diagonal(p)
+    if weight.most_of(p) == 1 and weight.refusal(layout) is None:
+        steps = weight.rows * weight.depth // p
+        yield Nest("permuted diagonal", partial(permuted_diagonal, p), 1, steps, steps, weight.depth, STRUCTURED)
+
+
+def patterns(weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield kernels of a few shapes, the filters of each shape jammed: they share what they read of a channel."""
+    taps = panel.product.taps
+    n, shapes = weight.patterns(taps)
+    if not shapes or not panel.holds(n):
+        return
+    kernels = weight.blocks(1, taps)
+    for chunk in sorted({weight.rows, panel.chunk(weight.rows, 1, 2) or weight.rows}):
+        tiles = -(-weight.rows // chunk)
+        opens = tiles * weight.depth // taps * shapes
+        layout = partial(fkw_by_channel, chunk, n, taps, shapes)
+        yield Nest("FKW by channel", layout, n, kernels, opens, chunk, FILTERS, scatter=True, tasks=tiles)
+
+
+def combined(weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield columns combined some to one."""
+    if weight.depth % GROUP == 0 and _too_many_to_combine(weight, panel.product) is None:
+        steps = weight.rows * weight.depth // GROUP
+        layout = partial(combined_columns, GROUP)
+        yield Nest("combined columns", layout, 1, steps, weight.rows, weight.depth, STRUCTURED)
+
+
+def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield blocks of r rows that are at least half full, and the rest as compressed rows."""
+    full, rest = weight.full_blocks(r) if weight.rows % r == 0 else (0, 0)
+    if not full or not rest:
+        return
+    for cut in find_cuts(weight, panel, r):
+        single = replace(cut, r=1)
+        terms = [partial(in_rows, one, "bucketed", "compressed") for one in (cut, single)]
+        others = _nest("CSR", terms[1], single, rest, ENTRIES)
+        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, ENTRIES), rest=others)
+
+
+def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:
+    """Return the loops over a weight that is cut."""
+    opens = cut.parts * cut.rows / cut.r
+    tasks = -(-cut.rows // cut.chunk) if cut.chunk else 1
+    return Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=tasks)
+
+
+def _sum(*terms: Callable[[], Layout]) -> Sum:
+    return Sum(tuple(term() for term in terms))
+
+
+# -- the families --------------------------------------------------------------------------------------------------
+
+
+Refusal = Callable[[Weight, Product], str | None]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of layouts.
+
+    Parameters
+    ----------
+    name : of all members, or of a typical one
+    nests : yields the loops over each member that can hold a weight
+    refusal : says why no member can hold it, or returns None
+    worth : whether a member may be quicker than those of other families, so that `propose` is to price them
+    """
+
+    name: str
+    nests: Callable[[Weight, Panel], Iterator[Nest]]
+    refusal: Refusal = lambda weight, product: None
+    worth: Callable[[Weight], bool] = lambda weight: True
+
+
+def _as(layout: Layout | Sum) -> Refusal:
+    """Return the refusal of a typical member."""
+    return lambda weight, product: weight.refusal(layout)
+
+
+def _no_patterns(weight: Weight, product: Product) -> str | None:
+    if product.taps == 1:
+        return "there are no kernels of several taps"
+    if weight.patterns(product.taps)[1]:
+        return None
+    return f"kernels keep more than half of {product.taps} taps, or in more shapes than 16"
+
+
+def _too_many_to_combine(weight: Weight, product: Product) -> str | None:
+    columns = -(-weight.depth // GROUP)
+    if weight.most_in_row > columns:
+        return f"a row has {weight.most_in_row} entries, and {weight.depth} columns, {GROUP} to one, hold {columns}"
+    return weight.refusal(combined_columns(GROUP))
+
+
+def _has_blocks(r: int, c: int, weight: Weight) -> bool:
+    """Whether the columns of blocks of r rows stand in groups of c."""
+    return weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
+
+
+def _mostly_full(r: int, weight: Weight) -> bool:
+    """Whether blocks of r rows hold most entries, but not all."""
+    if weight.rows % r:
+        return False
+    _, rest = weight.full_blocks(r)
+    return 0 < rest < weight.entries / 2
+
+
+def _never(weight: Weight) -> bool:
+    return False
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family("dense", dense),
+    *(Family(f"{r}x1 blocks" if r > 1 else "CSR", partial(row_vectors, r)) for r in (1, 2, 4, 8)),
+    *(
+        Family(f"{r}x{c} blocks", partial(blocks, r, c), worth=partial(_has_blocks, r, c))
+        for r, c in ((1, 4), (4, 4), (8, 4), (1, 9), (4, 9), (8, 9))
+    ),
+    Family(
+        "tile-wise, two-sided",
+        lambda weight, panel: (nest for r in (4, 8) for nest in condensed(r, weight, panel)),
+        worth=lambda weight: weight.empty_rows > 0,
+    ),
+    *(Family("TEW", partial(tile_element_wise, r), worth=partial(_mostly_full, r)) for r in (4, 8)),
+    Family(
+        "N:M",
+        lambda weight, panel: (nest for m in (2, 4, 8, 16) for nest in structured(m, weight, panel)),
+        _as(n_of_m()),
+    ),
+    Family(
+        "TVW",
+        partial(compressed_structured, 4),
+        _as(tvw()),
+        lambda weight: weight.most_of(4) <= 2 and 6 * weight.blocks(1, 4) < weight.mask.size,
+    ),
+    Family("bitmap", bitmap, worth=lambda weight: 4 * weight.entries > weight.mask.size),
+    Family("FKW by channel", patterns, _no_patterns),
+    Family("V:N:M", partial(vectors_n_m, 16, 8), _as(v_n_m()), _never),
+    Family(
+        "permuted diagonal",
+        lambda weight, panel: (nest for p in (2, 4, 8, 16) for nest in diagonals(p, weight, panel)),
+        _as(permuted_diagonal()),
+        _never,
+    ),
+    Family("combined columns", combined, _too_many_to_combine, _never),
+)

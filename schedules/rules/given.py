@@ -14,7 +14,8 @@ from sparsec.ir.levels import Bucketed, Dense
 from sparsec.ir.loop_order import loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
-from sparsec.schedules.rules.families import ENTRIES, PANELS, Panel
+from sparsec.schedules.rules.cuts import Panel
+from sparsec.schedules.rules.families import ENTRIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
 from sparsec.schedules.steps import Tile

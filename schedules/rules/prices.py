@@ -17,6 +17,7 @@ from sparsec.ir.gather import evaluate
 from sparsec.ir.kernel import Const, Coordinate, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
+from sparsec.ir.sums import Sum
 from sparsec.targets import Target
 
 COPY = 1.6  # cycles to copy a vector of X
@@ -33,16 +34,18 @@ class Inner:
 
     Parameters
     ----------
-    step : cycles for each depth that a tile takes
+    step : cycles for each step of a tile
     sums : cycles for each vector of sums that a tile opens, brings from Y and leaves there
     open : cycles to open a tile
-    miss : cycles for each vector of X that comes from L2
+    group : cycles to enter a loop over some steps
+    miss : cycles for each vector that comes from L2
     busy : measured cycles for each cycle of the sum of all
     """
 
     step: float
     sums: float
     open: float = 0.0
+    group: float = 0.0
     miss: float = 0.0
     busy: float = 1.0
 
@@ -51,28 +54,37 @@ class Inner:
 class Nest:
     """The loops over one layout, counted for one tile of columns.
 
+    A tile keeps the sums of some rows in registers, and each step reads one row of X. Where rows are found inside
+    depths it is the other way round (`scatter`): a tile keeps some rows of X, and each step adds to a row of sums.
+
     Parameters
     ----------
     family : the name of the kind of layout, such as ``CSR``
     layout : makes the layout; None for an activation
-    rows : that a tile of sums has
-    steps : depths that all tiles take together, each so many multiply-adds as a tile has sums
+    rows : that a tile keeps
+    steps : that all tiles take together, each of so many multiply-adds as a tile keeps elements
     opens : tiles that are opened
-    part : depths between two times that a vector of X is read in another tile
+    part : rows between two times that one is read in another tile
     inner : what the loops cost
+    groups : loops over some of the steps that are entered
     stage : whether the part of X that a depth block reads is copied first
+    scatter : whether tiles keep X
     tasks : chunks or blocks of rows that cores can take
+    rest : the loops over the other terms of a sum of layouts
     """
 
     family: str
-    layout: Callable[[], Layout] | None
+    layout: Callable[[], Layout | Sum] | None
     rows: int
     steps: int
     opens: float
     part: int
     inner: Inner
+    groups: int = 0
     stage: bool = False
+    scatter: bool = False
     tasks: int = 1
+    rest: Nest | None = None
 
 
 class Prices:
@@ -84,18 +96,25 @@ class Prices:
 
     def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
         """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
-        product, target, inner, cycles = self.product, self.target, nest.inner, 0.0
-        images = batch(product)
+        product, target, inner = self.product, self.target, nest.inner
+        images, cycles = batch(product), self(nest.rest, widths) if nest.rest else 0.0
+        together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are not shifted
         for count, vectors in tiles(product, widths, target):
-            loads = vectors * (1 if nest.stage else 2 - 1 / product.taps)  # a shifted vector lies in two lines
+            loads = vectors * (1 if together else 2 - 1 / product.taps)  # a shifted vector lies in two lines
             step = _step(nest.rows, vectors, loads, target) + inner.step
             if inner.miss:
-                apart = None if nest.stage else self._apart
+                apart = None if together else self._apart
                 step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
             copies = extent(product.depth) * loads * COPY * nest.tasks if nest.stage else 0.0
-            alone = nest.steps * step + nest.opens * (inner.sums * nest.rows * vectors + inner.open) + copies
-            cycles += inner.busy * count * alone * _idle(count * images * nest.tasks, target)
-        return cycles * images
+            opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
+            cycles += (
+                inner.busy
+                * count
+                * (nest.steps * step + opens + copies)
+                * images
+                * _idle(count * images * nest.tasks, target)
+            )
+        return cycles
 
 
 def extent(dim: int | str) -> int:

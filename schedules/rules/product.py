@@ -7,13 +7,14 @@ wins, dense among them, so a compiled layer is never meant to be slower than its
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.families import FAMILIES, MANY, PANELS, Panel
+from sparsec.schedules.rules.cuts import MANY, Panel
+from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
@@ -64,16 +65,21 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
     if matrix is None:
         dense = min(_activations(product, target), key=_cycles)
         return as_proposal(product, dense, dense, target)
-    choices = _choices(product, matrix, target)
+    choices = _choices(product, Weight(matrix), target)
     dense = min((choice for choice in choices if choice.nest.family == "dense"), key=_cycles)
     best = min(choices, key=_cycles)
     return as_proposal(product, best if best.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
 
 
-def contenders(product: Product, matrix: np.ndarray, target: Target, count: int = 1) -> dict[str, list[Proposal]]:
-    """Return the cheapest candidates, at most `count`, of each family that can hold the weight; by its name."""
+def contenders(
+    product: Product, matrix: np.ndarray, target: Target, count: int = 1, every: bool = False
+) -> dict[str, list[Proposal]]:
+    """Return the cheapest candidates, at most `count`, of each family that can hold the weight; by its name.
+
+    Families that are never worth while for such a weight are left out, unless `every` one is wanted.
+    """
     families: dict[str, list[Choice]] = {}
-    for choice in sorted(_choices(product, matrix, target), key=_cycles):
+    for choice in sorted(_choices(product, Weight(matrix), target, every), key=_cycles):
         families.setdefault(choice.nest.family, []).append(choice)
     (dense, *_) = families["dense"]
     return {
@@ -115,15 +121,15 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     return Proposal(laid_out, trace, choice.cycles / hertz, dense.cycles / hertz, choice.nest.family)
 
 
-def _choices(product: Product, matrix: np.ndarray, target: Target) -> list[Choice]:
-    """Return every member of every family that can hold a constant weight, with every width of tiles."""
-    weight, prices = Weight(matrix), Prices(product, target)
-    lanes = target.lanes(product.sums)
+def _choices(product: Product, weight: Weight, target: Target, every: bool = False) -> list[Choice]:
+    """Return the members of families that can hold a constant weight, with every width of tiles."""
+    prices, lanes = Prices(product, target), target.lanes(product.sums)
+    families = [family for family in FAMILIES if every or family.worth(weight)]
     found = []
     for vectors in VECTORS:
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
-        for family in FAMILIES:
-            for nest in family(weight, panel):
+        for family in families:
+            for nest in family.nests(weight, panel):
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target))
                 found.append(Choice(nest, tile, prices(nest, widths)))
     return found

@@ -1,0 +1,111 @@
+"""Cuts: how the rows, the depth and the columns of a product are divided so that caches hold what is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import lcm
+
+from sparsec.ir.layout import Layout
+from sparsec.ir.notation import parse_layout
+from sparsec.ir.product import Product
+from sparsec.schedules.rules.prices import batch, extent
+from sparsec.schedules.rules.weight import Weight
+from sparsec.targets import Target
+
+MANY = 4  # panels for a core that are enough to split work by columns
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of the depth
+LEAST = 8  # channels in a part
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The columns that a tile spans, `width` of them, of a product on a target."""
+
+    product: Product
+    width: int
+    target: Target
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors of X a tile reads for each depth."""
+        return self.width // self.target.lanes(self.product.sums)
+
+    def holds(self, rows: int) -> bool:
+        """Whether all sums of so many rows, the vectors of X and a broadcast weight are in registers."""
+        return (rows + 1) * self.vectors + 1 <= self.target.vector_registers
+
+    def chunk(self, rows: int, r: int, parts: int) -> int:
+        """Return how many of the rows, a multiple of r, are a task of their own; 0 for all of them.
+
+        The sums of a chunk stay in L2 from one part of the depth to the next, and every core gets a task.
+        """
+        target = self.target
+        panels = max(1, extent(self.product.columns) // self.width) * batch(self.product)
+        wanted = target.cores if panels < MANY * target.cores else 1
+        if parts > 1:
+            large = -(-rows * self.width * 4 // (target.l2_bytes // 2))
+            wanted = -(-large // wanted) * wanted
+        chunk = max(2, -(-rows // wanted // r)) * r
+        return 0 if chunk >= rows else chunk
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How rows and depth are cut: chunks of rows, parts of the depth, and blocks of r rows.
+
+    `chunk` is 0 where all rows are one, and `copy` says whether a part of X is copied first.
+    """
+
+    rows: int
+    depth: int
+    r: int
+    chunk: int
+    parts: int
+    part: int
+    copy: bool = False
+
+
+def find_cuts(
+    weight: Weight, panel: Panel, r: int, c: int = 1, copies: bool = False, whole: bool = False
+) -> Iterator[Cut]:
+    """Yield ways to cut a weight in blocks of r × c so that the sums are in registers and X stays in L1.
+
+    Parameters
+    ----------
+    copies : whether to try to copy X, too
+    whole : keep to parts that divide the depth
+    """
+    rows, depth = weight.rows, weight.depth
+    if rows % r or not panel.holds(r):
+        return
+    for copy in (False, True) if copies else (False,):
+        # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.
+        together = c if copy else lcm(c, panel.product.taps)
+        for parts in PARTS:
+            part = -(-(depth // together) // parts) * together
+            fits = depth % c == 0 if parts == 1 else depth // together // parts >= LEAST
+            if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
+                yield Cut(rows, depth, r, panel.chunk(rows, r, parts), parts, part if parts > 1 else depth, copy)
+
+
+def in_rows(cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", order: str = "") -> Layout:
+    """Return the layout of a weight that is cut, its blocks of rows in one kind of level and the columns in another.
+
+    The columns are stored c at a time, with what is `inside` in a level of their own.
+
+    >>> str(in_rows(Cut(64, 96, 1, 0, 2, 48), "dense", "dense", 4, "structured[2]"))
+    '(i, k) -> (k floordiv 48 : dense, i : dense, k floordiv 4 mod 12 : dense, k mod 4 : structured[2, 4])'
+    """
+    levels = [f"i floordiv {cut.chunk} : dense"] if cut.chunk else []
+    if cut.parts > 1:
+        levels.append(f"k floordiv {cut.part} : dense")
+    block = f" floordiv {cut.r}" if cut.r > 1 else ""
+    levels.append(f"i{block}" + (f" mod {cut.chunk // cut.r}" if cut.chunk else "") + f" : {rows}")
+    wide = f" floordiv {c}" if c > 1 else ""
+    levels.append(f"k{wide}" + (f" mod {cut.part // c}" if cut.parts > 1 else "") + f" : {columns}")
+    if cut.r > 1:
+        levels.append(f"i mod {cut.r} : dense")
+    if c > 1:
+        levels.append(f"k mod {c} : {inside}")
+    return parse_layout(f"(i{f' : {order}' if order else ''}, k) -> ({', '.join(levels)})")
