@@ -51,7 +51,7 @@ class Gather:
     table: np.ndarray
 
     def split(self, index: Expr) -> tuple[Expr, list[Expr]] | None:
-        """Return an index as a base, over `k` for a coordinate whose digit in this level is 0, and the terms that are left.
+        """Return an index as a base, over `k` for a coordinate whose digit in this level is 0, and the other terms.
 
         None where the index does not gather.
         """
@@ -100,6 +100,7 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     found = (evaluate(term, {f"{buffer}.{digit.dim}": coordinates}) for term in terms)
     values = sum(found, np.zeros_like(coordinates))
     ordered = any(dim == digit.dim for dim, _ in layout.orders)
+    arrays: tuple[str, ...]
     if ordered:
         level, arrays, table = None, (f"{digit.dim}.order",), values
     else:

@@ -180,7 +180,7 @@ class Combine(Order):
         entries = pattern.astype(np.float32)
         compatible = entries @ entries.T == 0
         np.fill_diagonal(compatible, False)
-        left: np.ndarray = pattern.any(axis=1)
+        left: np.ndarray = np.count_nonzero(pattern, axis=1) > 0
         compatible[:, ~left] = False
         partners = np.count_nonzero(compatible, axis=1)
         while left.any():

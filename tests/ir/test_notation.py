@@ -90,13 +90,13 @@ def test_what_is_parsed():
         ("(i) -> (i : compressed(nonunique))", r"level 0 .* must be followed by a singleton level"),
         ("(i, k) -> (i : dense, k : structured[2, 4])", r"chooses from 4 coordinates, but its digit has no bound"),
         ("(k) -> (k floordiv 4 : dense, k mod 4 : structured[2, 8])", r"from 8 coordinates, but its digit has 4\."),
-        ("(k) -> (k floordiv 4 : dense, k mod 4 : structured[5])", r"structured\[5, 4\]\) cannot hold 5 of 4 coordinates"),
+        ("(k) -> (k floordiv 4 : dense, k mod 4 : structured[5])", r"structured\[5, 4\]\) cannot hold 5 of 4 coord"),
         ("(i, k) -> (i : dense, k : pattern[4, 8])", r"must be followed by a level of taps, which holds its shapes"),
         ("(i, k) -> (i : dense, k : taps)", r"must follow a pattern level, whose shapes it holds"),
         ("(i, k) -> (i : compressed, k : diagonal)", r"must follow a dense level, the rows of its blocks"),
         (
             "(i, k) -> (i floordiv 3 : dense, k floordiv 2 : dense, i mod 3 : dense, k mod 2 : diagonal)",
-            r"level 3 \(k mod 2 : diagonal\) must be as large as the dense level above, but has 2 coordinates for its 3",
+            r"\(k mod 2 : diagonal\) must be as large as the dense level above, but has 2 coordinates for its 3",
         ),
         (
             "(i, k) -> (i floordiv 6 : dense, k floordiv 8 : dense, i mod 6 : dense, k mod 8 : vnm[2, 4, 4])",
