@@ -9,6 +9,8 @@ from sparsec.ir.notation import parse_layout
 from sparsec.ir.sums import Sum
 
 DENSE = parse_layout("(i, k) -> (i : dense, k : dense)")
+MICRO = 8  # rows whose sums a tile holds in registers
+
 CSR = parse_layout("(i, k) -> (i : dense, k : compressed)")
 CSC = parse_layout("(i, k) -> (k : dense, i : compressed)")
 COO = parse_layout("(i, k) -> (i : compressed(nonunique), k : singleton)")
@@ -44,12 +46,13 @@ def n_of_m(n: int = 2, m: int = 4) -> Layout:
 
 def tile_wise(width: int = 64) -> Layout:
     """Return one-sided tile-wise: tiles of `width` rows, each with whole columns left (Guo et al., SC 2020)."""
-    return bsr(width, 1)
+    rows, row = _tile("i", width)
+    return parse_layout(f"(i, k) -> ({rows} : dense, k : compressed{row})")
 
 
 def tile_wise_two_sided(width: int = 64) -> Layout:
     """Return two-sided tile-wise: as one-sided, over the rows that are left (Guo et al., SC 2020)."""
-    rows, row = _block("i", width)
+    rows, row = _tile("i", width)
     return parse_layout(f"(i : condense, k) -> ({rows} : dense, k : compressed{row})")
 
 
@@ -128,9 +131,22 @@ def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layo
     return parse_layout(f"(i, k) -> ({', '.join(levels)})")
 
 
+def bitmap_blocked(chunk: int = 0, part: int = 64) -> Layout:
+    """Return bitmaps of a word for each row of a part of the depth, in chunks of rows that are sorted by length."""
+    chunks, row = (f"i floordiv {chunk} : dense, ", f"i mod {chunk}") if chunk else ("", "i")
+    return parse_layout(f"(i, k) -> ({chunks}k floordiv {part} : dense, {row} : bucketed, k mod {part} : bitmap)")
+
+
 def _block(dim: str, size: int) -> tuple[str, str]:
     """Return the digit of `dim` outside a block, and the level inside it, which one coordinate does not need."""
     return (f"{dim} floordiv {size}", f", {dim} mod {size} : dense") if size > 1 else (dim, "")
+
+
+def _tile(dim: str, size: int) -> tuple[str, str]:
+    """Return the digits of a block, in groups of `MICRO` where it has more: the sums of one fill the registers."""
+    if size <= MICRO or size % MICRO:
+        return _block(dim, size)
+    return f"{dim} floordiv {size}", f", {dim} floordiv {MICRO} mod {size // MICRO} : dense, {dim} mod {MICRO} : dense"
 
 
 NAMED: dict[str, Callable[..., Layout | Sum]] = {

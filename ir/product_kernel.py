@@ -29,6 +29,7 @@ from sparsec.ir.kernel import (
     substitute,
 )
 from sparsec.ir.layout import Layout
+from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
 
@@ -92,25 +93,24 @@ class _Packed:
         if not order.in_place:
             finish = (self.every_row(finish=True),) if self.is_last else ()
             return For((batch, panels), (*self.steps(), *finish), parallel=True)
-        tasks = [walks[level] for level in order.outside[: order.tasks]]
+        shared = min(order.tasks, self.stage_place) if self.tiling.stage else order.tasks
+        tasks = [walks[level] for level in order.outside[:shared]]
         nest: tuple[Axis, ...] = (batch, *tasks, panels) if self.tiling.rows_first else (batch, panels, *tasks)
-        return For(nest, (self.walk(order.outside[order.tasks :]),), parallel=True)
+        return For(nest, (self.walk(shared),), parallel=True)
 
     def steps(self) -> Iterator[Stmt]:
         """Yield what adds up one panel of columns."""
         if not self.order.in_place and self.is_first:
             yield self.every_row(finish=False)
-        yield self.walk(self.order.outside)
+        yield self.walk()
 
-    def walk(self, levels: Sequence[int]) -> Stmt:
-        """Walk levels outside the tile."""
-        if self.tiling.stage:
-            _check_stage(self.layout, self.order)
-        tile, axes = self.tile(), tuple(self.walks[level] for level in levels)
+    def walk(self, start: int = 0) -> Stmt:
+        """Walk the levels outside the tile, from the given one on."""
+        axes = tuple(self.walks[level] for level in self.order.outside)
         if not self.tiling.stage:
-            return For(axes, (tile,)) if axes else tile
-        inner = self.stage(For(axes[-1:], (tile,)))
-        return For(axes[:-1], (inner,))
+            return _nest(axes[start:], self.tile())
+        place = self.stage_place
+        return _nest(axes[start:place], self.stage(_nest(axes[place:], self.tile())))
 
     def tile(self) -> Stmt:
         """Sum in registers over the levels inside the tile."""
@@ -145,20 +145,20 @@ class _Packed:
         product = self.product
         x: Expr = self.at(product.x, product.x_index)
         if self.tiling.stage:
-            x = Load("part", (Var(f"p{self.order.inside[0]}"), LANE))
+            x = Load("part", (self.depth_of(self.order.inside), LANE))
         step: Stmt = For(self.lanes, (Assign(acc, Stored(self.name) * x, accumulate=True),))
         if logical_extent(self.layout, self.shape, self.layout.dims[1]) > self.shape[1]:
             step = If(call("<", Coordinate(self.name, self.layout.dims[1]), self.shape[1]), (step,))
-        axes = tuple(self.walks[level] for level in self.order.inside)
-        return For(axes, (step,)) if axes else step
+        return _nest(tuple(self.walks[level] for level in self.order.inside), step)
 
     def stage(self, body: Stmt) -> Stmt:
         """Copy the rows of X that one depth block reads, `[part, width]`, for the body."""
-        product, (inside,) = self.product, self.order.inside
-        part = self.layout.sizes(self.shape)[inside]
-        depth = Var(f"p{self.order.outside[-2]}") * part + Var("r")
+        product, padded = self.product, self.layout.padded(self.shape)[1]
+        blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
+        part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
+        depth = self.depth_of(blocks) + Var("r") if blocks else Var("r")
         value: Expr = _at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
-        if self.shape[1] % part:
+        if padded > self.shape[1]:
             value = call("select", call("<", depth, self.shape[1]), value, product.zero)
         copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r"), LANE)), value),))
         rows = For((Range("r", Const(0), Const(part)),), (copy,))
@@ -180,6 +180,12 @@ class _Packed:
             ),
         )
         return For((row,), (tile,))
+
+    def depth_of(self, levels: Sequence[int]) -> Expr:
+        """Return the part of the depth that these levels hold."""
+        digits = [(Var(f"p{level}"), self.layout.levels[level][0].divisor) for level in levels]
+        first, *rest = [digit * divisor if divisor != 1 else digit for digit, divisor in digits]
+        return sum(rest, first)
 
     def result(self, total: Expr, row: Expr) -> Expr:
         return _result(self.product, total, row, COLUMN + LANE)
@@ -246,6 +252,35 @@ class _Packed:
         return [Walk(f"p{level}", self.name, level) for level in range(len(self.layout.levels))]
 
     @cached_property
+    def depths(self) -> set[int]:
+        """The levels that hold digits of the depth."""
+        levels = enumerate(self.layout.levels)
+        return {level for level, (digit, _) in levels if digit.dim == self.layout.dims[1]}
+
+    @cached_property
+    def stage_place(self) -> int:
+        """How many of the levels outside the tile cut the depth into the blocks of which X is copied.
+
+        Raises
+        ------
+        LayoutError : unless these are leading digits of the depth, and all in reach of the tile are the others
+        """
+        order, levels = self.order, self.layout.levels
+        place = max((n + 1 for n, level in enumerate(order.outside) if level in self.depths), default=0)
+        outside = [level for level in order.outside if level in self.depths]
+        least = min((levels[level][0].divisor for level in outside), default=self.shape[1] + 1)
+        leading = all(isinstance(levels[level][1], Dense) for level in outside) and all(
+            levels[level][0].divisor < least for level in order.inside
+        )
+        ordered = any(dim == self.layout.dims[1] for dim, _ in self.layout.orders)
+        if not (leading and order.inside and order.in_place) or ordered:
+            raise LayoutError(
+                f"X cannot be staged for {self.layout}: the levels around its rows must be dense and hold the leading "
+                "digits of the depth; store the weight depth-blocked"
+            )
+        return place
+
+    @cached_property
     def lanes(self) -> tuple[Axis, ...]:
         """The rows and the columns of a tile."""
         return (*(self.walks[level] for level in self.order.lanes), Range("v", Const(0), Const(self.width)))
@@ -262,22 +297,8 @@ class _Packed:
         return call("<", self.row, rows) if padded else None
 
 
-def _check_stage(layout: Layout, order: LoopOrder) -> None:
-    """Raise unless a block of the depth is one loop outside the rows, and what it holds one loop inside them.
-
-    Raises
-    ------
-    LayoutError
-    """
-    depth = layout.dims[1]
-    levels = tuple(level for level, (digit, _) in enumerate(layout.levels) if digit.dim == depth)
-    blocked = len(levels) == 2 and (order.outside[-2:-1], order.inside) == (levels[:1], levels[1:])
-    ascending = blocked and layout.levels[levels[1]][0].divisor == 1 and all(dim != depth for dim, _ in layout.orders)
-    if not ascending or not order.in_place:
-        raise LayoutError(
-            f"X cannot be staged for {layout}: its levels must end with a block of the depth, the rows and the depth "
-            "in that block; store the weight depth-blocked"
-        )
+def _nest(axes: tuple[Axis, ...], body: Stmt) -> Stmt:
+    return For(axes, (body,)) if axes else body
 
 
 # -- activations as weights ----------------------------------------------------------------------------------------

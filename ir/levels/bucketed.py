@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sparsec.ir.levels.bitmap import Bitmap
 from sparsec.ir.levels.compressed import Compressed
 from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Level, Load, Loop, Stored, Visit, pointers
 
@@ -17,8 +18,8 @@ class Bucketed(Level):
 
     Position s holds coordinate `coords[s]`. Parent p owns the buckets `bucket_ptr[p]` to `bucket_ptr[p + 1]`; bucket b
     owns the positions `row_ptr[b]` to `row_ptr[b + 1]`, and each of those has exactly `lengths[b]` consecutive
-    entries in the compressed level below, the first row's from `start[b]` on. Loop exits are so predictable, and the
-    level below needs no `indptr`. Within a bucket the coordinates ascend; empty fibers are a bucket of length 0.
+    entries in the compressed level or bitmap below, the first row's from `start[b]` on. Loop exits are so predictable, and a
+    compressed level below needs no `indptr`. Within a bucket the coordinates ascend; empty fibers are a bucket of length 0.
     """
 
     name: ClassVar[str] = "bucketed"
@@ -26,9 +27,9 @@ class Bucketed(Level):
     gives_fibers: ClassVar[bool] = True
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
-        if isinstance(below, Compressed) and not below.nonunique:
+        if isinstance(below, Bitmap) or (isinstance(below, Compressed) and not below.nonunique):
             return None
-        return "must be followed by a compressed level, whose fibers it sorts by length"
+        return "must be followed by a compressed level or a bitmap, whose fibers it sorts by length"
 
     def arrays(self, axis: Axis) -> dict[str, int]:
         return {

@@ -32,7 +32,9 @@ def choosy_layouts(draw, most_dims=3, least_dims=1):
         above = levels[-1] if levels else None
         last = depth == len(digits) - 1
         options = _allowed(above, last)
-        if len(options) > 1:
+        if isinstance(above, Bucketed):
+            options.append(Bitmap())
+        elif len(options) > 1:
             options += _choosy(draw, digit.size, digits[depth - 1].size if isinstance(above, Dense) else None)
             options += [] if last else [draw(st.builds(Pattern, st.integers(1, 3), st.integers(1, 3)))]
         levels.append(draw(st.sampled_from(options)))

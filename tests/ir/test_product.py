@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
 from sparsec.ir.kernel import Buffer, Const, Var
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import CSC, CSR, dense_blocks, depth_blocked
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import Tiling
 from sparsec.ir.product_kernel import build_kernel
@@ -102,9 +102,10 @@ def test_symbolic_extents(layout, batch, columns):
 
 
 def test_a_stage_needs_a_block_of_the_depth():
-    run(linear(sparse(12, 16, 0.3), 8, layout=depth_blocked(4, parts=4)), stage=True)
-    case = linear(sparse(12, 16, 0.3), 8, layout=CSR)
-    with pytest.raises(LayoutError, match=re.escape(f"X cannot be staged for {CSR}")):
+    for layout in (CSR, depth_blocked(4, parts=4)):
+        run(linear(sparse(12, 16, 0.3), 8, layout=layout), stage=True)
+    case = linear(sparse(12, 16, 0.3), 8, layout=CSC)
+    with pytest.raises(LayoutError, match=re.escape(f"X cannot be staged for {CSC}")):
         run(case, stage=True)
 
 
