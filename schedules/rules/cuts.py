@@ -67,7 +67,13 @@ class Cut:
 
 
 def find_cuts(
-    weight: Weight, panel: Panel, r: int, c: int = 1, copies: bool = False, whole: bool = False
+    weight: Weight,
+    panel: Panel,
+    r: int,
+    c: int = 1,
+    copies: bool = False,
+    whole: bool = False,
+    more_parts: tuple[int, ...] = (),
 ) -> Iterator[Cut]:
     """Yield ways to cut a weight in blocks of r × c so that the sums are in registers and X stays in L1.
 
@@ -75,6 +81,7 @@ def find_cuts(
     ----------
     copies : whether to try to copy X, too
     whole : keep to parts that divide the depth
+    more_parts : numbers of parts to try beside `PARTS`
     """
     rows, depth = weight.rows, weight.depth
     if rows % r or not panel.holds(r):
@@ -82,7 +89,7 @@ def find_cuts(
     for copy in (False, True) if copies else (False,):
         # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.
         together = c if copy else lcm(c, panel.product.taps)
-        for parts in PARTS:
+        for parts in sorted({*PARTS, *more_parts}):
             part = -(-(depth // together) // parts) * together
             fits = depth % c == 0 if parts == 1 else depth // together // parts >= LEAST
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):

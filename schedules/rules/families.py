@@ -21,6 +21,7 @@ from sparsec.schedules.rules.weight import Weight
 WASTE = 1.5  # places of N:M for each entry, at most
 FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
+WORD = 64  # bits
 
 PANELS = Inner(step=0.3, sums=1.6)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(step=0.64, sums=3.7, open=2.0, miss=0.44, busy=1.28)
@@ -69,7 +70,7 @@ def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield n:m, the smallest n that holds the weight; loops over it have no exits to predict."""
     n = weight.most_of(m)
     if 0 < n * weight.mask.size <= WASTE * m * weight.entries:
-        for cut in find_cuts(weight, panel, 1, m, whole=True):
+        for cut in find_cuts(weight, panel, 1, m, copies=True, whole=True):
             layout = partial(in_rows, cut, "dense", "dense", m, f"structured[{n}]")
             yield _nest(f"{n}:{m}", layout, cut, weight.rows * weight.depth // m * n, STRUCTURED)
 
@@ -85,10 +86,10 @@ def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest
 
 
 def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
-    """Yield bitmaps, whose words are few where most weights are kept."""
-    for cut in find_cuts(weight, panel, 1, whole=True):
-        words = weight.rows * cut.parts * -(-cut.part // 64)
-        yield _nest("bitmap", partial(in_rows, cut, "dense", "bitmap"), cut, weight.entries, BITS, groups=words)
+    """Yield bitmaps, whose words are few where most weights are kept; a part of one word needs no other loop."""
+    for cut in find_cuts(weight, panel, 1, copies=True, more_parts=(-(-weight.depth // WORD),)):
+        words = weight.rows * cut.parts * -(-cut.part // WORD)
+        yield _nest("bitmap", partial(in_rows, cut, "bucketed", "bitmap"), cut, weight.entries, BITS, groups=words)
 
 
 def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
