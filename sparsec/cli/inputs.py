@@ -25,10 +25,10 @@ def read_inputs(files: Sequence[tuple[str, Path]], infos: Sequence[TensorInfo]) 
     """
     import numpy as np
 
-    names = [info.name for info in infos]
+    types = {info.name: info.dtype for info in infos}
     arrays: dict[str, np.ndarray] = {}
     for name, file in files:
-        if name not in names:
+        if name not in types:
             raise InputError(f"there is no input {name!r}; the model has {', '.join(map(str, infos))}")
         if name in arrays:
             raise InputError(f"input {name!r} is given twice")
@@ -40,6 +40,8 @@ def read_inputs(files: Sequence[tuple[str, Path]], infos: Sequence[TensorInfo]) 
             array = None
         if not isinstance(array, np.ndarray):
             raise InputError(f"{file} for input {name!r} is not an array that numpy.save wrote")
+        if array.dtype == "V2" and types[name].name == "bfloat16":  # so numpy.save writes it
+            array = array.view(types[name])
         arrays[name] = array
     return arrays
 

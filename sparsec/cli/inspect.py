@@ -17,6 +17,7 @@ from sparsec.cli.options import (
     json_flag,
     quiet_flag,
     runs_here,
+    storage_option,
     target_option,
 )
 from sparsec.errors import ArtifactError, TargetError
@@ -38,6 +39,7 @@ Examples:
 @click.argument("model", type=MODEL)
 @target_option
 @close_shapes
+@storage_option
 @click.option("--layouts", "layouts", flag_value="few", help="Show the best layouts of each kind of layer, and why.")
 @click.option("--all-layouts", "layouts", flag_value="all", help="Show all of them, and why the others do not fit.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with charts, maps and layouts.")
@@ -48,6 +50,7 @@ def inspect(
     model: Path,
     target: str,
     shapes: dict[str, Any],
+    storage: str | None,
     layouts: str | None,
     html: Path | None,
     profile: bool,
@@ -71,15 +74,16 @@ def inspect(
     if compiled and layouts:
         raise click.UsageError("a library keeps no other layouts than the chosen ones; --layouts takes the ONNX file")
     quiet = quiet or as_json
+    options = {"target": target, "shapes": shapes, "storage": storage}
     maps: Sequence[WeightMap] = ()
     if compiled:
         report = _of_artifact(model)
     else:
-        report, maps = _of_model(model, target, shapes, bool(layouts or html), quiet)
+        report, maps = _of_model(model, options, bool(layouts or html), quiet)
     steps = []
     if profile:
         _check_runs_here(report["target"])
-        session = sparsec.load(model, threads=1) if compiled else _compile(model, target, shapes, quiet)
+        session = sparsec.load(model, threads=1) if compiled else _compile(model, options, quiet)
         steps = _profile(session, shapes if compiled else {}, quiet)
     report = report | {"layers": with_times(report["layers"], steps)}
     layers, title = report["layers"], f"{model} on {report['target']['name']}"
@@ -111,7 +115,7 @@ def _of_artifact(path: Path) -> dict[str, Any]:
 
 
 def _of_model(
-    path: Path, target: str, shapes: dict[str, Any], layouts: bool, quiet: bool
+    path: Path, options: dict[str, Any], layouts: bool, quiet: bool
 ) -> tuple[dict[str, Any], Sequence[WeightMap]]:
     from sparsec.cli.progress import progress
 
@@ -119,7 +123,7 @@ def _of_model(
     with progress(quiet) as report:
         import sparsec
 
-        found = sparsec.inspect(path, target, shapes=shapes, progress=report, layouts=layouts)
+        found = sparsec.inspect(path, progress=report, layouts=layouts, **options)
     return found.as_dict(), found.maps
 
 
@@ -129,12 +133,12 @@ def _check_runs_here(target: dict[str, Any]) -> None:
         raise TargetError(f"this machine cannot run code for {target['name']}; leave --profile out, or --target")
 
 
-def _compile(model: Path, target: str, shapes: dict[str, Any], quiet: bool) -> Session:
+def _compile(model: Path, options: dict[str, Any], quiet: bool) -> Session:
     import sparsec
     from sparsec.cli.progress import progress
 
     with progress(quiet) as report:
-        return sparsec.compile(model, target, shapes=shapes, progress=report).load(threads=1)
+        return sparsec.compile(model, progress=report, **options).load(threads=1)
 
 
 def _profile(session: Session, shapes: dict[str, Any], quiet: bool) -> list[StepTime]:
