@@ -1,8 +1,8 @@
 """Convert to and from bfloat16.
 
-TVM's own conversion rounds by adding half a unit to the bits of a float32, which in some NaN carries out of the mantissa
-and makes a zero or an infinity of them. It does not look for conversions inside a reinterpretation either, so all of them
-are written out here.
+TVM's own conversion rounds by adding half a unit to the bits of a float32, which in some NaN carries out of the
+mantissa and makes a zero or an infinity of them. It does not look for conversions inside a reinterpretation either, so
+all of them are written out here.
 """
 
 from __future__ import annotations
