@@ -89,20 +89,19 @@ class _Packed:
         first one starts, and the last one finishes.
         """
         batch, panels = _outer(self.product, self.columns)
-        order, walks = self.order, self.walks
-        if not order.in_place:
-            finish = (self.every_row(finish=True),) if self.is_last else ()
-            return For((batch, panels), (*self.steps(), *finish), parallel=True)
-        shared = min(order.tasks, self.stage_place) if self.tiling.stage else order.tasks
-        tasks = [walks[level] for level in order.outside[:shared]]
+        shared = min(self.order.tasks, self.stage_place) if self.tiling.stage else self.order.tasks
+        if not self.order.in_place and not self.has_row_ranges(shared):
+            shared = 0
+        tasks = [self.walks[level] for level in self.order.outside[:shared]]
         nest: tuple[Axis, ...] = (batch, *tasks, panels) if self.tiling.rows_first else (batch, panels, *tasks)
-        return For(nest, (self.walk(shared),), parallel=True)
+        finish = (self.every_row(True, shared),) if self.is_last and not self.order.in_place else ()
+        return For(nest, (*self.steps(shared), *finish), parallel=True)
 
-    def steps(self) -> Iterator[Stmt]:
-        """Yield what adds up one panel of columns."""
+    def steps(self, start: int = 0) -> Iterator[Stmt]:
+        """Yield what adds up one panel of columns, for the rows that the first levels lead to."""
         if not self.order.in_place and self.is_first:
-            yield self.every_row(finish=False)
-        yield self.walk()
+            yield self.every_row(False, start)
+        yield self.walk(start)
 
     def walk(self, start: int = 0) -> Stmt:
         """Walk the levels outside the tile, from the given one on."""
@@ -145,7 +144,7 @@ class _Packed:
         product = self.product
         x: Expr = self.at(product.x, product.x_index)
         if self.tiling.stage:
-            x = Load("part", (self.depth_of(self.order.inside), LANE))
+            x = Load("part", (self.place(self.order.inside), LANE))
         step: Stmt = For(self.lanes, (Assign(acc, Stored(self.name) * x, accumulate=True),))
         if logical_extent(self.layout, self.shape, self.layout.dims[1]) > self.shape[1]:
             step = If(call("<", Coordinate(self.name, self.layout.dims[1]), self.shape[1]), (step,))
@@ -156,7 +155,7 @@ class _Packed:
         product, padded = self.product, self.layout.padded(self.shape)[1]
         blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
         part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
-        depth = self.depth_of(blocks) + Var("r") if blocks else Var("r")
+        depth = self.place(blocks) + Var("r") if blocks else Var("r")
         value: Expr = _at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
         if padded > self.shape[1]:
             value = call("select", call("<", depth, self.shape[1]), value, product.zero)
@@ -164,9 +163,9 @@ class _Packed:
         rows = For((Range("r", Const(0), Const(part)),), (copy,))
         return Tile("part", product.sums, (part, self.width), (rows, body))
 
-    def every_row(self, finish: bool, sums: Load | None = None) -> Stmt:
-        """Start the sums of all rows with zero, or finish what they have come to, in Y or in `sums`."""
-        row, lanes = Range("i", Const(0), Const(self.shape[0])), self.lanes[-1:]
+    def every_row(self, finish: bool, tasks: int = 0, sums: Load | None = None) -> Stmt:
+        """Start the sums of the rows of a task with zero, or finish what they have come to, in Y or in `sums`."""
+        lanes = self.lanes[-1:]
         y = _at(self.product.y, self.product.y_index, {"m": COLUMN + LANE})
         acc = Load("acc", (LANE,))
         tile = Tile(
@@ -179,10 +178,29 @@ class _Packed:
                 *(self.cleared((), ROW, None) if finish else ()),
             ),
         )
-        return For((row,), (tile,))
+        return For((self.rows_of(tasks),), (tile,))
 
-    def depth_of(self, levels: Sequence[int]) -> Expr:
-        """Return the part of the depth that these levels hold."""
+    def rows_of(self, tasks: int) -> Range:
+        """Return the rows that the first levels lead to, all of which are dense digits of the rows."""
+        rows, levels = self.shape[0], self.order.outside[:tasks]
+        if not levels:
+            return Range("i", Const(0), Const(rows))
+        count = min(self.layout.levels[level][0].divisor for level in levels)
+        start = self.place(levels)
+        stop = start + count if rows % count == 0 else call("min", start + count, rows)
+        return Range("i", start, stop)
+
+    def has_row_ranges(self, tasks: int) -> bool:
+        """Say whether the rows that the first levels lead to follow each other: their digits are the leading ones."""
+        dim = self.layout.dims[0]
+        divisors = {level: digit.divisor for level, (digit, _) in enumerate(self.layout.levels) if digit.dim == dim}
+        least = min((divisors.pop(level) for level in self.order.outside[:tasks]), default=0)
+        return all(divisor < least for divisor in divisors.values()) and all(
+            name != dim for name, _ in self.layout.orders
+        )
+
+    def place(self, levels: Sequence[int]) -> Expr:
+        """Return the part of a coordinate that these levels hold."""
         digits = [(Var(f"p{level}"), self.layout.levels[level][0].divisor) for level in levels]
         first, *rest = [digit * divisor if divisor != 1 else digit for digit, divisor in digits]
         return sum(rest, first)

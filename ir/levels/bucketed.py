@@ -18,8 +18,9 @@ class Bucketed(Level):
 
     Position s holds coordinate `coords[s]`. Parent p owns the buckets `bucket_ptr[p]` to `bucket_ptr[p + 1]`; bucket b
     owns the positions `row_ptr[b]` to `row_ptr[b + 1]`, and each of those has exactly `lengths[b]` consecutive
-    entries in the compressed level or bitmap below, the first row's from `start[b]` on. Loop exits are so predictable, and a
-    compressed level below needs no `indptr`. Within a bucket the coordinates ascend; empty fibers are a bucket of length 0.
+    entries in the compressed level or bitmap below, the first row's from `start[b]` on. Loop exits are so predictable,
+    and a compressed level below needs no `indptr`. Within a bucket the coordinates ascend; empty fibers are a bucket of
+    length 0.
     """
 
     name: ClassVar[str] = "bucketed"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparsec.errors import KernelError
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.lower import lower
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import BITMAP, CSR, dense_blocks, depth_blocked, fkw_by_channel
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.steps import Tile
@@ -144,9 +144,12 @@ def test_what_does_not_verify_is_not_lowered():
 # -- golden text ---------------------------------------------------------------------------------------------------
 
 
+FKW = fkw_by_channel(8)
 SHOWN = {
     "linear_buckets": linear(sparse(12, 24, 0.3), 40, 1, "bias and relu", depth_blocked(8, 2, 4, 3)),
     "linear_panels": linear(sparse(10, 8, 1.0), 16, 2, "none", dense_blocks(4)),
+    "linear_bitmap": linear(sparse(12, 24, 0.3), 16, layout=BITMAP),
+    "linear_kernels": linear(FKW.holds(sparse(12, 18, 0.5) != 0).astype(np.float32), 16, layout=FKW),
     "matmul": attention(2, 8, 16, 32, True, symbolic=("batch", "columns")),
 }
 

@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
 from sparsec.ir.kernel import Buffer, Const, Var
-from sparsec.ir.named import CSC, CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import CSC, CSR, NAMED, dense_blocks, depth_blocked
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import Tiling
 from sparsec.ir.product_kernel import build_kernel
@@ -19,6 +20,7 @@ from sparsec.schedules.steps import Tile
 from tests.ir.layout_strategies import matrix_layouts
 from tests.ir.product_cases import CHOSEN, EPILOGUES, Case, attention, interpreted, linear, sparse, widths
 
+GOLDEN = Path(__file__).parent.parent / "golden" / "products"
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=80)
 
 
@@ -107,6 +109,21 @@ def test_a_stage_needs_a_block_of_the_depth():
     case = linear(sparse(12, 16, 0.3), 8, layout=CSC)
     with pytest.raises(LayoutError, match=re.escape(f"X cannot be staged for {CSC}")):
         run(case, stage=True)
+
+
+# -- golden text ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_kernels_of_named_layouts_print_as_the_golden_text(name, request):
+    """The loops that follow from a layout are plain to see."""
+    product = linear(sparse(128, 72, 0.1), 32, epilogue="bias and relu").product.stored_as(NAMED[name]())
+    text = f"{build_kernel(product, Tile((32,)).tiling(32, 128))}\n"
+    path = GOLDEN / f"{re.sub(r'[^a-z0-9]+', '_', name.lower())}.kernel"
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
 
 
 # -- activations as weights ----------------------------------------------------------------------------------------
