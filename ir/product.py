@@ -101,8 +101,7 @@ class Product:
             return {self.weight.name: matrix}
         kept = self.layout.split(matrix != 0)
         return {
-            term.name: np.where(part, matrix, matrix.dtype.type(0))
-            for term, part in zip(self.terms, kept, strict=True)
+            term.name: np.where(part, matrix, matrix.dtype.type(0)) for term, part in zip(self.terms, kept, strict=True)
         }
 
 

@@ -32,9 +32,7 @@ def build_repack(
     planes = phases[0] * phases[1]
     x = Buffer("X", dtype, (batch, channels * source.plane))
     y = Buffer("Y", dtype, (batch, channels * planes * target.plane))
-    copies = [
-        _copy(p, q, source, target, strides, padding) for p in range(phases[0]) for q in range(phases[1])
-    ]
+    copies = [_copy(p, q, source, target, strides, padding) for p in range(phases[0]) for q in range(phases[1])]
     body: list[Stmt] = []
     covered = target.height * target.width == target.plane
     for phase, (rows, columns, copy) in enumerate(copies):
