@@ -20,6 +20,7 @@ SHOWN = {
         "== the inner loop",
         "× as fast",
     ],
+    "03_prune_and_fine_tune.py": ["test images are right", "tile-wise:32", "plotted 5 patterns", "tile-wise at 75%: "],
 }
 
 
