@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsec.graph.graph import Node, Value
 from sparsec.graph.shape import Dim, Shape, equal, evaluate_dim, product, symbols_of
+from sparsec.ir.types import is_float
 
 LARGEST = 1 << 23
 """Elements of the largest matrix that is made in the search for cheaper ones."""
@@ -41,7 +42,7 @@ class Composed:
 def is_row_step(node: Node) -> bool:
     """Whether a node maps every row of its first input by itself, linearly but for a shift."""
     if node.op == "linear":
-        return node.inputs[1].is_constant and node.output.dtype.startswith("float")
+        return node.inputs[1].is_constant and is_float(node.output.dtype)
     return node.op in ("permute_dims", "reshape") or _is_scale_or_shift(node)
 
 
@@ -152,7 +153,7 @@ def _apply(node: Node, image: np.ndarray, rows: _Rows, target: _Rows) -> np.ndar
     operand = constant.reshape((1,) * (node.output.rank - constant.ndim) + constant.shape)
     if math.prod(operand.shape[: rows.axes]) != 1:
         return None
-    operand = operand.reshape(1, 1, *operand.shape[rows.axes :])
+    operand = operand.reshape(1, 1, *operand.shape[rows.axes :]).astype("float64")
     if node.op == "multiply":
         return image * operand
     return np.concatenate([image[:-1], image[-1:] + operand])
@@ -164,8 +165,7 @@ def _apply(node: Node, image: np.ndarray, rows: _Rows, target: _Rows) -> np.ndar
 def is_image_step(node: Node) -> bool:
     """Whether a node is a convolution over all channels, or its bias."""
     if node.op == "conv2d":
-        is_float = node.output.dtype.startswith("float")
-        return node.inputs[1].is_constant and node.attrs["groups"] == 1 and is_float
+        return node.inputs[1].is_constant and node.attrs["groups"] == 1 and is_float(node.output.dtype)
     return node.op == "add" and _is_scale_or_shift(node) and _channel_shift(node) is not None
 
 
@@ -177,7 +177,7 @@ def _channel_shift(node: Node) -> np.ndarray | None:
     shape = (1,) * (rank - constant.ndim) + constant.shape
     if any(extent != 1 for axis, extent in enumerate(shape) if axis != 1):
         return None
-    return np.broadcast_to(constant.reshape(-1), (int(node.output.shape[1]),))  # type: ignore[arg-type]
+    return np.broadcast_to(constant.reshape(-1).astype("float64"), (int(node.output.shape[1]),))  # type: ignore[arg-type]
 
 
 def compose_images(chain: Sequence[Node]) -> Iterator[tuple[Run, Composed]]:

@@ -151,6 +151,7 @@ class _Costs:
         return nonzeros * self._count(shape) / outputs + PER_BYTE * moved
 
     def _bytes(self, shape: Shape) -> float:
+        """The size of a tensor in float32."""
         return 4 * self._count(shape)
 
     def _count(self, shape: Shape) -> float:

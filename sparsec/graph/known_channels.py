@@ -16,6 +16,7 @@ import numpy as np
 from sparsec.graph.channel_relations import Tie, channel_axis, grouped_weight, relate
 from sparsec.graph.evaluate import ELEMENTWISE, OPERATORS
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.ir.types import is_float
 
 Facts = dict[int, np.ndarray]
 """Axis to the number in each of its channels, NaN where that is not known; axes without a known one are left out."""
@@ -26,7 +27,7 @@ def find_known(graph: Graph) -> Known:
     known = Known()
     for node in graph.nodes:
         for value in node.outputs:
-            facts = _facts(node, value, known) if np.dtype(value.dtype).kind == "f" else {}
+            facts = _facts(node, value, known) if is_float(value.dtype) else {}
             known.facts[value] = {axis: c for axis, c in facts.items() if not np.isnan(c).all()}
     return known
 
@@ -41,7 +42,7 @@ class Known:
     def channels(self, value: Value, axis: int) -> np.ndarray | None:
         """The number in each channel along an axis; None where none is known."""
         if value.is_constant:
-            return self._constant(value, axis) if np.dtype(value.dtype).kind == "f" else None
+            return self._constant(value, axis) if is_float(value.dtype) else None
         return self.facts.get(value, {}).get(axis)
 
 
@@ -82,7 +83,7 @@ def _facts(node: Node, y: Value, known: Known) -> Facts:
 
 
 def _elementwise(node: Node, known: Known) -> Facts:
-    if any(np.dtype(v.dtype).kind != "f" for v in node.inputs):
+    if not all(is_float(v.dtype) for v in node.inputs):
         return {}
     facts: Facts = {}
     for axis, extent in enumerate(node.output.shape):

@@ -11,16 +11,16 @@ from sparsec.graph.graph import Graph, Value
 class Network:
     """A graph, built node by node; weights, biases and inputs are random whole numbers."""
 
-    def __init__(self, *shape: int, seed: int = 0) -> None:
+    def __init__(self, *shape: int, seed: int = 0, dtype: str = "float64") -> None:
         self.graph = Graph()
         self.rng = np.random.default_rng(seed)
-        self.x = self.graph.input("x", shape, "float64")
+        self.x = self.graph.input("x", shape, dtype)
 
     def __repr__(self) -> str:
         return str(self.graph)
 
     def integers(self, *shape: int) -> np.ndarray:
-        return self.rng.choice([-2.0, -1.0, 1.0, 2.0], shape)
+        return self.rng.choice([-2.0, -1.0, 1.0, 2.0], shape).astype(self.x.dtype)
 
     def weight(self, *shape: int, rows=(), columns=()) -> Value:
         """A weight whose rows and columns of these numbers are zero."""
@@ -82,7 +82,7 @@ class Network:
         """Rewrite the graph; it still computes the same."""
         graph = self.graph
         graph.outputs = list(outputs)
-        inputs = [self.rng.integers(-3, 4, v.shape).astype("float64") for v in graph.inputs]
+        inputs = [self.rng.integers(-3, 4, v.shape).astype(v.dtype) for v in graph.inputs]
         before, shapes = evaluate(graph, inputs), [v.shape for v in outputs]
         rewrite(graph)
         graph.verify()

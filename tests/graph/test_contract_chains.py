@@ -53,6 +53,15 @@ def test_a_chain_is_cut_at_its_narrowest_place() -> None:
     assert net.weights() == [(2, 32), (32, 2)]
 
 
+def test_factors_in_half_precision_stay_in_it() -> None:
+    for dtype in ("float16", "bfloat16"):
+        net = Network(9, 8, dtype=dtype)
+        net.graph.outputs = [chain(net, 64, 8)]
+        contract_chains(net.graph)
+        assert net.weights() == [(8, 8)]
+        assert {value.dtype for node in net.graph.nodes for value in (*node.inputs, *node.outputs)} == {dtype}
+
+
 def test_what_others_read_is_computed() -> None:
     net = Network(9, 8)
     hidden = net.linear(net.x, 64)

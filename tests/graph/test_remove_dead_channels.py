@@ -24,8 +24,9 @@ def test_hidden_units_that_nothing_reads_go() -> None:
     assert net.weights() == [(6, 5), (4, 6)]
 
 
-def test_hidden_units_without_weights_go_into_the_next_bias() -> None:
-    net = Network(2, 5)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_hidden_units_without_weights_go_into_the_next_bias(dtype: str) -> None:
+    net = Network(2, 5, dtype=dtype)
     graph = check(net, net.linear(net.square(net.bias(net.linear(net.x, 8, rows=[0, 3, 4]))), 4))
     assert net.weights() == [(5, 5), (4, 5)]
     assert ops(graph) == ["linear", "add", "square", "linear", "add"]
