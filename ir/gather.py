@@ -90,7 +90,7 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
         return None
     digit, kind = layout.levels[level]
     coordinate, walkers = Coordinate(buffer, digit.dim), frozenset(_walkers(kernel.body, buffer, level))
-    uses = {use for value in _expressions(kernel.body) for use in _uses(value, coordinate, walkers)}
+    uses = {use for value in expressions(kernel.body) for use in _uses(value, coordinate, walkers)}
     if len(uses) != 1:
         return None
     (terms,) = uses
@@ -127,7 +127,7 @@ def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
     return {"+": np.add, "-": np.subtract, "*": np.multiply, "//": np.floor_divide, "%": np.mod}[value.name](a, b)
 
 
-def _expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
+def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
     """Yield all expressions in statements."""
     for stmt in body:
         if isinstance(stmt, Assign):
@@ -137,7 +137,7 @@ def _expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
             yield stmt.condition
         if isinstance(stmt, For):
             yield from (limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop))
-        yield from _expressions(stmt.body)
+        yield from expressions(stmt.body)
 
 
 def _walkers(body: tuple[Stmt, ...], buffer: str, level: int) -> Iterator[Expr]:

@@ -33,6 +33,7 @@ from sparsec.ir.kernel import (
     Kernel,
     Load,
     Op,
+    Position,
     Range,
     Stmt,
     Stored,
@@ -221,8 +222,9 @@ class _Run:
         if isinstance(value, Load):
             return _convert(self.arrays[value.buffer][self.place(value)], dtype)
         if isinstance(value, Stored):
-            position = self.cursor(value.buffer, len(self.packed[value.buffer].layout.levels) - 1).position
-            return _convert(self.packed[value.buffer].arrays["data"][position], dtype)
+            return _convert(self.packed[value.buffer].arrays["data"][self.position(value.buffer)], dtype)
+        if isinstance(value, Position):
+            return _convert(self.position(value.buffer), dtype)
         if isinstance(value, Coordinate):
             return _convert(self.coordinate(value), dtype)
         assert isinstance(value, Op)
@@ -254,6 +256,10 @@ class _Run:
                 text, reached = print_expression(load), np.min(index) if np.min(index) < 0 else np.max(index)
                 raise IndexError(f"{text} has the index {reached} in a dimension of extent {extent}")
         return indices
+
+    def position(self, buffer: str) -> int:
+        """Return where the value is stored on which the walks of a packed operand stand."""
+        return self.cursor(buffer, len(self.packed[buffer].layout.levels) - 1).position
 
     def coordinate(self, value: Coordinate) -> int:
         """Return the logical coordinate: as `Layout.logical`, for one dimension whose digits are all walked."""

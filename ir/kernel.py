@@ -108,6 +108,17 @@ class Stored(Expr):
 
 
 @dataclass(frozen=True)
+class Position(Expr):
+    """Where the value of a packed operand is stored, as `position(P)`.
+
+    It leads into a dense buffer with an element for each stored value, so that the values of a constant pattern are
+    made, or written, at run time.
+    """
+
+    buffer: str
+
+
+@dataclass(frozen=True)
 class Coordinate(Expr):
     """The logical coordinate `buffer.dim` of a packed operand where its walks stand, all digits of `dim` walked."""
 

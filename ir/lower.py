@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.gather import Gather
+from sparsec.ir.gather import Gather, expressions
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -129,11 +129,17 @@ class _Lowering(Standing):
         if buffer.name in self.gathers:
             gather = self.gathers[buffer.name]
             types |= dict.fromkeys(gather.arrays, gather.table.dtype)
-        for array, dtype in (types | {"data": np.dtype(buffer.dtype)}).items():
+        if self._reads_values(buffer):
+            types["data"] = np.dtype(buffer.dtype)
+        for array, dtype in types.items():
             name = f"{buffer.name}_{array.replace('.', '_')}"
             extent = tirx.Var(f"n_{name}", "int32")
             self.handles[f"{buffer.name}.{array}"] = T.arg(name, T.buffer((extent,), str(dtype)))
-        return [(buffer.name, array) for array in [*types, "data"]]
+        return [(buffer.name, array) for array in types]
+
+    def _reads_values(self, buffer: Buffer) -> bool:
+        """Whether a packed operand is more than a pattern."""
+        return any(Stored(buffer.name) in walk_expressions(value) for value in expressions(self.kernel.body))
 
     # -- statements ------------------------------------------------------------------------------------------------
 

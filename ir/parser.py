@@ -11,7 +11,7 @@
     axis       := name "in" ("range" "(" expression "," expression ["," number] ")" | name "[" number "]")
     expression := atom {operator atom}, where `and`, comparisons, sums and products bind in this order, weakest first
     atom       := ["-"] (number | "inf" | "nan") | "(" expression ")" | name "(" expressions ")"
-                | element | name "." name | name
+                | element | name "." name | "position" "(" name ")" | name
     element    := name "[" [expressions] "]"
 
 A name alone is the stored value of the parameter of this name, or else a variable. `#` starts a comment. Nothing here
@@ -38,6 +38,7 @@ from sparsec.ir.kernel import (
     Kernel,
     Load,
     Op,
+    Position,
     Range,
     Stmt,
     Stored,
@@ -216,6 +217,11 @@ class _Parser:
         if token.kind in ("int", "float") or token.text in ("-", "inf", "nan"):
             return self.constant()
         name = self.name("a number, a name or '('")
+        if name == "position":
+            self.expect("(")
+            packed = self.name("the name of a packed parameter")
+            self.expect(")")
+            return Position(packed)
         if self.token.text == "(":
             return Op(name, tuple(self.listed("(", self.expression, ")")))
         if self.token.text == "[":

@@ -19,6 +19,7 @@ from sparsec.ir.kernel import (
     Kernel,
     Load,
     Op,
+    Position,
     Range,
     Stmt,
     Stored,
@@ -94,6 +95,8 @@ def print_expression(value: Expr, outer: int = -1) -> str:
         return value.name
     if isinstance(value, Stored):
         return value.buffer
+    if isinstance(value, Position):
+        return f"position({value.buffer})"
     if isinstance(value, Coordinate):
         return f"{value.buffer}.{value.dim}"
     if isinstance(value, Load):

@@ -39,6 +39,7 @@ class Product:
     epilogue : the result, over `acc` and loads from `operands`
     valid : int32 `[columns]`, 0 where the result is replaced by zero
     cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to zero
+    values : `[batch, stored]`, what a weight of constant pattern holds, where that is made at run time
     taps : how many consecutive depths read the same stretch of X, shifted by at most `span` elements
     """
 
@@ -60,6 +61,7 @@ class Product:
     taps: int = 1
     span: int = 0
     residue: tuple[Buffer, ...] = ()
+    values: Buffer | None = None
 
     @property
     def sums(self) -> str:
@@ -74,7 +76,8 @@ class Product:
     @property
     def inputs(self) -> tuple[Buffer, ...]:
         """What the kernel reads, in the order of its parameters."""
-        return (*self.terms, self.x, *self.operands, *((self.valid,) if self.valid else ()))
+        values, valid = (() if buffer is None else (buffer,) for buffer in (self.values, self.valid))
+        return (*self.terms, *values, self.x, *self.operands, *valid)
 
     @property
     def terms(self) -> tuple[Buffer, ...]:

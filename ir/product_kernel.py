@@ -19,6 +19,7 @@ from sparsec.ir.kernel import (
     If,
     Kernel,
     Load,
+    Position,
     Range,
     Stmt,
     Stored,
@@ -31,7 +32,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
+from sparsec.ir.product import BATCH, COLUMN, ROW, SUM, Product, Run, Tiling
 
 LANE = Var("v")  # the column in a tile
 
@@ -145,7 +146,10 @@ class _Packed:
         x: Expr = self.at(product.x, product.x_index)
         if self.tiling.stage:
             x = Load("part", (self.place(self.order.inside), LANE))
-        step: Stmt = For(self.lanes, (Assign(acc, Stored(self.name) * x, accumulate=True),))
+        weight: Expr = Stored(self.name)
+        if product.values is not None:
+            weight = Load(product.values.name, (BATCH, Position(self.name)))
+        step: Stmt = For(self.lanes, (Assign(acc, weight * x, accumulate=True),))
         if logical_extent(self.layout, self.shape, self.layout.dims[1]) > self.shape[1]:
             step = If(call("<", Coordinate(self.name, self.layout.dims[1]), self.shape[1]), (step,))
         return _nest(tuple(self.walks[level] for level in self.order.inside), step)

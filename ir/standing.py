@@ -19,6 +19,7 @@ from sparsec.ir.kernel import (
     Kernel,
     Load,
     Op,
+    Position,
     Range,
     Stored,
     Var,
@@ -126,8 +127,9 @@ class Standing:
         if isinstance(value, Coordinate):
             return convert(self.coordinate(value.buffer, value.dim), dtype)
         if isinstance(value, Stored):
-            position = self.cursor(value.buffer, max(self.cursors[value.buffer])).position
-            return convert(self.handles[f"{value.buffer}.data"][position], dtype)
+            return convert(self.handles[f"{value.buffer}.data"][self.position(value.buffer)], dtype)
+        if isinstance(value, Position):
+            return convert(self.position(value.buffer), dtype)
         if isinstance(value, Load):
             return convert(self.handles[value.buffer][tuple(self.index(index) for index in value.indices)], dtype)
         assert isinstance(value, Op)
@@ -149,6 +151,10 @@ class Standing:
                     total = total + self.expr(term)
                 return total
         return self.expr(value)
+
+    def position(self, buffer: str) -> Any:
+        """Return where the value is stored on which the walks of a packed operand stand."""
+        return self.cursor(buffer, max(self.cursors[buffer])).position
 
     def coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
         """Return a logical coordinate where the walks stand, without the digit of the level `skip`."""

@@ -30,6 +30,7 @@ from sparsec.ir.kernel import (
     Kernel,
     Load,
     Op,
+    Position,
     Range,
     Stmt,
     Stored,
@@ -257,7 +258,7 @@ class _Verifier:
         if found != _kind(dtype):
             self.fail(f"a value of kind {found} cannot be assigned to {name}, which is {dtype}")
         if name not in self.private:
-            reached = frozenset().union(*(depends(index, self.index) for index in stmt.target.indices))
+            reached = frozenset().union(*(self.decides(index) for index in stmt.target.indices))
             missing = [var for var in self.parallel if var not in reached]
             if missing:
                 self.fail(f"iterations of the parallel axis {missing[0]} would all write this element of {name}")
@@ -286,6 +287,9 @@ class _Verifier:
             return "int"
         if isinstance(value, Coordinate):
             self.coordinate(value)
+            return "int"
+        if isinstance(value, Position):
+            self.stored(value)
             return "int"
         assert isinstance(value, Stored | Load)
         dtype = np.dtype(self.stored(value) if isinstance(value, Stored) else self.element(value))
@@ -355,7 +359,7 @@ class _Verifier:
             self.fail(f"{name} has no layout, so it has no levels to walk; write the indices of an element")
         return buffer.layout, _shape(buffer)
 
-    def stored(self, value: Stored) -> str:
+    def stored(self, value: Stored | Position) -> str:
         layout, _ = self.packed(value.buffer)
         missing = set(range(len(layout.levels))).difference(self.walks[value.buffer])
         if missing:
@@ -370,6 +374,12 @@ class _Verifier:
         missing.difference_update(self.walks[value.buffer])
         if missing:
             self.fail(f"{value.buffer}.{value.dim} is not known here, because level {min(missing)} is not walked")
+
+    def decides(self, value: Expr) -> frozenset[str]:
+        """Return the loop variables that decide an index; a position is decided by all walks that lead to it."""
+        positions = [part for part in walk_expressions(value) if isinstance(part, Position)]
+        walks = (self.walks[part.buffer].values() for part in positions)
+        return depends(value, self.index).union(*walks)
 
     def index(self, value: Var | Coordinate) -> Index:
         """Return what is known of a variable or a coordinate that is defined here."""

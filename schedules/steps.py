@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import tvm_ffi
+from tvm import tirx
 from tvm.s_tir import SBlock, Schedule
 from tvm.s_tir.schedule import ScheduleError as TVMScheduleError
 from tvm.tirx import Add, Cast, IntImm, Mul
@@ -93,16 +94,52 @@ class Tensorize:
                     schedule.tensorize(loop, INTRINSICS[self.instruction](lanes, *_types(schedule.get(block))))
 
 
-Step = Tile | Vectorize | Tensorize
-STEPS: dict[str, Any] = {step.name: step for step in (Tile, Vectorize, Tensorize)}
+@dataclass(frozen=True)
+class Accumulate:
+    """Make vector operations of the innermost loop of each block of this kind, which reads the elements that it writes.
+
+    TVM vectorises only what reads other buffers. The lanes of a lowered assignment are always apart.
+
+    Before:  `for v in range(64): top[v] = max(top[v], S[v])`
+    After:   `for v0 in unroll(4): for v1 in vectorized(16): top[16 * v0 + v1] = max(…)`
+    """
+
+    block: str
+    lanes: int
+    name: ClassVar[str] = "accumulate"
+
+    def apply(self, schedule: Schedule) -> None:
+        for block in blocks(schedule, self.block):
+            if not own_loops(schedule, block):
+                continue  # one element
+            with _applying(self.name, self.block):
+                schedule.annotate(_lanes(schedule, block, self.lanes), LANES, True)
+
+
+def vectorize_lanes(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Make vector loops of those that `Accumulate` marked."""
+
+    def vectorize(loop: tirx.For) -> tirx.For:
+        if LANES not in loop.annotations:
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, tirx.ForKind.VECTORIZED, loop.body)
+
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, vectorize), order="post"))
+
+
+LANES = "sparsec.lanes"
+"""The annotation of a loop that is to be one vector operation."""
+
+Step = Tile | Vectorize | Accumulate | Tensorize
+STEPS: dict[str, Any] = {step.name: step for step in (Tile, Vectorize, Accumulate, Tensorize)}
 
 
 def blocks(schedule: Schedule, kind: str) -> list[Any]:
-    """Return the blocks that lowering named `kind`, `kind_2`, …; raise if there is none."""
+    """Return the blocks that lowering named `kind`, `kind_2`, …, or one of `kind|other`; raise if there is none."""
     names: list[str] = []
     (func,) = schedule.mod.functions.values()
     tvm_ffi.structural_walk(func.body, (SBlock, lambda block: names.append(block.name_hint)))
-    found = [schedule.get_sblock(name) for name in names if re.fullmatch(rf"{re.escape(kind)}(_\d+)?", name)]
+    found = [schedule.get_sblock(name) for name in names if re.fullmatch(rf"({kind})(_\d+)?", name)]
     if not found:
         raise ScheduleError(f"the kernel has no block {kind!r}")
     return found
@@ -128,10 +165,15 @@ def _applying(step: str, block: str) -> Iterator[None]:
         raise ScheduleError(f"{step} does not apply to the block {block!r}: {reason}") from error
 
 
+def own_loops(schedule: Schedule, block: Any) -> list[Any]:
+    """Return the loops that bind the variables of a block."""
+    loops = schedule.get_loops(block)
+    return list(loops[len(loops) - len(schedule.get(block).iter_vars) :])
+
+
 def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
     """Split the innermost loop into vectors and unroll the loops of the block around them; return the vector loop."""
-    loops = schedule.get_loops(block)
-    inside = loops[len(loops) - len(schedule.get(block).iter_vars) :]
+    inside = own_loops(schedule, block)
     if not inside or not all(isinstance(schedule.get(loop).extent, IntImm) for loop in inside):
         raise ScheduleError(f"the block {schedule.get(block).name_hint!r} has no loops of constant extent of its own")
     extent = int(schedule.get(inside[-1]).extent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +16,7 @@ from sparsec.ir.kernel import Kernel
 from sparsec.ir.lower import Lowered, lower
 from sparsec.ir.product import Product
 from sparsec.ir.product_kernel import build_kernel
-from sparsec.schedules.steps import STEPS, Step, Tile
+from sparsec.schedules.steps import STEPS, Accumulate, Step, Tensorize, Tile, Vectorize, vectorize_lanes
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,10 @@ class Trace:
             raise ScheduleError(f"a trace starts with a tile step, not with {tile.name if tile else 'nothing'!r}")
         if product.weight.layout is None and not tile.rows:
             raise ScheduleError("an unpacked weight needs tiles of rows, as in Tile((64,), (8,))")
+        if any(isinstance(move, Tile) for move in moves):
+            raise ScheduleError("a trace has one tile step, 'tile', which comes first")
         kernel = build_kernel(product, tile.tiling(product.columns, product.rows))
-        lowered = lower(kernel)
-        schedule = Schedule(lowered.func)
-        for move in moves:
-            if isinstance(move, Tile):
-                raise ScheduleError("a trace has one tile step, 'tile', which comes first")
-            move.apply(schedule)
-        (func,) = schedule.mod.functions.values()
-        return Scheduled(kernel, lowered, func)
+        return schedule_kernel(kernel, moves)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,21 @@ class Scheduled:
     def pack(self, buffer: str, value: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays that the function takes in place of the packed operand `buffer`, in order."""
         return self.lowered.pack(buffer, value)
+
+
+def schedule_kernel(kernel: Kernel, moves: Sequence[Vectorize | Accumulate | Tensorize]) -> Scheduled:
+    """Lower a kernel and apply moves to it.
+
+    Raises
+    ------
+    ScheduleError : where a move does not apply
+    """
+    lowered = lower(kernel)
+    schedule = Schedule(lowered.func)
+    for move in moves:
+        move.apply(schedule)
+    (func,) = schedule.mod.functions.values()
+    return Scheduled(kernel, lowered, vectorize_lanes(func))
 
 
 def _read_step(item: Any) -> Step:

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tvm import tirx
-
 from sparsec.codegen.artifact import Artifact, build
 from sparsec.errors import ArtifactError, InputError, ModelError, TargetError
 from sparsec.frontends import load_model
@@ -26,6 +23,7 @@ from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.store_weights import store_weights
 from sparsec.ir.types import HALVES
+from sparsec.operators import build_operator
 from sparsec.report.maps import WeightMap
 from sparsec.schedules.rules.options import options
 from sparsec.schedules.rules.product import propose
@@ -37,16 +35,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the fraction of all work that is done."""
-
-ACTIVATIONS = {
-    "gelu": "nn.gelu",
-    "gelu_tanh": "nn.gelu_tanh",
-    "relu": "nn.relu",
-    "sigmoid": "sigmoid",
-    "silu": "nn.silu",
-    "tanh": "tanh",
-}
-"""What `op` may do to a result, and the operator for it."""
 
 
 def compile(
@@ -193,17 +181,15 @@ def inspect(
 
 def op(
     name: str,
-    weight: Any,
-    columns: int | tuple[int, int],
-    bias: Any = None,
-    activation: str | None = None,
+    *operands: Any,
     target: str | Target = "native",
     threads: int | None = None,
     dump: str | os.PathLike[str] | None = None,
     storage: str | None = None,
     layout: Given | None = None,
+    **options: Any,
 ) -> Session:
-    """Compile one operator with a constant weight, and load it.
+    """Compile one operator with a constant weight, pattern or table, and load it.
 
     >>> multiply = sparsec.op("matmul", scipy.sparse.random(512, 256, 0.1, dtype="float32"), columns=64)
     ...                                                                           # doctest: +SKIP
@@ -211,74 +197,26 @@ def op(
 
     Parameters
     ----------
-    name : {"matmul"}
-        ``y = activation(weight @ x + bias)``.
-    weight : array [rows, depth], or anything of SciPy's with ``toarray``
-    columns : int, or (lower, upper)
-        How many columns ``x``, float32 [depth, columns], has.
-    bias : array [rows], optional
-    activation : {"relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh"}, optional
+    name : {"attention", "matmul", "sddmm"}
+    operands, options
+        What the function of this name in `sparsec.operators` takes.
     target, dump, storage
         As in `compile`.
     threads : int, optional
         As in `sparsec.load`.
     layout : str or Layout, optional
-        How the weight is stored, by name or in the notation; otherwise it is chosen.
+        How the weight, or what is computed at the entries of a mask, is stored, by name or in the notation; otherwise
+        it is chosen.
 
     Raises
     ------
     LayoutError
-        A layout that cannot hold the weight without loss.
+        A layout that cannot hold the weight or the mask without loss.
     InputError
         An operator or activation that is not known, or operands that do not fit together.
     """
-    if name != "matmul":
-        raise InputError(f"there is no operator {name!r}; the known one is 'matmul'")
-    if activation is not None and activation not in ACTIVATIONS:
-        raise InputError(f"there is no activation {activation!r}; the known ones are {', '.join(ACTIVATIONS)}")
-    matrix = _real(weight.toarray() if hasattr(weight, "toarray") else weight, "weight")
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise InputError(f"the weight has shape {matrix.shape}; matmul takes a matrix [rows, depth] with elements")
-    low, high = columns if isinstance(columns, tuple) and len(columns) == 2 else (columns, columns)
-    if not (_is_size(low) and _is_size(high) and low <= high):
-        raise InputError(f"columns={columns!r} was given; expected a number from 1, or a range (lower, upper) of them")
     run = _Run(_target(target), None, dump, storage=storage, given=GivenLayouts(layout))
-    return run.build(_matmul(matrix, columns, bias, activation)).load(threads)
-
-
-def _real(values: Any, name: str) -> np.ndarray:
-    """Values as float32, unless they are no real numbers."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"the {name} has the type {array.dtype}; expected real numbers, which are taken as float32")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _matmul(matrix: np.ndarray, columns: int | tuple[int, int], bias: Any, activation: str | None) -> Graph:
-    rows, depth = matrix.shape
-    graph = Graph()
-    extent: Any = columns
-    if isinstance(columns, tuple):
-        graph.symbols["columns"] = columns
-        extent = tirx.Var("columns", "int64")
-    x = graph.input("x", (depth, extent), "float32")
-    y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), name="y")
-    if bias is not None:
-        column = _real(bias, "bias").reshape(-1, 1)
-        if len(column) != rows:
-            raise InputError(f"the bias has {len(column)} elements; a weight of shape {matrix.shape} takes {rows}")
-        y = graph.add("add", [y, graph.constant(column, "bias")], y.shape, name="y")
-    if activation is not None:
-        y = graph.add(ACTIVATIONS[activation], [y], y.shape, name="y")
-    for node in graph.nodes:
-        node.where = "matmul"
-    y.name = "y"
-    graph.outputs = [y]
-    return graph
+    return run.build(build_operator(name, operands, options, layout, run.target)).load(threads)
 
 
 def _target(target: str | Target) -> Target:

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "codegen": "errors targets runtime",
     "graph": "errors targets ir schedules frontends codegen",
     "search": "errors targets ir schedules graph codegen",
-    "compiler": "errors targets ir schedules frontends codegen graph search runtime report",
+    "operators": "errors targets ir schedules graph",
+    "compiler": "errors targets ir schedules frontends codegen graph search operators runtime report",
     "bench": "errors report targets",
     "cli": "errors targets frontends runtime report bench pruning",
 }

@@ -20,6 +20,7 @@ from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.graph.graph import Value
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower_generic import lower_group
+from sparsec.graph.patterned import Patterned, find_patterned
 from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
 from sparsec.graph.widen import widen
@@ -78,6 +79,7 @@ class Kernels:
         self.dump = dump
         self.functions: dict[str, tirx.PrimFunc] = {}
         self._products: dict[tuple[Product, Trace], tuple[str, Scheduled]] = {}
+        self._scheduled: dict[Any, tuple[str, Scheduled]] = {}
         self._generic: dict[str, str] = {}
 
     @property
@@ -88,6 +90,8 @@ class Kernels:
         """Return the call that computes a group, its weight packed."""
         if group.anchor:
             return self._product(group)
+        if patterned := find_patterned(group.nodes[0]):
+            return self._patterned(patterned)
         return self._repack(group) if group.nodes[0].op == "repack" else self._chain(group)
 
     def _product(self, group: Group) -> Call:
@@ -132,6 +136,23 @@ class Kernels:
             self._keep(name, expand_math(scheduled.func), str(scheduled.kernel), proposal.trace)
             self._products[key] = name, scheduled
         return self._products[key]
+
+    def _patterned(self, patterned: Patterned) -> Call:
+        op = patterned.op
+        if op not in self._scheduled:
+            name = self._name(op.name)
+            scheduled = patterned.schedule(replace(op, name=name), self.target)
+            self._keep(name, expand_math(scheduled.func), str(scheduled.kernel))
+            self._scheduled[op] = name, scheduled
+        name, scheduled = self._scheduled[op]
+        arrays = {buffer: scheduled.pack(buffer, value) for buffer, value in patterned.packed.items()}
+        args = []
+        for buffer, array in scheduled.lowered.parameters:
+            if array:
+                args.append(Argument(arrays[buffer][array], arrays[buffer][array].shape))
+            else:
+                args.append(Argument(*patterned.values[buffer]))
+        return Call(name, tuple(args))
 
     def _repack(self, group: Group) -> Call:
         (node,) = group.nodes

@@ -1,0 +1,205 @@
+"""Sampled products: A · B at the entries of a pattern that is known at compile time.
+
+    Y[b, position(i, j)] = epilogue(Σ_k A[a(b, i, k)] · B[b(b, j, k)])    for each (i, j) that the layout stores
+
+Every entry is stored once, so any layout is walked level by level and all threads write apart. Where the layout ends in
+a dense block, a tile of it is in registers and its last level is vectors; where it does not, each entry is a dot
+product by vectors along the depth, whose lanes are added up by halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sparsec.ir.bounds import logical_extent
+from sparsec.ir.kernel import (
+    Assign,
+    Axis,
+    Buffer,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    If,
+    Kernel,
+    Load,
+    Position,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    Walk,
+    call,
+    substitute,
+)
+from sparsec.ir.layout import Layout
+from sparsec.ir.levels import Dense
+from sparsec.ir.product import SUM
+
+STORED = "stored"  # the symbol for how many elements the layout stores
+VECTOR = 4  # elements of the last dense level from which on it makes vectors
+
+
+@dataclass(frozen=True)
+class SDDMM:
+    """A sampled product.
+
+    Expressions are over `b` (batch), `i` (row), `j` (column) and `k` (depth), and the epilogue over `acc` (the sum) and
+    `mask` (the value that the pattern holds).
+
+    Parameters
+    ----------
+    pattern : `[rows, columns]`, packed; entries are where it is not zero
+    a, b : of any shape
+    y : `[batch, stored]`, the values in the order of the pattern's own
+    a_index, b_index : where `A[i, k]` and `B[k, j]` are
+    batch, depth : extents
+    epilogue : the result
+    elsewhere : what is written where the layout stores an element that is no entry; None if it stores entries only
+    """
+
+    name: str
+    pattern: Buffer
+    a: Buffer
+    b: Buffer
+    y: Buffer
+    a_index: tuple[Expr, ...]
+    b_index: tuple[Expr, ...]
+    batch: int | str
+    depth: int
+    epilogue: Expr = SUM
+    elsewhere: float | None = 0.0
+
+    @property
+    def layout(self) -> Layout:
+        assert self.pattern.layout is not None
+        return self.pattern.layout
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the pattern."""
+        rows, columns = self.pattern.shape
+        assert isinstance(rows, int) and isinstance(columns, int)
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class SDDMMTiling:
+    """How a sampled product is cut for registers.
+
+    Parameters
+    ----------
+    levels : how many of the dense levels that end the layout the tile holds
+    widths : if it holds none, the parts that the depth is cut into, powers of two; the largest first
+    """
+
+    levels: int
+    widths: tuple[int, ...] = ()
+
+
+def build_sddmm(op: SDDMM, tiling: SDDMMTiling) -> Kernel:
+    """Write a sampled product as a kernel, its loops in the order of the pattern's levels."""
+    layout = op.layout
+    walks = [Walk(f"p{level}", op.pattern.name, level) for level in range(len(layout.levels))]
+    outside = walks[: len(walks) - tiling.levels]
+    entry = _block(op, tuple(walks[len(outside) :])) if tiling.levels else _dot(op, tiling.widths)
+    tasks = leading_dense(layout, len(outside))
+    inner = For(tuple(outside[tasks:]), (entry,)) if tasks < len(outside) else entry
+    batch = Range("b", Const(0), Var(op.batch) if isinstance(op.batch, str) else Const(op.batch))
+    nest = For((batch, *outside[:tasks]), (inner,), parallel=True)
+    return Kernel(op.name, (op.pattern, op.a, op.b), (op.y,), (nest,))
+
+
+def _block(op: SDDMM, lanes: tuple[Walk, ...]) -> Stmt:
+    """Sum a dense block, or a part of one, in registers."""
+    sizes = op.layout.sizes(op.shape)
+    acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
+    step: Stmt = Assign(acc, _factor(op.a, op.a_index, op) * _factor(op.b, op.b_index, op), accumulate=True)
+    if inside := is_inside(op.layout, op.shape, op.pattern.name):
+        step = If(inside, (step,))
+    return Tile(
+        "acc",
+        op.y.dtype,
+        tuple(sizes[axis.level] for axis in lanes),
+        (
+            For(lanes, (Assign(acc, Const(0.0)),)),
+            For((Range("k", Const(0), Const(op.depth)),), (For(lanes, (step,)),)),
+            For(lanes, (_store(op, acc),)),
+        ),
+    )
+
+
+def _dot(op: SDDMM, widths: tuple[int, ...]) -> Stmt:
+    """Sum one entry by vectors along the depth."""
+    lane = Var("v")
+    product = _factor(op.a, op.a_index, op, lane) * _factor(op.b, op.b_index, op, lane)
+    body: list[Stmt] = [For((_lanes(widths[0]),), (Assign(Load("acc", (lane,)), Const(0.0)),))]
+    start = 0
+    for width in widths:
+        stop = start + (op.depth - start) // width * width
+        update = For((_lanes(width),), (Assign(Load("acc", (lane,)), product, accumulate=True),))
+        body.append(For((Range("k", Const(start), Const(stop), width),), (update,)))
+        start = stop
+    assert start == op.depth, f"parts of {widths} do not cover a depth of {op.depth}"
+    inside = is_inside(op.layout, op.shape, op.pattern.name)
+    body[1:] = [If(inside, tuple(body[1:]))] if inside else body[1:]
+    body += halves("acc", widths[0])
+    return Tile("acc", op.y.dtype, (widths[0],), (*body, _store(op, Load("acc", (Const(0),)))))
+
+
+def halves(tile: str, width: int) -> Iterator[Stmt]:
+    """Yield what adds up the lanes of a tile, a power of two of them, into its first one."""
+    while width > 1:
+        width //= 2
+        second = Load(tile, (Var("v") + width,))
+        yield For((_lanes(width),), (Assign(Load(tile, (Var("v"),)), second, accumulate=True),))
+
+
+def vector_axis(layout: Layout, shape: tuple[int, ...]) -> str:
+    """Return which of `i`, `j` and `k` must be contiguous in the operands that have it, so that loads are vectors."""
+    size = layout.sizes(shape)[-1]
+    if layout.leaf == len(layout.levels) or size < VECTOR:
+        return "k"
+    return "i" if layout.levels[-1][0].dim == layout.dims[0] else "j"
+
+
+def is_inside(layout: Layout, shape: tuple[int, ...], name: str, dims: tuple[str, ...] = ()) -> Expr | None:
+    """Return the condition that an element that the layout stores is none that fills up a block; None if none is.
+
+    Parameters
+    ----------
+    dims : those that may fill up; all of them if not given
+    """
+    conditions = [
+        call("<", Coordinate(name, dim), extent)
+        for dim, extent in zip(layout.dims, shape, strict=True)
+        if dim in (dims or layout.dims) and logical_extent(layout, shape, dim) > extent
+    ]
+    return None if not conditions else conditions[0] if len(conditions) == 1 else call("and", *conditions)
+
+
+def leading_dense(layout: Layout, stop: int) -> int:
+    """Return how many levels there are before the first one that is not dense, `stop` at most."""
+    dense = (level for level, (_, kind) in enumerate(layout.levels[:stop]) if not isinstance(kind, Dense))
+    return next(dense, stop)
+
+
+def _store(op: SDDMM, acc: Expr) -> Assign:
+    result = substitute(op.epilogue, {"acc": acc, "mask": Stored(op.pattern.name)})
+    if op.elsewhere is not None:
+        zero = 0.0 if op.pattern.dtype.startswith("float") else 0
+        result = call("select", call("==", Stored(op.pattern.name), zero), op.elsewhere, result)
+    return Assign(Load(op.y.name, (Var("b"), Position(op.pattern.name))), result)
+
+
+def _factor(buffer: Buffer, index: tuple[Expr, ...], op: SDDMM, lane: Expr | None = None) -> Load:
+    rows, columns = op.layout.dims
+    depth = Var("k") if lane is None else Var("k") + lane
+    bindings = {"i": Coordinate(op.pattern.name, rows), "j": Coordinate(op.pattern.name, columns), "k": depth}
+    return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
+
+
+def _lanes(width: int) -> Axis:
+    return Range("v", Const(0), Const(width))

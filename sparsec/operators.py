@@ -1,0 +1,220 @@
+"""The operators of `sparsec.op`: each a function from a target and its operands to a graph of one layer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from sparsec.errors import InputError
+from sparsec.graph.given_layouts import Given, read_layout
+from sparsec.graph.graph import Graph, Value
+from sparsec.graph.masked_attention import masked_attention, sampled_product
+from sparsec.graph.simplify import permute
+from sparsec.ir.layout import Layout
+from sparsec.ir.named import CSR
+from sparsec.ir.sums import Sum
+from sparsec.schedules.rules.masked_attention import price_attention
+from sparsec.targets import Target
+
+ACTIVATIONS = {
+    "gelu": "nn.gelu",
+    "gelu_tanh": "nn.gelu_tanh",
+    "relu": "nn.relu",
+    "sigmoid": "sigmoid",
+    "silu": "nn.silu",
+    "tanh": "tanh",
+}
+"""What `matmul` may do to a result, and the operator for it."""
+
+
+def build_operator(
+    name: str, operands: Sequence[Any], options: Mapping[str, Any], layout: Given | None, target: Target
+) -> Graph:
+    """Make the graph of an operator for a target; the layout is that of a weight, or of a mask.
+
+    Raises
+    ------
+    InputError
+        An operator that is not known, or operands that it does not take.
+    """
+    if name not in OPERATORS:
+        known = ", ".join(map(repr, OPERATORS))
+        raise InputError(f"there is no operator {name!r}; the known ones are {known}")
+    build = partial(OPERATORS[name], target)
+    if "layout" in inspect.signature(build).parameters:
+        build = partial(build, layout=_layout(layout))
+    try:
+        bound = inspect.signature(build).bind(*operands, **options)
+    except TypeError as error:
+        raise InputError(f"{name}{inspect.signature(build)} was called with other operands: {error}") from None
+    graph = build(*bound.args, **bound.kwargs)
+    for node in graph.nodes:
+        node.where = name
+    return graph
+
+
+def matmul(
+    target: Target, weight: Any, columns: int | tuple[int, int], bias: Any = None, activation: str | None = None
+) -> Graph:
+    """``y = activation(weight @ x + bias)`` for an input ``x``, float32 [depth, columns].
+
+    Parameters
+    ----------
+    weight : array [rows, depth], or anything of SciPy's with ``toarray``
+    columns : int, or (lower, upper)
+        How many columns ``x`` has.
+    bias : array [rows], optional
+    activation : {"relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh"}, optional
+    """
+    if activation is not None and activation not in ACTIVATIONS:
+        raise InputError(f"there is no activation {activation!r}; the known ones are {', '.join(ACTIVATIONS)}")
+    matrix = _matrix(weight, "weight", "matmul takes a matrix [rows, depth]")
+    rows, depth = matrix.shape
+    graph = Graph()
+    extent = _columns(graph, columns)
+    x = graph.input("x", (depth, extent), "float32")
+    y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), name="y")
+    if bias is not None:
+        column = _real(bias, "bias").reshape(-1, 1)
+        if len(column) != rows:
+            raise InputError(f"the bias has {len(column)} elements; a weight of shape {matrix.shape} takes {rows}")
+        y = graph.add("add", [y, graph.constant(column, "bias")], y.shape, name="y")
+    if activation is not None:
+        y = graph.add(ACTIVATIONS[activation], [y], y.shape, name="y")
+    return _returning(graph, y)
+
+
+def sddmm(target: Target, mask: Any, depth: int, batch: int | None = None, *, layout: Layout | None) -> Graph:
+    """``y = mask · (a @ b)`` at the nonzeros of the mask, for inputs ``a`` [rows, depth] and ``b`` [depth, columns].
+
+    Parameters
+    ----------
+    mask : array [rows, columns], or anything of SciPy's with ``toarray``
+        Where products are wanted, and what each is multiplied by.
+    depth : int
+    batch : int, optional
+        How many products share the mask; ``a``, ``b`` and ``y`` have it as their first dimension.
+    layout : Layout
+        In what order ``y`` [stored] holds the products, that of ``data`` in ``layout.pack(mask).arrays``. As it is,
+        that of SciPy's ``csr_matrix(mask).data``.
+    """
+    pattern = _pattern(mask, "sddmm")
+    for name, number in (("depth", depth), ("batch", 1 if batch is None else batch)):
+        _check_size(name, number)
+    layout = layout or CSR
+    graph = Graph()
+    leading = () if batch is None else (batch,)
+    rows, columns = pattern.shape
+    a = graph.input("a", (*leading, rows, depth), "float32")
+    b = graph.input("b", (*leading, depth, columns), "float32")
+    b = permute(graph, b, (*range(len(leading)), b.rank - 1, b.rank - 2), None)
+    return _returning(graph, sampled_product(graph, a, b, graph.constant(pattern, "mask"), layout))
+
+
+def attention(
+    target: Target,
+    mask: Any,
+    heads: int,
+    size: int,
+    scale: float | None = None,
+    empty: float = 0.0,
+    *,
+    layout: Layout | None,
+) -> Graph:
+    """``y = softmax(scale · query @ keyᵀ) @ value``, the softmax over the keys that the mask keeps for each row.
+
+    Scores that are masked are never computed. ``query`` is float32 [heads, rows, size], ``key`` and ``value`` are
+    [heads, keys, size].
+
+    Parameters
+    ----------
+    mask : array [rows, keys], or anything of SciPy's with ``toarray``
+        Not zero where a row sees a key.
+    heads : int
+        How many heads, of all samples, share the mask.
+    size : int
+        Of a head.
+    scale : float, optional
+        As it is, ``1 / sqrt(size)``.
+    empty : float
+        What a row is that sees no key; NaN is what a softmax of nothing but −∞ comes to.
+    layout : Layout
+        How the scores are stored; as it is, what should be fastest.
+    """
+    kept = _matrix(mask, "mask", "attention takes a matrix [rows, keys]") != 0
+    for name, number in (("heads", heads), ("size", size)):
+        _check_size(name, number)
+    blocks = (1, 1)
+    if layout is None:
+        price = price_attention(kept, size, target)[0]
+        layout, blocks = price.layout, (price.rows, price.columns)
+    graph = Graph()
+    rows, keys = kept.shape
+    query = graph.input("query", (heads, rows, size), "float32")
+    key, value = (graph.input(name, (heads, keys, size), "float32") for name in ("key", "value"))
+    scale = size**-0.5 if scale is None else scale
+    y = masked_attention(graph, query, key, value, kept, layout, scale=scale, empty=empty, blocks=blocks)
+    return _returning(graph, y)
+
+
+OPERATORS: dict[str, Callable[..., Graph]] = {"attention": attention, "matmul": matmul, "sddmm": sddmm}
+
+
+def _layout(given: Given | None) -> Layout | None:
+    """The layout of a mask, None where it is free."""
+    layout = None if given is None else read_layout(given)
+    if isinstance(layout, Sum):
+        raise InputError(f"a mask cannot be stored as {layout}; give one layout, which is no sum")
+    return layout
+
+
+def _returning(graph: Graph, y: Value) -> Graph:
+    y.name = "y"
+    graph.outputs = [y]
+    return graph
+
+
+def _columns(graph: Graph, columns: int | tuple[int, int]) -> Any:
+    """The number of columns of an input; of a range, as a symbol."""
+    low, high = columns if isinstance(columns, tuple) and len(columns) == 2 else (columns, columns)
+    if not (_is_size(low) and _is_size(high) and low <= high):
+        raise InputError(f"columns={columns!r} was given; expected a number from 1, or a range (lower, upper) of them")
+    if not isinstance(columns, tuple):
+        return columns
+    graph.symbols["columns"] = columns
+    return tirx.Var("columns", "int64")
+
+
+def _pattern(mask: Any, operator: str) -> np.ndarray:
+    """A mask as uint8 where all of it is 0 or 1, else as float32."""
+    values = _matrix(mask, "mask", f"{operator} takes a matrix [rows, columns]")
+    return values.astype(np.uint8) if np.isin(values, (0, 1)).all() else values
+
+
+def _matrix(values: Any, name: str, taken: str) -> np.ndarray:
+    matrix = _real(values.toarray() if hasattr(values, "toarray") else values, name)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InputError(f"the {name} has shape {matrix.shape}; {taken} with elements")
+    return matrix
+
+
+def _real(values: Any, name: str) -> np.ndarray:
+    """Values as float32, unless they are no real numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"the {name} has the type {array.dtype}; expected real numbers, which are taken as float32")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not _is_size(value):
+        raise InputError(f"{name}={value!r} was given; expected a number from 1")
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1

@@ -1,0 +1,95 @@
+"""Every operator of `sparsec.op` computes what NumPy computes."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import sparsec
+from sparsec.errors import InputError
+from sparsec.ir.named import bsr, n_of_m
+from tests.ir.named_layouts import CSC, row_vectors
+from tests.ir.product_cases import integers
+from tests.ir.sddmm_cases import PATTERNS, pattern
+from tests.ir.test_sddmm import LAYOUTS
+
+# -- sampled products --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_sddmm_in_the_order_of_scipy(kind):
+    mask = scipy.sparse.csr_matrix(pattern(kind, 21, 34))
+    a, b = integers(21, 40), integers(40, 34)
+    y = sparsec.op("sddmm", mask, depth=40)(a, b)
+    np.testing.assert_array_equal(y, (a @ b)[mask.nonzero()])
+
+
+@pytest.mark.parametrize("layout", [bsr(16, 16), bsr(4, 2), row_vectors(8), CSC], ids=str)
+def test_sddmm_in_any_layout(layout):
+    mask = pattern("random", 21, 34) * integers(21, 34)
+    a, b = integers(3, 21, 40), integers(3, 40, 34)
+    y = sparsec.op("sddmm", mask, 40, batch=3, layout=str(layout))(a, b)
+    for n in range(3):
+        products = layout.pack(mask * (a[n] @ b[n]) + 1e-9 * (mask != 0))  # which keeps the entries that come to zero
+        np.testing.assert_array_equal(y[n], products.arrays["data"].round())
+
+
+def test_sddmm_of_operands_that_do_not_fit():
+    with pytest.raises(InputError, match="the mask has shape"):
+        sparsec.op("sddmm", np.ones(3), 4)
+    with pytest.raises(InputError, match="depth=0"):
+        sparsec.op("sddmm", np.ones((3, 3)), 0)
+    with pytest.raises(InputError, match=r"sddmm.*missing a required argument: 'depth'"):
+        sparsec.op("sddmm", np.ones((3, 3)))
+
+
+# -- attention -----------------------------------------------------------------------------------------------------
+
+
+def windows(rows: int, block: int, around: int = 1, everywhere: int = 1) -> np.ndarray:
+    """Blocks that see their neighbours, and the first ones, which see all and are seen by all, as in Longformer."""
+    block_of = np.arange(rows) // block
+    near = np.abs(block_of[:, None] - block_of) <= around
+    return near | (block_of < everywhere) | (block_of < everywhere)[:, None]
+
+
+def softmax_attention(query, key, value, mask, scale=None, empty=0.0):
+    scores = np.float64(query) @ key.swapaxes(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = np.where(mask, scores, -np.inf)
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+    return np.where(mask.any(axis=1)[:, None], weights @ value, empty)
+
+
+MASKS = {kind: pattern(kind, 37, 45) != 0 for kind in PATTERNS} | {
+    "windows": windows(64, 16),
+    "1:4": np.tile(np.eye(4, dtype=bool), (9, 11)),
+    "one row": np.ones((1, 20), bool),
+    "one key": np.ones((20, 1), bool),
+}
+HEADS, SIZE = 2, 24
+
+
+def attend(mask: np.ndarray, **options) -> None:
+    random = np.random.default_rng(0)
+    query = random.standard_normal((HEADS, len(mask), SIZE)).astype("float32")
+    key, value = random.standard_normal((2, HEADS, mask.shape[1], SIZE)).astype("float32")
+    found = sparsec.op("attention", mask, HEADS, SIZE, **options)(query, key, value)
+    options.pop("layout", None)
+    expected = softmax_attention(query, key, value, mask, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_attention(mask):
+    attend(mask)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS.values(), n_of_m(1, 4)], ids=[*LAYOUTS, "1:4"])
+def test_attention_in_any_layout(layout):
+    attend(MASKS["1:4"], layout=str(layout))
+
+
+@pytest.mark.parametrize("empty", [0.0, np.nan, 7.0])
+def test_rows_that_see_nothing(empty):
+    attend(MASKS["random"] & (np.arange(37) % 5 > 0)[:, None], empty=empty, scale=0.5)
