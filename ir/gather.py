@@ -137,6 +137,7 @@ def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
             yield stmt.condition
         if isinstance(stmt, For):
             yield from (limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop))
+            yield from (axis.at for axis in stmt.axes if isinstance(axis, Walk) and axis.at is not None)
         yield from expressions(stmt.body)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from sparsec.ir.kernel import (
     Stored,
     Tile,
     Var,
+    Walk,
     walk_expressions,
 )
 from sparsec.ir.levels import ROOT, Cursor, Dense
@@ -168,9 +169,8 @@ class _Run:
                     self.values[axis.var] = index
                     self.loops(stmt, depth + 1)
         else:
-            cursors, packed = self.cursors[axis.buffer], self.packed[axis.buffer]
-            dense = isinstance(packed.layout.levels[axis.level][1], Dense)
-            for cursor in packed.children(axis.level, ROOT if dense else self.cursor(axis.buffer, axis.level - 1)):
+            cursors = self.cursors[axis.buffer]
+            for cursor in self.walk(axis):
                 cursors[axis.level] = cursor
                 self.values[axis.var] = cursor.coordinate
                 self.loops(stmt, depth + 1)
@@ -186,6 +186,18 @@ class _Run:
             return found
         size = packed.layout.sizes(packed.shape)[level]
         return replace(found, position=self.cursor(buffer, level - 1).position * size + found.coordinate)
+
+    def walk(self, axis: Walk) -> Iterable[Cursor]:
+        """Return where a level stands, one iteration after the other."""
+        packed = self.packed[axis.buffer]
+        if axis.at is None:
+            dense = isinstance(packed.layout.levels[axis.level][1], Dense)
+            return packed.children(axis.level, ROOT if dense else self.cursor(axis.buffer, axis.level - 1))
+        coordinate = int(self.evaluate(axis.at, INDEX))
+        extent = packed.layout.sizes(packed.shape)[axis.level]
+        if not 0 <= coordinate < extent:
+            raise IndexError(f"{axis.buffer}[{axis.level}] has the extent {extent}, and no coordinate {coordinate}")
+        return [Cursor(coordinate, coordinate)]
 
     def branch(self, stmt: If) -> None:
         holds = self.evaluate(stmt.condition, INDEX)

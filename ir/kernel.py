@@ -178,11 +178,13 @@ class Walk:
     """`var in buffer[level]`: the coordinates that a level of a packed operand holds below the levels above it.
 
     A dense level may be walked anywhere, also before the levels above it, or without them for its coordinates alone.
+    `var in buffer[level] at expression` is one iteration, at a coordinate of a dense level that is given.
     """
 
     var: str
     buffer: str
     level: int
+    at: Expr | None = None
 
 
 Axis = Range | Walk

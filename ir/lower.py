@@ -215,11 +215,21 @@ class _Lowering(Standing):
         return stmt.axes, inner, condition
 
     def _is_lane(self, axis: Axis, stmt: Assign) -> bool:
-        if stmt.accumulate and Var(axis.var) not in stmt.target.indices:
+        if stmt.accumulate and not self._decides(axis, stmt.target):
             return False  # a sum over this axis
         if isinstance(axis, Range):
             return isinstance(axis.start, Const) and isinstance(axis.stop, Const)
-        return isinstance(self.level(axis), Dense)
+        return isinstance(self.level(axis), Dense) and axis.at is None
+
+    def _decides(self, axis: Axis, target: Load) -> bool:
+        """Whether each iteration of an axis has an element of its own, which is an index or a digit of one."""
+        if Var(axis.var) in target.indices:
+            return True
+        if isinstance(axis, Range):
+            return False
+        layout = self.kernel.buffers[axis.buffer].layout
+        assert layout is not None
+        return Coordinate(axis.buffer, layout.levels[axis.level][0].dim) in target.indices
 
     def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
         with self._scope() as frames:
@@ -372,7 +382,9 @@ class _Lowering(Standing):
         for axis in stmt.axes:
             variables: list[Any] = []
             extents = []
-            if isinstance(axis, Range):
+            if isinstance(axis, Walk) and axis.at is not None:
+                pass  # no loop
+            elif isinstance(axis, Range):
                 extents = [self.extent(axis)]
                 variables = [frames.enter_context(T.serial(extents[0]))]
             else:

@@ -8,7 +8,7 @@
                 | "if" expression ":" body
                 | "tile" name ":" dtype "[" [number {"," number}] "]" ":" body
                 | element ("=" | "+=") expression
-    axis       := name "in" ("range" "(" expression "," expression ["," number] ")" | name "[" number "]")
+    axis       := name "in" ("range" "(" expression "," expression ["," number] ")" | name "[" number "]" ["at" expression])
     expression := atom {operator atom}, where `and`, comparisons, sums and products bind in this order, weakest first
     atom       := ["-"] (number | "inf" | "nan") | "(" expression ")" | name "(" expressions ")"
                 | element | name "." name | "position" "(" name ")" | name
@@ -187,7 +187,7 @@ class _Parser:
             self.expect("[")
             level = self.number("the number of a level")
             self.expect("]")
-            return Walk(var, buffer, level)
+            return Walk(var, buffer, level, self.expression() if self.accept("at") else None)
         self.expect("(")
         start = self.expression()
         self.expect(",")

@@ -28,7 +28,7 @@ from sparsec.ir.kernel import (
 )
 
 WIDTH = 120  # columns that the header may take
-KEYWORDS = frozenset({"and", "for", "if", "in", "inf", "kernel", "nan", "parallel", "range", "tile"})
+KEYWORDS = frozenset({"and", "at", "for", "if", "in", "inf", "kernel", "nan", "parallel", "range", "tile"})
 PRECEDENCE = {"and": 0, "<": 1, "<=": 1, "==": 1, "+": 2, "-": 2, "*": 3, "/": 3, "//": 3, "%": 3}
 NOT_ASSOCIATIVE = frozenset({"<", "<=", "=="})  # a < b < c would read as something else in Python
 
@@ -120,7 +120,8 @@ def _body(body: tuple[Stmt, ...], indent: str) -> Iterator[str]:
 
 def _iterable(axis: Axis) -> str:
     if not isinstance(axis, Range):
-        return f"{axis.buffer}[{axis.level}]"
+        at = f" at {print_expression(axis.at)}" if axis.at is not None else ""
+        return f"{axis.buffer}[{axis.level}]{at}"
     step = f", {axis.step}" if axis.step != 1 else ""
     return f"range({print_expression(axis.start)}, {print_expression(axis.stop)}{step})"
 

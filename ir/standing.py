@@ -57,6 +57,11 @@ class Standing:
             start = self.expr(axis.start)
             self.values[axis.var] = start + variables[0] * axis.step if axis.step != 1 else start + variables[0]
             return
+        if axis.at is not None:
+            row = keep(self.expr(axis.at), axis.var) if bound else self.expr(axis.at)
+            self.cursors[axis.buffer][axis.level] = Cursor(row, row)
+            self.values[axis.var] = row
+            return
         visit = self.visit(axis, bound)
         try:
             next(visit)

@@ -219,16 +219,21 @@ class _Verifier:
         if skipped and not isinstance(level, Dense):
             self.fail(f"level {axis.level} of {axis.buffer} is walked before level {min(skipped)}; walk that one first")
         place = layout.dims.index(digit.dim)
+        if axis.at is not None:
+            if not isinstance(level, Dense):
+                self.fail(f"level {axis.level} of {axis.buffer} is not dense, so its coordinates must be searched for")
+            if self.kind(axis.at, np.dtype("int64")) != "int":
+                self.fail(f"the coordinate {print_expression(axis.at)} is not an integer")
         whole = layout.padded(shape)[place] == shape[place]  # so that some tensor has entries at any coordinate
         last = layout.sizes(shape)[axis.level] - 1
-        index = Index((0, last), frozenset({axis.var}), whole or isinstance(level, Dense))
+        index = Index((0, last), frozenset({axis.var}), axis.at is None and (whole or isinstance(level, Dense)))
         walked[axis.level] = axis.var
         return index
 
     def independent(self, axis: Axis) -> None:
         if isinstance(axis, Walk):
             layout, _ = self.packed(axis.buffer)
-            if not isinstance(layout.levels[axis.level][1], Dense):
+            if not isinstance(layout.levels[axis.level][1], Dense) or axis.at is not None:
                 self.fail(f"a parallel nest cannot walk a sparse level, as {axis.var} does; move it to a loop inside")
             return
         for limit in (axis.start, axis.stop):
