@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from benchmarks.network import GELU_MEAN, STRUCTURES, Network
+from benchmarks.network import GELU_MEAN, Network
 
 
 def bert_base(
@@ -205,7 +205,7 @@ def cached(folder: str | os.PathLike[str], name: str, sparsity: float, **options
 @click.command()
 @click.argument("name", type=click.Choice(sorted(MODELS)))
 @click.option("--sparsity", default=0.9, type=click.FloatRange(0, 1), show_default=True, help="Share of zeros.")
-@click.option("--prune", default="unstructured", type=click.Choice(list(STRUCTURES)), help="Structure of the zeros.")
+@click.option("--prune", default="unstructured", help="Pattern of the zeros, as `sparsec prune` takes it.")
 @click.option("--batch", default=1, show_default=True)
 @click.option("--layers", type=int, help="Number of layers, for transformers.")
 @click.option("--opset", default=17, show_default=True, help="Below 17 layer norms are written out.")

@@ -1,6 +1,6 @@
 """An ONNX graph under construction: seeded weights, magnitude pruning, and the few layers that networks are made of.
 
-Only NumPy and ``onnx.helper`` are used, so a network of any size is made in seconds and without a download. Weights are
+No trained weights are needed, so a network of any size is made in seconds and without a download. Weights are
 random, but nothing else is: graphs are written as PyTorch exports them, and the statistics of batch norms are computed
 from the weights, so that activations keep a trained network's range at every depth.
 """
@@ -15,37 +15,32 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from sparsec.pruning import Scores, parse_pattern
+
 Array = NDArray[np.float32]
 
 GELU_MEAN = 1 / (2 * math.sqrt(math.pi))
 """Mean of GELU over a standard normal variable."""
 
-STRUCTURES = {"unstructured": 1, "block4x1": 4}
-"""Pruning structures, by the number of consecutive output channels that are kept or dropped together."""
 
-
-def prune_by_magnitude(weight: Array, sparsity: float, structure: str = "unstructured") -> Array:
-    """Zero the smallest blocks of one weight, exactly ``round(sparsity * blocks)`` of them.
+def prune_by_magnitude(weight: Array, sparsity: float, pattern: str = "unstructured") -> Array:
+    """Zero the weights of one layer that matter least, in a pattern; one that cannot take the pattern stays dense.
 
     Parameters
     ----------
-    weight : float32, [out, ...]
-        Output channels lead.
+    weight : float32, [out, in, ...]
     sparsity : float
-        Share of zeros, in [0, 1].
-    structure : str
-        A key of `STRUCTURES`. ``block4x1`` scores four consecutive output channels at one input together.
+        Share of zeros, in [0, 1]; the nearest one that the pattern can have.
+    pattern : str
+        As `sparsec.pruning.parse_pattern` reads it.
     """
-    score = np.abs(weight)
-    if (height := STRUCTURES[structure]) > 1:
-        score = np.add.reduceat(score, range(0, len(weight), height), axis=0)
-    dropped = round(sparsity * score.size)
-    keep = np.ones(score.size, bool)
-    keep[np.argpartition(score.reshape(-1), min(dropped, score.size - 1))[:dropped]] = False
-    mask = keep.reshape(score.shape)
-    if height > 1:
-        mask = np.repeat(mask, height, axis=0)[: len(weight)]
-    return weight * mask
+    structure, taps = parse_pattern(pattern), math.prod(weight.shape[2:])
+    matrix = weight.reshape(len(weight), -1)
+    if structure.objection(matrix.shape, taps):
+        return weight
+    low, high = structure.bounds
+    (keep,) = structure.keep([Scores(np.abs(matrix, dtype=np.float64), taps)], min(max(sparsity, low), high))
+    return weight * keep.reshape(weight.shape)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class Network:
     """
 
     def __init__(self, name: str, sparsity: float, prune: str = "unstructured", seed: int = 0, opset: int = 17):
-        self.name, self.sparsity, self.structure, self.opset = name, sparsity, prune, opset
+        self.name, self.sparsity, self.pattern, self.opset = name, sparsity, prune, opset
         self.rng = np.random.default_rng(seed)
         self.moments: dict[str, Moments] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -123,7 +118,7 @@ class Network:
         """A weight [out, ...] that maps unit variance to unit variance, pruned or not."""
         weight = self.normal(*shape)
         if prune and self.sparsity:
-            weight = prune_by_magnitude(weight, self.sparsity, self.structure)
+            weight = prune_by_magnitude(weight, self.sparsity, self.pattern)
         norm = math.sqrt(float(np.vdot(weight, weight)) / shape[0]) or 1.0
         return weight / np.float32(norm)
 
