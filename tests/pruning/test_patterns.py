@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import PruningError
-from sparsec.ir.notation import parse_layout
+from sparsec.ir import named
+from sparsec.ir.layout import Layout
+from sparsec.ir.sums import Sum
 from sparsec.pruning import (
     NM,
     TEW,
@@ -145,43 +147,39 @@ def test_a_pattern_that_fixes_its_sparsity_has_it(pattern: Pattern) -> None:
     assert least == most == pytest.approx(1 - mask.mean(), abs=1e-3)
 
 
-LAYOUTS: dict[Pattern, str] = {
-    NM(2, 4): "(i, k) -> (i : dense, k floordiv 4 : dense, k mod 4 : structured[2])",
-    NM(1, 8): "(i, k) -> (i : dense, k floordiv 8 : dense, k mod 8 : structured[1])",
-    VNM(8, 2, 8): "(i, k) -> (k floordiv 8 : dense, i : dense, k mod 8 : vnm[2, 4, 8])",
-    TVW(16): "(i, k) -> (i floordiv 16 : dense, k floordiv 4 : compressed, i mod 16 : dense, k mod 4 : structured[2])",
-    KernelPattern(4, 8, 3.6): "(i, k) -> (i : dense, k floordiv 9 : pattern[4, 8], k mod 9 : taps)",
-    PermutedDiagonal(4): "(i, k) -> (i floordiv 4 : dense, k floordiv 4 : dense, i mod 4 : dense, k mod 4 : diagonal)",
-    ColumnCombining(4): "(i, k : combine[4]) -> (i : dense, k floordiv 4 : dense, k mod 4 : structured[1])",
+LAYOUTS: dict[Pattern, Layout | Sum] = {
+    NM(2, 4): named.n_of_m(2, 4),
+    NM(1, 8): named.n_of_m(1, 8),
+    VNM(8, 2, 8): named.v_n_m(8, 2, 8),
+    Block(4, 1): named.row_vectors(4),
+    Block(4, 4): named.bsr(4, 4),
+    Block(1, 8): named.column_vectors(8),
+    TileWise(16): named.tile_wise(16),
+    TileWise(8, two_sided=True): named.tile_wise_two_sided(8),
+    TVW(16): named.tvw(16),
+    KernelPattern(4, 8, 3.6): named.fkw(4, TAPS, 8),
+    PermutedDiagonal(4): named.permuted_diagonal(4),
+    ColumnCombining(4): named.combined_columns(4),
 }
-"""What each pattern is made for; a full matrix fits none of them."""
+"""The layout that each pattern is made for."""
 
 
 @pytest.mark.parametrize("pattern", LAYOUTS, ids=str)
-def test_the_layout_of_a_pattern_holds_it(pattern: Pattern) -> None:
-    layout = parse_layout(LAYOUTS[pattern])
+def test_the_layout_of_a_pattern_holds_it_and_stores_no_zeros(pattern: Pattern) -> None:
+    layout = LAYOUTS[pattern]
     values = np.random.default_rng(0).random((48, 72))
     (mask,) = pattern.keep([Scores(values, TAPS)], within(pattern, 0.75))
     assert layout.refusal(mask) is None
-    assert layout.refusal(np.ones_like(mask)) is not None
+    assert layout.pack(mask.astype(np.float32)).arrays["data"].size == np.count_nonzero(mask)
 
 
-@pytest.mark.parametrize(("r", "c"), [(4, 1), (2, 3), (16, 1)])
-def test_blocks_are_kept_whole(r: int, c: int) -> None:
+def test_tiles_and_single_weights_are_a_sum_of_layouts() -> None:
     values = np.random.default_rng(0).random((48, 72))
-    (mask,) = Block(r, c).keep([Scores(values)], 0.75)
-    blocks = mask.reshape(48 // r, r, 72 // c, c)
-    assert (blocks.all(axis=(1, 3)) == blocks.any(axis=(1, 3))).all()
-
-
-def test_what_two_sided_tiles_leave_is_whole_once_condensed() -> None:
-    values = np.random.default_rng(0).random((48, 72))
-    (mask,) = TileWise(8, two_sided=True).keep([Scores(values)], 0.6)
-    left = mask[mask.any(axis=1)]
-    assert len(left) < 48
-    for first in range(0, len(left), 8):
-        tile = left[first : first + 8]
-        assert (tile.all(axis=0) == tile.any(axis=0)).all()
+    (mask,) = TEW(16, 0.05).keep([Scores(values)], 0.75)
+    (tiles,) = TileWise(16).keep([Scores(values)], 0.8)
+    tile_term, rest = named.tew(16).pack(mask.astype(np.float32)).terms
+    assert tile_term.arrays["data"].size == np.count_nonzero(tiles)
+    assert rest.arrays["data"].size == np.count_nonzero(mask & ~tiles)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.pruning.patterns.base import Mask, Pattern, Scores
-from sparsec.pruning.patterns.rank import block_scores, lowest, spread, weights_in
+from sparsec.pruning.patterns.rank import block_scores, lowest, lowest_units, spread, weights_in
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,7 @@ class Unstructured(Pattern):
         return "unstructured"
 
     def keep(self, scores: Sequence[Scores], sparsity: float) -> list[Mask]:
-        values = [each.values for each in scores]
-        ones = [np.ones(each.shape, np.int64) for each in values]
-        return [~gone for gone in lowest(values, ones, round(sparsity * weights_in(scores)))]
+        return [~gone for gone in lowest([each.values for each in scores], round(sparsity * weights_in(scores)))]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,9 @@ class Block(Pattern):
 
     def keep(self, scores: Sequence[Scores], sparsity: float) -> list[Mask]:
         units = [block_scores(each.values, self.r, self.c) for each in scores]
-        gone = lowest([score for score, _ in units], [size for _, size in units], round(sparsity * weights_in(scores)))
+        gone = lowest_units(
+            [score for score, _ in units], [size for _, size in units], round(sparsity * weights_in(scores))
+        )
         return [~spread(blocks, self.r, self.c, each.values.shape) for blocks, each in zip(gone, scores, strict=True)]
 
 
@@ -75,5 +75,7 @@ class Channels(Pattern):
 
     def keep(self, scores: Sequence[Scores], sparsity: float) -> list[Mask]:
         rows = [block_scores(each.values, 1, each.values.shape[1]) for each in scores]
-        gone = lowest([score for score, _ in rows], [size for _, size in rows], round(sparsity * weights_in(scores)))
+        gone = lowest_units(
+            [score for score, _ in rows], [size for _, size in rows], round(sparsity * weights_in(scores))
+        )
         return [np.repeat(~rows, each.values.shape[1], axis=1) for rows, each in zip(gone, scores, strict=True)]

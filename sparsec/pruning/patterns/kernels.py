@@ -51,8 +51,7 @@ class KernelPattern(Pattern):
         fitted = [_fit(_kernels(each), sets[each.taps]) for each in scores]
         energies = [energy for _, energy in fitted]
         count = sum(energy.size for energy in energies)
-        ones = [np.ones(energy.shape, np.int64) for energy in energies]
-        gone = lowest(energies, ones, count - max(1, round(count / self.connectivity)))
+        gone = lowest(energies, count - max(1, round(count / self.connectivity)))
         return [
             (mask & ~dropped[:, None]).reshape(each.values.shape)
             for (mask, _), dropped, each in zip(fitted, gone, scores, strict=True)

@@ -81,9 +81,8 @@ class ColumnCombining(Pattern):
         combined = [self._combine(each.values) for each in scores]
         total = weights_in(scores)
         left = [np.where(mask, each.values, -1.0) for mask, each in zip(combined, scores, strict=True)]
-        ones = [np.ones(mask.shape, np.int64) for mask in combined]
         dropped = max(round(sparsity * total), total - sum(int(mask.sum()) for mask in combined))
-        return [~gone for gone in lowest(left, ones, dropped)]
+        return [~gone for gone in lowest(left, dropped)]
 
     def _combine(self, values: NDArray[np.float64]) -> Mask:
         rows, depth = values.shape

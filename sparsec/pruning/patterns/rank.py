@@ -15,28 +15,50 @@ def weights_in(scores: Sequence[Scores]) -> int:
     return sum(each.values.size for each in scores)
 
 
-def lowest(scores: Sequence[NDArray[np.float64]], sizes: Sequence[NDArray[np.int64]], dropped: int) -> list[Mask]:
-    """Choose the units with the lowest scores, as many as hold `dropped` weights at most.
+def lowest(scores: Sequence[NDArray[np.float64]], count: int) -> list[Mask]:
+    """Choose the lowest scores of several arrays together.
+
+    Parameters
+    ----------
+    scores : arrays of any shape
+    count : how many to choose
+
+    Returns
+    -------
+    list of bool arrays of the same shapes
+        Of equal scores the last are chosen: of the last array, and in it of the last row.
+    """
+    flat = np.concatenate([each.ravel() for each in scores])
+    chosen = np.zeros(len(flat), bool)
+    if count > 0:
+        limit = np.partition(flat, count - 1)[count - 1]
+        chosen = flat < limit
+        equal = np.flatnonzero(flat == limit)
+        chosen[equal[len(equal) - (count - np.count_nonzero(chosen)) :]] = True
+    return _split(chosen, scores)
+
+
+def lowest_units(scores: Sequence[NDArray[np.float64]], sizes: Sequence[NDArray[np.int64]], dropped: int) -> list[Mask]:
+    """Choose the units with the lowest scores, as many as hold `dropped` weights at most; otherwise as `lowest`.
 
     Parameters
     ----------
     scores : an array of units for each matrix, of any shape
     sizes : the number of weights in each unit, of the same shapes
     dropped : weights that may go
-
-    Returns
-    -------
-    list of bool arrays of the same shapes
-        True where a unit goes. Of equal units the last go first: the last matrix, and in it the last row.
     """
     flat = np.concatenate([each.ravel() for each in scores])[::-1]
     counts = np.concatenate([each.ravel() for each in sizes])[::-1]
     order = np.argsort(flat, kind="stable")
-    gone = np.searchsorted(np.cumsum(counts[order]), dropped, side="right")
     chosen = np.zeros(len(flat), bool)
-    chosen[order[:gone]] = True
-    ends = np.cumsum([each.size for each in scores])[:-1]
-    return [part.reshape(each.shape) for part, each in zip(np.split(chosen[::-1], ends), scores, strict=True)]
+    chosen[order[: np.searchsorted(np.cumsum(counts[order]), dropped, side="right")]] = True
+    return _split(chosen[::-1], scores)
+
+
+def _split(chosen: Mask, scores: Sequence[NDArray[np.float64]]) -> list[Mask]:
+    """Give each array its part of a decision on all of them."""
+    parts = np.split(chosen, np.cumsum([each.size for each in scores])[:-1])
+    return [part.reshape(each.shape) for part, each in zip(parts, scores, strict=True)]
 
 
 def block_scores(values: NDArray[np.float64], r: int, c: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sparsec.pruning.patterns.base import Mask, Pattern, Scores
 from sparsec.pruning.patterns.blocks import Block
 from sparsec.pruning.patterns.groups import NM
-from sparsec.pruning.patterns.rank import block_scores, lowest, spread, weights_in
+from sparsec.pruning.patterns.rank import block_scores, lowest, lowest_units, spread, weights_in
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TileWise(Pattern):
         left = [Scores(each.values[kept]) for each, kept in zip(scores, rows, strict=True)]
         units = [_piece_scores(each.values, self.width) for each in left]
         dropped = round(sparsity * total) - (total - weights_in(left))
-        gone = lowest([score for score, _ in units], [size for _, size in units], dropped)
+        gone = lowest_units([score for score, _ in units], [size for _, size in units], dropped)
         masks = []
         for each, kept, survivors, pieces in zip(scores, rows, left, gone, strict=True):
             mask = np.zeros(each.values.shape, bool)
@@ -87,9 +87,8 @@ class TEW(Pattern):
     def keep(self, scores: Sequence[Scores], sparsity: float) -> list[Mask]:
         tiles = TileWise(self.width).keep(scores, min(1.0, sparsity + self.delta))
         values = [np.where(tile, np.inf, each.values) for tile, each in zip(tiles, scores, strict=True)]
-        ones = [np.ones(each.shape, np.int64) for each in values]
         outside = sum(int(np.count_nonzero(~tile)) for tile in tiles)
-        return [~gone for gone in lowest(values, ones, min(outside, round(sparsity * weights_in(scores))))]
+        return [~gone for gone in lowest(values, min(outside, round(sparsity * weights_in(scores))))]
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class TVW(Pattern):
         ]
         left = sum(int(mask.sum()) for mask in inner)
         dropped = round(sparsity * weights_in(scores)) - (weights_in(scores) - left)
-        gone = lowest([score for score, _ in units], [size for _, size in units], dropped)
+        gone = lowest_units([score for score, _ in units], [size for _, size in units], dropped)
         return [
             mask & ~spread(pieces, self.width, self.m, mask.shape) for mask, pieces in zip(inner, gone, strict=True)
         ]
@@ -138,7 +137,7 @@ def _kept_rows(scores: Sequence[Scores], dropped: int) -> list[Mask]:
     """Rows that stay when whole ones go, scored by ‖·‖₂ / K."""
     norms = [np.sqrt(np.square(each.values).sum(axis=1)) / each.values.shape[1] for each in scores]
     sizes = [np.full(len(each.values), each.values.shape[1]) for each in scores]
-    return [~gone for gone in lowest(norms, sizes, dropped)]
+    return [~gone for gone in lowest_units(norms, sizes, dropped)]
 
 
 def _piece_scores(values: NDArray[np.float64], width: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
