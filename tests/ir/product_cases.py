@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tvm
@@ -243,12 +244,15 @@ def interpreted(kernel: Kernel, case: Case) -> np.ndarray:
 
 
 class Compiled:
-    """A scheduled form of a lowered kernel as machine code."""
+    """A scheduled form of a lowered kernel as machine code, its own or that of a library of several."""
 
-    def __init__(self, lowered: Lowered, func: tirx.PrimFunc, target: Target = NATIVE) -> None:
+    def __init__(
+        self, lowered: Lowered, func: tirx.PrimFunc, target: Target = NATIVE, library: Any | None = None
+    ) -> None:
         self.lowered = lowered
         name = str(func.attrs["global_symbol"])
-        self.function = tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())[name]
+        library = library or tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())
+        self.function = library[name]
 
     def __call__(self, arrays: dict[str, np.ndarray], outputs: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """Run, and return the outputs, which have these shapes."""
