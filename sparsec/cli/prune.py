@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import click
 
@@ -120,7 +121,7 @@ def _read_batch(file: Path) -> dict[str, Any]:
             return dict(arrays)
     except OSError as error:
         raise PruningError(f"cannot read {file}: {error.strerror or error}") from None
-    except (EOFError, ValueError, AttributeError, TypeError):  # another file, or one array without a name
+    except (EOFError, ValueError, AttributeError, TypeError, BadZipFile):  # another file, or one array without a name
         raise PruningError(
             f"{file} is not a .npz file with an array for each input, as numpy.savez writes it"
         ) from None

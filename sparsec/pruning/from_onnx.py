@@ -137,10 +137,10 @@ class OnnxSource:
     # ---- following channels
 
     def last_layers(self) -> frozenset[str]:
-        return onnx_steps.last_layers(self.model.graph, self._layers(), self._is_constant)
+        return onnx_steps.last_layers(self.model.graph, self._layers(), self._constant)
 
     def kill_channels(self, masks: Mapping[str, Mask]) -> dict[str, Mask]:
-        steps = list(onnx_steps.steps_of(self.model.graph, self._layers(), self._is_constant))
+        steps = list(onnx_steps.steps_of(self.model.graph, self._layers(), self._constant))
         offsets = {name for step in steps for name in step.offsets}
         sizes = {name: self.read(name).size for name in offsets if self._is_alone(name)}
         return flow.kill_channels(steps, self.weights, masks, sizes)
@@ -148,8 +148,9 @@ class OnnxSource:
     def _layers(self) -> onnx_steps.Uses:
         return {node.output[0]: (name, index) for name, uses in self._uses.items() for node, index in uses}
 
-    def _is_constant(self, name: str) -> bool:
-        return self._trace(name) is not None
+    def _constant(self, name: str) -> NDArray[Any] | None:
+        found = self._trace(name)
+        return None if found is None else self.read(found[0])
 
     def _is_alone(self, name: str) -> bool:
         """Whether a tensor may be changed without a change to what else reads it."""

@@ -131,14 +131,15 @@ def prune(
     >>> sparsec.prune("bert.onnx", "tile-wise:128", 0.75).save("pruned.onnx")     # doctest: +SKIP
     >>> sparsec.prune(module, TileWise(128), [0.25, 0.5, 0.75], fine_tune=train)  # doctest: +SKIP
 
-    Pruned are the weights of linear layers and convolutions. A model's first convolution and its depthwise convolutions
+    Pruned are the weights of linear layers and convolutions, in ONNX those of the main graph. A model's first convolution and its depthwise convolutions
     stay dense, because they have few weights and lose much; `include` prunes them too. Where whole outputs go, the
     layers that compute the outputs of the model keep theirs.
 
     Parameters
     ----------
     model : path, onnx.ModelProto or torch.nn.Module
-        A module is changed in place; an ONNX model is copied, and has its external data inside afterwards.
+        A module is changed in place; an ONNX model is copied. The copy has external data inside, and sparse
+        initializers and constants dense.
     pattern : Pattern, or its text such as ``"tile-wise:128"``
     sparsity : float or sequence of float, optional
         The part of the weights to prune, in (0, 1); several are stages, one after the other. Not needed where the

@@ -71,6 +71,10 @@ def _kind(graph: fx.GraphModule, node: fx.Node) -> Kind | None:
         return None if numbers and BINARY[name] == "add" else BINARY[name]
     if name == "cat":
         return "concat" if _argument(node, 1, "dim", 0) == 1 else None
+    if name == "mean" and _argument(node, 1, "dim", None) in ((2, 3), [2, 3], (-2, -1), [-2, -1]):
+        return "pool" if _argument(node, 2, "keepdim", False) else "flatten"
+    if name in ("view", "reshape"):
+        return "flatten" if len(node.args) == 3 else None
     if name == "flatten":
         start = graph.get_submodule(str(node.target)).start_dim if node.op == "call_module" else None
         return "flatten" if (start or _argument(node, 1, "start_dim", 0)) == 1 else None

@@ -206,6 +206,21 @@ def test_same_padding_of_onnx_is_the_padding_it_stands_for() -> None:
     np.testing.assert_array_equal(*scores)
 
 
+def test_activation_scores_find_the_inputs_of_turned_products() -> None:
+    """A weight that stands first has its inputs on the last axis but one, as has a Gemm of a transposed operand."""
+    x, weight = normal(8, 6), normal(5, 8, seed=1)
+    nodes = {
+        "first": [helper.make_node("MatMul", ["w", "x"], ["y"])],
+        "gemm": [helper.make_node("Gemm", ["x", "w"], ["y"], transA=1, transB=1)],
+    }
+    norms = np.sqrt(np.square(x.astype(np.float64)).sum(axis=1))
+    (expected,) = oracle.unstructured([np.abs(weight) * norms], 0.5)
+    for kind, y in (("first", [5, 6]), ("gemm", [6, 5])):
+        model = model_of(nodes[kind], {"w": weight}, [8, 6], y)
+        masks = sparsec.prune(model, "unstructured", 0.5, score=Activations({"x": x})).masks
+        np.testing.assert_array_equal(masks["w"], expected)
+
+
 def test_taylor_scores_are_asked_for_anew_at_each_stage() -> None:
     asked = []
 
@@ -272,8 +287,19 @@ def test_names_of_layers_and_of_weights_are_taken() -> None:
         assert [layer.name for layer in pruned.layers if not layer.kept] == ["conv2"]
 
 
+def test_sparse_initializers_are_pruned_and_dense_afterwards() -> None:
+    weight = normal(8, 8)
+    model = linear(weight)
+    del model.graph.initializer[:]
+    values, indices = numpy_helper.from_array(weight.ravel(), "w0"), numpy_helper.from_array(np.arange(64))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [8, 8]))
+    pruned = sparsec.prune(model, "2:4")
+    np.testing.assert_array_equal(tensors(pruned.model)["w0"], np.where(pruned.masks["w0"], weight, 0))
+    assert not pruned.model.graph.sparse_initializer and len(model.graph.sparse_initializer) == 1
+
+
 def test_constants_of_every_kind_are_found() -> None:
-    """Weights in Constant nodes, behind Identity and Transpose, in sparse initializers, and as first operand."""
+    """Weights in Constant nodes, behind Identity and Transpose, and as first operand."""
     a, b = normal(16, 16), normal(16, 16, seed=1)
     nodes = [
         helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(a, "value")),
@@ -418,6 +444,56 @@ def test_dead_channels_change_nothing_that_the_masks_of_their_own_layer_do_not()
             rows = mask.any(axis=axes, keepdims=True) if axes else mask
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * rows, tensor.name))
     np.testing.assert_allclose(run(pruned.model, X), run(rows_only, X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [["Clip", "low", "high"], ["Relu"], ["HardSwish"]], ids=["relu6", "relu", "hardswish"])
+def test_dead_channels_die_through_depthwise_convolutions_and_global_means(clip: list[str]) -> None:
+    """As in MobileNets, written as PyTorch exports them."""
+    operator, *bounds = clip
+    nodes = [
+        helper.make_node("Conv", ["x", "stem"], ["a"], name="stem"),
+        helper.make_node("Conv", ["a", "expand", "expand_bias"], ["b"], name="expand"),
+        helper.make_node(operator, ["b", *bounds], ["c"]),
+        helper.make_node("Conv", ["c", "depthwise", "depthwise_bias"], ["d"], name="depthwise", group=12),
+        helper.make_node(operator, ["d", *bounds], ["e"]),
+        helper.make_node("ReduceMean", ["e"], ["f"], axes=[2, 3], keepdims=0),
+        helper.make_node("Gemm", ["f", "head"], ["y"], name="head", transB=1),
+    ]
+    arrays = {
+        "stem": normal(4, 3, 1, 1),
+        "expand": normal(12, 4, 1, 1),
+        "expand_bias": normal(12),
+        "depthwise": normal(12, 1, 3, 3),
+        "depthwise_bias": normal(12),
+        "head": normal(10, 12),
+        "low": np.float32(0),
+        "high": np.float32(6),
+    }
+    pruned = sparsec.prune(model_of(nodes, arrays, [2, 3, 8, 8], [2, 10]), Channels(), 0.5)
+    new = tensors(pruned.model)
+    dead = ~new["expand"].any(axis=(1, 2, 3))
+    assert dead.sum() == 6
+    np.testing.assert_array_equal(~new["depthwise"].any(axis=(1, 2, 3)), dead)
+    for name in ("expand_bias", "depthwise_bias"):
+        np.testing.assert_array_equal(new[name] == 0, dead)
+    np.testing.assert_array_equal(~new["head"].any(axis=0), dead)
+
+
+def test_channels_live_on_where_something_is_made_of_nothing() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["a"], name="first"),
+        helper.make_node("Sigmoid", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "second"], ["c"], name="second"),
+        helper.make_node("Clip", ["c", "low", "high"], ["d"]),
+        helper.make_node("MatMul", ["d", "third"], ["e"], name="third"),
+        helper.make_node("Add", ["e", "scalar"], ["f"]),
+        helper.make_node("MatMul", ["f", "fourth"], ["y"], name="fourth"),
+    ]
+    arrays = {name: normal(8, 8, seed=seed) for seed, name in enumerate(("first", "second", "third", "fourth"))}
+    arrays |= {"low": np.float32(1), "high": np.float32(2), "scalar": np.float32(1)}
+    new = tensors(sparsec.prune(model_of(nodes, arrays, [2, 8], [2, 8]), Channels(), 0.5, scope="layer").model)
+    assert all((~new[name].any(axis=0)).sum() == 4 for name in ("first", "second", "third"))
+    assert all(new[name].any(axis=1).all() for name in ("second", "third", "fourth"))
 
 
 class Residual(nn.Module):

@@ -38,6 +38,7 @@ def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     rng = np.random.default_rng(1)
     np.savez("x.npz", x=rng.standard_normal((4, DEPTH), np.float32))
     np.savez("z.npz", z=np.zeros(3))
+    Path("short.npz").write_bytes(Path("x.npz").read_bytes()[:-40])
     np.save("x.npy", np.zeros((4, DEPTH), np.float32))
 
     def call(*args: object) -> Result:
@@ -170,6 +171,7 @@ FAILURES = [
     (["model.onnx", "--pattern", "2:4", "--score", "activations", "--calibration", "no.npz"], "cannot read no.npz: No"),
     (["model.onnx", "--pattern", "2:4", "--score", "activations", "--calibration", "x.npy"], "is not a .npz file"),
     (["model.onnx", "--pattern", "2:4", "--score", "activations", "--calibration", "text.onnx"], "is not a .npz file"),
+    (["model.onnx", "--pattern", "2:4", "--score", "activations", "--calibration", "short.npz"], "is not a .npz file"),
     (["model.onnx", "--pattern", "2:4", "--score", "activations", "--calibration", "z.npz"], "has no input 'z'"),
 ]
 
