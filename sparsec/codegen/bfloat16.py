@@ -1,55 +1,51 @@
-"""Convert to and from bfloat16.
+"""Keep NaN in conversions to bfloat16.
 
-TVM's own conversion rounds by adding half a unit to the bits of a float32, which in some NaN carries out of the
-mantissa and makes a zero or an infinity of them. It does not look for conversions inside a reinterpretation either, so
-all of them are written out here.
+TVM rounds by adding half a unit to the bits of a float32, which in some NaN carries out of the mantissa and makes a
+zero or an infinity of them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import tvm
 import tvm_ffi
 from tvm import tirx
+from tvm.ir import Call
+from tvm.ir.prim.expr import RShift
 from tvm.tirx import Cast
 
 _INFINITY, _QUIET = 0x7F800000, 0x40
 
 
-def write_out_bfloat16(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Write each conversion to or from bfloat16 as arithmetic on bits.
+def keep_nan() -> Any:
+    """Return the pass that follows `BF16ComputeLegalize`, before vectorisation.
 
-    Parameters
-    ----------
-    function : not vectorised yet
+    Before:  `reinterpret("bfloat16", uint16((bits + (bits >> 16 & 1) + 0x7fff) >> 16))`
+    After:   the same, but for `bits` of a NaN their upper half, made quiet
     """
 
-    def expand(cast: Any) -> Any:
-        source, target = str(cast.value.ty.dtype), str(cast.ty.dtype)
-        if source == "bfloat16":
-            return _as(_widened(cast.value), target)
-        return _rounded(_as(cast.value, "float32")) if target == "bfloat16" else cast
+    def select(call: Any) -> Any:
+        bits = _rounded(call)
+        if bits is None:
+            return call
+        is_nan = (bits & _u32(0x7FFFFFFF)) > _u32(_INFINITY)
+        upper = tirx.Select(is_nan, bits >> _u32(16) | _u32(_QUIET), call.args[0].value)
+        return tirx.reinterpret("bfloat16", Cast("uint16", upper))
 
-    return function.with_body(tvm_ffi.structural_map(function.body, (Cast, expand), order="post"))
+    def transform(function: tirx.PrimFunc, module: tvm.IRModule, context: Any) -> tirx.PrimFunc:
+        return function.with_body(tvm_ffi.structural_map(function.body, (Call, select), order="post"))
 
-
-def _widened(value: Any) -> Any:
-    bits = Cast("uint32", tirx.reinterpret("uint16", value))
-    return tirx.reinterpret("float32", bits << _u32(16))
-
-
-def _rounded(value: Any) -> Any:
-    """Round to nearest even, and let NaN be NaN."""
-    bits = tirx.Var("bits", "uint32")
-    upper = bits >> _u32(16)
-    rounded = (bits + (upper & _u32(1)) + _u32(0x7FFF)) >> _u32(16)
-    is_nan = (bits & _u32(0x7FFFFFFF)) > _u32(_INFINITY)
-    half = Cast("uint16", tirx.Select(is_nan, upper | _u32(_QUIET), rounded))
-    return tirx.Let(bits, tirx.reinterpret("uint32", value), tirx.reinterpret("bfloat16", half))
+    return tirx.transform.prim_func_pass(transform, opt_level=0, name="KeepNaN")
 
 
-def _as(value: Any, dtype: str) -> Any:
-    return value if str(value.ty.dtype) == dtype else Cast(dtype, value)
+def _rounded(call: Any) -> Any:
+    """Return the bits of the float32 that a call rounds to bfloat16; None for any other call."""
+    if getattr(call.op, "name", "") != "tirx.reinterpret" or str(call.ty.dtype) != "bfloat16":
+        return None
+    shifted = getattr(call.args[0], "value", None)
+    total = shifted.a if isinstance(shifted, RShift) else None
+    return total.a if isinstance(total, tirx.Add) else None
 
 
 def _u32(value: int) -> Any:

@@ -8,6 +8,9 @@ from sparsec.codegen.lower import Kernel, dtype_of
 from sparsec.codegen.plan import Plan, Step, Tensor
 from sparsec.errors import ArtifactError
 
+AS_BITS = {"bfloat16": "uint16"}
+"""What kernels that only move elements may take a type as."""
+
 
 def check_calls(plan: Plan, kernels: Mapping[str, Kernel]) -> None:
     """Compare the arguments of every step with the parameters of its kernel, at both bounds of the symbols.
@@ -43,7 +46,7 @@ def _problems(plan: Plan, kernels: Mapping[str, Kernel], step: Step) -> Iterator
             yield f"reads axis {size.axis} of {_describe(tensors[size.buffer])}"
             return
     for tensor, buffer in zip(tensors, kernel.buffers, strict=True):
-        if tensor.dtype != dtype_of(buffer):
+        if dtype_of(buffer) not in (tensor.dtype, AS_BITS.get(tensor.dtype)):
             yield f"expects {buffer.name!r} in {dtype_of(buffer)}, but gets {_describe(tensor)}"
     for symbols in (plan.lower, plan.upper):
         given = argument_shapes(plan, step, symbols)

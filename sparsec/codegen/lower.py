@@ -26,7 +26,7 @@ from tvm.sym.analyzer import Analyzer, ConstIntBound
 from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
-from sparsec.codegen.bfloat16 import write_out_bfloat16
+from sparsec.codegen.bfloat16 import keep_nan
 from sparsec.codegen.dims import Range
 from sparsec.codegen.plan import ALIGNMENT
 from sparsec.codegen.registers import hide_registers, restore_registers
@@ -117,6 +117,7 @@ def _passes() -> list[Any]:
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
         tirx.transform.BF16ComputeLegalize(),
+        keep_nan(),
         tirx.transform.NarrowDataType(32),
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
@@ -150,7 +151,7 @@ def lower(module: tvm.IRModule, target: Target) -> tuple[dict[str, Kernel], tvm.
 
 def _lower_one(name: tvm.ir.GlobalVar, function: tirx.PrimFunc, target: Target) -> tuple[Kernel, tirx.PrimFunc]:
     bind = tirx.transform.BindTarget(target.tvm())
-    buffers = tvm.ir.transform.Sequential([bind, *_passes()])(tvm.IRModule({name: write_out_bfloat16(function)}))
+    buffers = tvm.ir.transform.Sequential([bind, *_passes()])(tvm.IRModule({name: function}))
     registers: list[Any] = []
     flat = hide_registers(_as_c_function(name.name_hint, buffers[name]), registers)
     pointers = tvm.ir.transform.Sequential(

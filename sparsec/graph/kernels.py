@@ -23,7 +23,7 @@ from sparsec.graph.lower_generic import lower_group
 from sparsec.graph.patterned import Patterned, find_patterned
 from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
-from sparsec.graph.widen import widen
+from sparsec.graph.widen import Body, widen
 from sparsec.ir.image import PlainImage
 from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
@@ -184,7 +184,8 @@ class Kernels:
 
     def _lower(self, group: Group, parameters: Sequence[Value], name: str) -> tirx.PrimFunc:
         try:
-            return lower_group(to_relax(widen(group.nodes, parameters, group.outputs), parameters, group.outputs), name)
+            body = widen(Body(group.nodes, tuple(parameters), group.outputs))
+            return lower_group(to_relax(body.nodes, body.parameters, body.outputs), name)
         except (UnsupportedError, *TVM_ERRORS) as error:
             calls = ", ".join(f"{node.op} on {', '.join(map(repr, node.inputs))}" for node in group.nodes)
             raise UnsupportedError(f"{group.label}: there are no loops for {calls}: {last_line(error)}") from error

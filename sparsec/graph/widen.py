@@ -1,8 +1,9 @@
-"""Compute in float32 what is stored in half precision."""
+"""How groups without a product compute with half precision: in float32, or as bits where they only move elements."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,58 +11,72 @@ from sparsec.graph.graph import Node, Value
 from sparsec.ir.types import HALVES
 
 MOVES = frozenset({
-    "astype", "broadcast_to", "concat", "expand_dims", "flip", "gather_elements", "permute_dims", "repeat", "reshape",
-    "split", "squeeze", "strided_slice", "take", "tile",
+    "broadcast_to", "concat", "expand_dims", "flip", "gather_elements", "permute_dims", "repeat", "reshape", "split",
+    "squeeze", "strided_slice", "take", "tile",
 })  # fmt: skip
-"""Operators that compute nothing, so that they may as well move halves."""
+"""Operators that compute nothing."""
 
 
-def widen(nodes: Sequence[Node], parameters: Sequence[Value], outputs: Sequence[Value]) -> tuple[Node, ...]:
-    """Return the nodes of a group with arithmetic in float32 in place of half precision, as kernels of products have.
+@dataclass(frozen=True, eq=False)
+class Body:
+    """The nodes of a group, in topological order, what they read from memory and what others read of them."""
+
+    nodes: tuple[Node, ...]
+    parameters: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+def widen(body: Body) -> Body:
+    """Return a body that means the same on the same bytes, without arithmetic in half precision.
 
     Before:  `y: bfloat16 = nn.relu(x: bfloat16)`
     After:   `a: float32 = astype(x); b: float32 = nn.relu(a); y: bfloat16 = astype(b)`
 
-    Processors compute in float32 as fast, results are rounded once, and TVM has loops and vector functions for it.
-
-    Parameters
-    ----------
-    nodes : in topological order; they stay as they are
-    parameters : what the nodes read from memory; constants that are not among them are written into the code
-    outputs : results that others read, which the nodes that are returned compute too
+    Processors compute in float32 as fast, results are rounded once, as those of products are, and TVM has loops and
+    vector functions for it. What only moves elements of bfloat16 takes them as uint16.
     """
-    values = {value for node in nodes for value in (*node.inputs, *node.outputs)}
-    fixed = any(node.op == "call_tir" for node in nodes)
-    if fixed or all(node.op in MOVES for node in nodes) or not any(value.dtype in HALVES for value in values):
-        return tuple(nodes)
+    types = {value.dtype for node in body.nodes for value in (*node.inputs, *node.outputs)}
+    if types.isdisjoint(HALVES) or any(node.op == "call_tir" for node in body.nodes):
+        return body
+    if all(node.op in MOVES for node in body.nodes):
+        return _as_bits(body) if "bfloat16" in types else body
+    return _in_float32(body)
+
+
+def _in_float32(body: Body) -> Body:
     made: list[Node] = []
     wide: dict[Value, Value] = {}
 
     def read(value: Value) -> Value:
         if value.dtype not in HALVES:
-            return wide.get(value, value)
+            return value
         if value not in wide:
-            wide[value] = _like(value)
-            if value.data is not None and value not in parameters:
+            wide[value] = Value(value.name, value.shape, "float32")
+            if value.data is not None and value not in body.parameters:  # written into the code
                 wide[value].data = value.data.astype(np.float32)
             else:
                 made.append(Node("astype", [value], [wide[value]], {"dtype": "float32"}))
         return wide[value]
 
-    for node in nodes:
+    for node in body.nodes:
         inputs = [read(value) for value in node.inputs]
-        wide |= {value: _like(value) for value in node.outputs if value.dtype in HALVES}
-        attrs = {name: "float32" if attr in HALVES else attr for name, attr in node.attrs.items() if name in _TYPES}
-        results = [wide.get(value, value) for value in node.outputs]
-        made.append(Node(node.op, inputs, results, node.attrs | attrs, node.where))
-    for value in outputs:
-        if value in wide:
-            made.append(Node("astype", [wide[value]], [value], {"dtype": value.dtype}))
-    return tuple(made)
+        wide |= {v: Value(v.name, v.shape, "float32") for v in node.outputs if v.dtype in HALVES}
+        types = {name: "float32" for name in ("dtype", "out_dtype") if node.attrs.get(name) in HALVES}
+        made.append(Node(node.op, inputs, [wide.get(v, v) for v in node.outputs], node.attrs | types, node.where))
+    made += [Node("astype", [wide[v]], [v], {"dtype": v.dtype}) for v in body.outputs if v in wide]
+    return Body(tuple(made), body.parameters, body.outputs)
 
 
-_TYPES = ("dtype", "out_dtype")
+def _as_bits(body: Body) -> Body:
+    bits: dict[Value, Value] = {}
 
+    def of(values: Sequence[Value]) -> tuple[Value, ...]:
+        for value in values:
+            if value not in bits:
+                whole = value.dtype != "bfloat16"
+                data = value.data if whole or value.data is None else value.data.view(np.uint16)
+                bits[value] = value if whole else Value(value.name, value.shape, "uint16", data)
+        return tuple(bits[value] for value in values)
 
-def _like(value: Value) -> Value:
-    return Value(value.name, value.shape, "float32")
+    nodes = tuple(Node(n.op, list(of(n.inputs)), list(of(n.outputs)), n.attrs, n.where) for n in body.nodes)
+    return Body(nodes, of(body.parameters), of(body.outputs))

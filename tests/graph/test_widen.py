@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from sparsec.graph.graph import Graph, Value
-from sparsec.graph.widen import widen
+from sparsec.graph.widen import Body, widen
 
 
-def nodes_of(build, dtype: str = "bfloat16") -> tuple[Graph, list]:
+def graph_of(build, dtype: str = "bfloat16") -> Graph:
     graph = Graph()
     x = graph.input("x", (4, 8), dtype)
     graph.outputs = [build(graph, x)]
-    return graph, graph.nodes
+    return graph
+
+
+def widened(graph: Graph, *constants: Value) -> list:
+    return list(widen(Body(tuple(graph.nodes), (*graph.inputs, *constants), tuple(graph.outputs))).nodes)
 
 
 def described(nodes) -> list[str]:
@@ -25,8 +29,8 @@ def test_what_is_read_and_written_is_converted(half):
         y = graph.add("multiply", [graph.add("nn.relu", [x], x.shape), number], x.shape)
         return graph.add("add", [y, x], x.shape)
 
-    graph, nodes = nodes_of(chain, half)
-    made = widen(nodes, graph.inputs, graph.outputs)
+    graph = graph_of(chain, half)
+    made = widened(graph)
     assert described(made) == [
         f"astype {half} float32",
         "nn.relu float32 float32",
@@ -40,25 +44,25 @@ def test_what_is_read_and_written_is_converted(half):
 
 
 def test_the_nodes_of_the_graph_stay_as_they_are():
-    graph, nodes = nodes_of(lambda graph, x: graph.add("nn.relu", [x], x.shape))
+    graph = graph_of(lambda graph, x: graph.add("nn.relu", [x], x.shape))
     before = str(graph)
-    widen(nodes, graph.inputs, graph.outputs)
+    widened(graph)
     graph.verify()
     assert str(graph) == before
 
 
 def test_constants_in_memory_are_read_as_they_are_stored():
-    graph, nodes = nodes_of(lambda g, x: g.add("multiply", [x, g.constant(np.ones((1, 1), "bfloat16"))], x.shape))
-    factor = nodes[0].inputs[1]
-    made = widen(nodes, [*graph.inputs, factor], graph.outputs)
+    graph = graph_of(lambda g, x: g.add("multiply", [x, g.constant(np.ones((1, 1), "bfloat16"))], x.shape))
+    factor = graph.nodes[0].inputs[1]
+    made = widened(graph, factor)
     assert made[1].op == "astype" and made[1].inputs == [factor]
 
 
 def test_types_named_by_attributes_follow():
-    graph, nodes = nodes_of(
+    graph = graph_of(
         lambda g, x: g.add("nn.relu", [g.add("astype", [x], x.shape, {"dtype": "float16"}, dtype="float16")], x.shape)
     )
-    assert [node.attrs.get("dtype") for node in widen(nodes, graph.inputs, graph.outputs)] == [
+    assert [node.attrs.get("dtype") for node in widened(graph)] == [
         "float32",
         "float32",
         None,
@@ -69,21 +73,29 @@ def test_types_named_by_attributes_follow():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda g, x: g.add("permute_dims", [x], (8, 4), {"axes": (1, 0)}),
+        lambda g, x: g.add("permute_dims", [g.constant(np.ones((4, 8), "float16"))], (8, 4), {"axes": (1, 0)}),
         lambda g, x: g.add("call_tir", [x], x.shape, {"func": None, "name": "f"}),
         lambda g, x: g.add("shape_of", [x], (2,), dtype="int64"),
     ],
     ids=["moves", "functions of fixed types", "no value"],
 )
 def test_what_stays(build):
-    graph, nodes = nodes_of(build)
-    made = widen(nodes, graph.inputs, graph.outputs)
-    if nodes[0].op == "shape_of":
+    graph = graph_of(build)
+    made = widened(graph)
+    if graph.nodes[0].op == "shape_of":
         assert made[-1].output is graph.outputs[0]
     else:
-        assert list(made) == nodes
+        assert made == graph.nodes
 
 
 def test_float32_stays():
-    graph, nodes = nodes_of(lambda graph, x: graph.add("nn.relu", [x], x.shape), "float32")
-    assert list(widen(nodes, graph.inputs, graph.outputs)) == nodes
+    graph = graph_of(lambda graph, x: graph.add("nn.relu", [x], x.shape), "float32")
+    assert widened(graph) == graph.nodes
+
+
+def test_bfloat16_is_moved_as_bits():
+    graph = graph_of(lambda g, x: g.add("permute_dims", [g.add("concat", [x, x], (8, 8))], (8, 8), {"axes": (1, 0)}))
+    body = widen(Body(tuple(graph.nodes), tuple(graph.inputs), tuple(graph.outputs)))
+    assert described(body.nodes) == ["concat uint16 uint16", "permute_dims uint16 uint16"]
+    assert [value.dtype for value in (*body.parameters, *body.outputs)] == ["uint16", "uint16"]
+    assert body.nodes[0].inputs == [*body.parameters] * 2 and body.nodes[1].outputs == [*body.outputs]
