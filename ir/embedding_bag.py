@@ -13,8 +13,23 @@ from dataclasses import dataclass
 
 from sparsec.errors import LayoutError
 from sparsec.ir.bounds import logical_extent
-from sparsec.ir.kernel import Assign, Buffer, Const, Coordinate, Expr, For, Kernel, Load, Range, Stmt, Stored, Tile
-from sparsec.ir.kernel import Var, Walk, call
+from sparsec.ir.kernel import (
+    Assign,
+    Buffer,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    Kernel,
+    Load,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    Walk,
+    call,
+)
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 

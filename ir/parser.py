@@ -8,7 +8,8 @@
                 | "if" expression ":" body
                 | "tile" name ":" dtype "[" [number {"," number}] "]" ":" body
                 | element ("=" | "+=") expression
-    axis       := name "in" ("range" "(" expression "," expression ["," number] ")" | name "[" number "]" ["at" expression])
+    axis       := name "in" "range" "(" expression "," expression ["," number] ")"
+                | name "in" name "[" number "]" ["at" expression]
     expression := atom {operator atom}, where `and`, comparisons, sums and products bind in this order, weakest first
     atom       := ["-"] (number | "inf" | "nan") | "(" expression ")" | name "(" expressions ")"
                 | element | name "." name | "position" "(" name ")" | name

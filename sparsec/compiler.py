@@ -197,7 +197,7 @@ def op(
 
     Parameters
     ----------
-    name : {"attention", "matmul", "sddmm"}
+    name : {"attention", "embedding_bag", "matmul", "sddmm"}
     operands, options
         What the function of this name in `sparsec.operators` takes.
     target, dump, storage

@@ -18,6 +18,7 @@ from sparsec.graph.simplify import permute
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import CSR
 from sparsec.ir.sums import Sum
+from sparsec.schedules.rules.embedding_bag import choose_table
 from sparsec.schedules.rules.masked_attention import price_attention
 from sparsec.targets import Target
 
@@ -76,7 +77,7 @@ def matmul(
     matrix = _matrix(weight, "weight", "matmul takes a matrix [rows, depth]")
     rows, depth = matrix.shape
     graph = Graph()
-    extent = _columns(graph, columns)
+    extent = _extent(graph, "columns", columns)
     x = graph.input("x", (depth, extent), "float32")
     y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), name="y")
     if bias is not None:
@@ -162,14 +163,72 @@ def attention(
     return _returning(graph, y)
 
 
-OPERATORS: dict[str, Callable[..., Graph]] = {"attention": attention, "matmul": matmul, "sddmm": sddmm}
+def embedding_bag(
+    target: Target,
+    table: Any,
+    bags: int | tuple[int, int],
+    size: int | None = None,
+    count: int | tuple[int, int] | None = None,
+    mode: str = "sum",
+    weighted: bool = False,
+    *,
+    layout: Layout | None,
+) -> Graph:
+    """``y[n] = Σ weights[t] · table[ids[t]]`` over the rows ``t`` of each bag ``n``.
+
+    Give ``size`` for bags of equal size and an input ``ids``, int64 [bags, size]. Give ``count`` for an input ``ids``,
+    int64 [count], and an input ``offsets``, int64 [bags], with the place in ``ids`` where each bag starts. A number of
+    no row is taken as the nearest row.
+
+    Parameters
+    ----------
+    table : array [rows, columns], or anything of SciPy's with ``toarray``
+    bags, count : int, or (lower, upper)
+    size : int
+    mode : {"sum", "mean"}
+        The mean of no rows is 0.
+    weighted : bool
+        Whether there is a last input ``weights``, float32 like ``ids``.
+    layout : Layout
+        Of the table; one that tells where a row is.
+    """
+    matrix = _matrix(table, "table", "embedding_bag takes a matrix [rows, columns]")
+    if mode not in ("sum", "mean"):
+        raise InputError(f"there is no mode {mode!r} of embedding_bag; the known ones are sum, mean")
+    if (size is None) == (count is None):
+        raise InputError("embedding_bag takes either the size of all bags, or the count of ids and where bags start")
+    graph = Graph()
+    many = _extent(graph, "bags", bags)
+    if size is not None:
+        _check_size("size", size)
+    shape = (many, size) if size is not None else (_extent(graph, "count", count),)
+    operands = [graph.constant(matrix, "table"), graph.input("ids", shape, "int64")]
+    rest = []
+    if size is None:
+        rest.append("offsets")
+        operands.append(graph.input("offsets", (many,), "int64"))
+    if weighted:
+        rest.append("weights")
+        operands.append(graph.input("weights", shape, "float32"))
+    layout = layout or choose_table(matrix, target)
+    attrs = {"rest": tuple(rest), "layout": str(layout), "size": size or 0, "mean": mode == "mean"}
+    y = graph.add("embedding_bag", operands, (many, matrix.shape[1]), attrs, dtype="float32")
+    return _returning(graph, y)
+
+
+OPERATORS: dict[str, Callable[..., Graph]] = {
+    "attention": attention,
+    "embedding_bag": embedding_bag,
+    "matmul": matmul,
+    "sddmm": sddmm,
+}
 
 
 def _layout(given: Given | None) -> Layout | None:
-    """The layout of a mask, None where it is free."""
+    """The layout of a mask or a table, None where it is free."""
     layout = None if given is None else read_layout(given)
     if isinstance(layout, Sum):
-        raise InputError(f"a mask cannot be stored as {layout}; give one layout, which is no sum")
+        raise InputError(f"a mask or a table cannot be stored as {layout}; give one layout, which is no sum")
     return layout
 
 
@@ -179,15 +238,15 @@ def _returning(graph: Graph, y: Value) -> Graph:
     return graph
 
 
-def _columns(graph: Graph, columns: int | tuple[int, int]) -> Any:
-    """The number of columns of an input; of a range, as a symbol."""
-    low, high = columns if isinstance(columns, tuple) and len(columns) == 2 else (columns, columns)
+def _extent(graph: Graph, name: str, given: Any) -> Any:
+    """A dimension of an input; of a range, as a symbol."""
+    low, high = given if isinstance(given, tuple) and len(given) == 2 else (given, given)
     if not (_is_size(low) and _is_size(high) and low <= high):
-        raise InputError(f"columns={columns!r} was given; expected a number from 1, or a range (lower, upper) of them")
-    if not isinstance(columns, tuple):
-        return columns
-    graph.symbols["columns"] = columns
-    return tirx.Var("columns", "int64")
+        raise InputError(f"{name}={given!r} was given; expected a number from 1, or a range (lower, upper) of them")
+    if not isinstance(given, tuple):
+        return given
+    graph.symbols[name] = given
+    return tirx.Var(name, "int64")
 
 
 def _pattern(mask: Any, operator: str) -> np.ndarray:

@@ -93,3 +93,40 @@ def test_attention_in_any_layout(layout):
 @pytest.mark.parametrize("empty", [0.0, np.nan, 7.0])
 def test_rows_that_see_nothing(empty):
     attend(MASKS["random"] & (np.arange(37) % 5 > 0)[:, None], empty=empty, scale=0.5)
+
+
+# -- embedding bags ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("density", [0.02, 0.3, 1.0])
+def test_bags_of_any_size(density):
+    table = np.where(np.random.default_rng(1).random((50, 70)) < density, integers(50, 70), 0)
+    add_up = sparsec.op("embedding_bag", table, bags=(1, 9), count=(1, 64), weighted=True)
+    for offsets, count in ([0], 1), ([0, 0, 3, 30], 30), ([5, 9], 64):
+        ids, weights = np.random.default_rng(0).integers(0, 50, count), integers(count)
+        y = add_up(ids, np.int64(offsets), weights)
+        rows = table[ids] * weights[:, None]
+        np.testing.assert_array_equal(y, [part.sum(axis=0) for part in np.split(rows, offsets)[1:]])
+
+
+@pytest.mark.parametrize("layout", [None, "dense", "CSR", "BSR:2,8", "bitmap"])
+def test_bags_of_equal_size(layout):
+    table = pattern("random", 40, 33) * integers(40, 33)
+    ids = np.random.default_rng(0).integers(0, 40, (7, 4))
+    y = sparsec.op("embedding_bag", table, 7, size=4, mode="mean", layout=layout)(ids)
+    np.testing.assert_allclose(y, table[ids].mean(axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "either the size of all bags, or the count"),
+        ({"size": 2, "mode": "max"}, "there is no mode 'max'"),
+        ({"size": 0}, "size=0 was given"),
+        ({"count": (4, 1)}, r"count=\(4, 1\) was given"),
+        ({"size": 2, "layout": "TEW"}, "a mask or a table cannot be stored as"),
+    ],
+)
+def test_bags_that_do_not_fit(options, message):
+    with pytest.raises(InputError, match=message):
+        sparsec.op("embedding_bag", np.eye(4), 3, **options)

@@ -9,6 +9,9 @@ After the graph is physical, these nodes are groups of their own:
     The exponentials of what an ``sddmm`` made, and for each row its largest score and its sum of exponentials.
 ``masked_product(E, V, total, mask; layout, empty)``
     ``Y[b.., i, m] = Σ_j E[b.., position(i, j)] · V[b.., j, m] / total[b.., i]``, and ``empty`` where the total is 0.
+``embedding_bag(table, ids, offsets?, weights?; rest, layout, size, mean)``
+    ``Y[n, :] = Σ_t weights[t] · table[ids[t], :]`` over the bags that ``offsets`` start, or else of ``size`` rows each.
+    ``rest`` names the operands after ``ids``.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ import numpy as np
 
 from sparsec.graph.graph import Node, Value
 from sparsec.graph.shape import Shape, product
+from sparsec.ir.embedding_bag import EmbeddingBag
 from sparsec.ir.kernel import Buffer, Expr, Load, Var, call
 from sparsec.ir.masked_softmax import MaskedSoftmax
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import BATCH, DEPTH, ROW, SUM, Product
 from sparsec.ir.sddmm import SDDMM, STORED
+from sparsec.schedules.rules.embedding_bag import schedule_embedding_bag
 from sparsec.schedules.rules.masked_attention import schedule_mix, schedule_softmax
 from sparsec.schedules.rules.sddmm import schedule_sddmm
 from sparsec.schedules.trace import Scheduled
@@ -138,4 +143,33 @@ def _masked_product(node: Node) -> Patterned:
     )
 
 
-_PATTERNED = {"sddmm": _sddmm, "masked_softmax": _masked_softmax, "masked_product": _masked_product}
+def _embedding_bag(node: Node) -> Patterned:
+    table, ids, *rest = node.inputs
+    y, attrs = node.output, node.attrs
+    assert table.data is not None
+    bags = y.shape[0] if isinstance(y.shape[0], int) else "bags"
+    count = product(ids.shape)
+    flat = count if isinstance(count, int) else "count"
+    named = dict(zip(attrs["rest"], rest, strict=True))
+    buffers = {name: Buffer(name, value.dtype, (bags if name == "offsets" else flat,)) for name, value in named.items()}
+    op = EmbeddingBag(
+        "embedding_bag",
+        Buffer("W", table.dtype, table.data.shape, parse_layout(attrs["layout"])),
+        Buffer("ids", ids.dtype, (flat,)),
+        Buffer("Y", y.dtype, (bags, table.data.shape[1])),
+        buffers.get("offsets"),
+        buffers.get("weights"),
+        attrs["size"],
+        attrs["mean"],
+    )
+    values = {"ids": (ids, (count,)), "Y": (y, y.shape)}
+    values |= {name: (value, value.shape if name == "offsets" else (count,)) for name, value in named.items()}
+    return Patterned(op, schedule_embedding_bag, {"W": table.data}, values)
+
+
+_PATTERNED = {
+    "embedding_bag": _embedding_bag,
+    "masked_product": _masked_product,
+    "masked_softmax": _masked_softmax,
+    "sddmm": _sddmm,
+}

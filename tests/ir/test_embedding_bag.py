@@ -35,7 +35,9 @@ OFFSETS = np.int64([0, 0, 3, 8, 8, 20])  # two of the bags are empty
 class Case:
     """A table, bags of its rows, and what they sum to."""
 
-    def __init__(self, table: np.ndarray, layout: Layout, bags: str, mean: bool = False, weighted: bool = False) -> None:
+    def __init__(
+        self, table: np.ndarray, layout: Layout, bags: str, mean: bool = False, weighted: bool = False
+    ) -> None:
         rows, columns = table.shape
         count = 20
         ids = np.random.default_rng(0).integers(0, rows, count)
