@@ -122,6 +122,7 @@ class Tiling:
     stage : copy the part of X that a depth block reads into a buffer of its own first, so that it fills L1 evenly
     rows_first : run all columns of a chunk or block of a packed weight's rows before the next one
     whole_rows : finish the sums of a row before the next row where its layout would cut the depth between them
+    skip_zeros : pass over the weights that meet a vector of X that is zero
     """
 
     columns: tuple[Run, ...]
@@ -129,3 +130,4 @@ class Tiling:
     stage: bool = False
     rows_first: bool = False
     whole_rows: bool = False
+    skip_zeros: bool = False

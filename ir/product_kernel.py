@@ -33,6 +33,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import BATCH, COLUMN, ROW, SUM, Product, Run, Tiling
+from sparsec.ir.sparse_activations import skipping_nest
 
 LANE = Var("v")  # the column in a tile
 
@@ -42,9 +43,12 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
 
     Raises
     ------
-    LayoutError : where X is to be staged for a layout that does not cut the depth into blocks
+    LayoutError : where X is to be staged for a layout that does not cut the depth into blocks, or zeros of X are to be
+        passed over in one that has the rows outside of the depth
     """
-    if product.weight.layout is not None:
+    if tiling.skip_zeros:
+        body = tuple(skipping_nest(product, columns) for columns in tiling.columns)
+    elif product.weight.layout is not None:
         body = tuple(stmt for columns in tiling.columns for stmt in _nests(product, columns, tiling))
     else:
         body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)

@@ -29,8 +29,9 @@ class Tile:
     """Cut the columns, and the rows of an unpacked weight, into tiles of these sizes, the largest first.
 
     With `stage`, the part of X that a depth block reads is copied into a buffer of its own. With `rows_first`, all
-    columns of a chunk or block of rows are computed before the next one. With `whole_rows`, the sums of a row are finished
-    before the next row where the layout would cut the depth between them.
+    columns of a chunk or block of rows are computed before the next one. With `whole_rows`, the sums of a row are
+    finished before the next row where the layout would cut the depth between them. With `skip_zeros`, weights that meet
+    a vector of X that is zero are passed over.
 
     Before, for 37 columns:  `for m in range(0, 37)`
     After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
@@ -41,12 +42,14 @@ class Tile:
     stage: bool = False
     rows_first: bool = False
     whole_rows: bool = False
+    skip_zeros: bool = False
     name: ClassVar[str] = "tile"
 
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:
         """Return the runs of tiles; a symbolic extent keeps a run for each size."""
         row_runs = _runs(rows, self.rows) if self.rows else ()
-        return Tiling(_runs(columns, self.columns), row_runs, self.stage, self.rows_first, self.whole_rows)
+        runs = _runs(columns, self.columns)
+        return Tiling(runs, row_runs, self.stage, self.rows_first, self.whole_rows, self.skip_zeros)
 
 
 @dataclass(frozen=True)

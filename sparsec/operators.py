@@ -60,7 +60,12 @@ def build_operator(
 
 
 def matmul(
-    target: Target, weight: Any, columns: int | tuple[int, int], bias: Any = None, activation: str | None = None
+    target: Target,
+    weight: Any,
+    columns: int | tuple[int, int],
+    bias: Any = None,
+    activation: str | None = None,
+    sparse_activations: bool = False,
 ) -> Graph:
     """``y = activation(weight @ x + bias)`` for an input ``x``, float32 [depth, columns].
 
@@ -71,6 +76,9 @@ def matmul(
         How many columns ``x`` has.
     bias : array [rows], optional
     activation : {"relu", "gelu", "gelu_tanh", "sigmoid", "silu", "tanh"}, optional
+    sparse_activations : bool
+        Whether many rows of ``x`` are zero in whole vectors of columns, as after a ReLU over dead channels; they are
+        found at run time, and passed over with all the weights that meet them.
     """
     if activation is not None and activation not in ACTIVATIONS:
         raise InputError(f"there is no activation {activation!r}; the known ones are {', '.join(ACTIVATIONS)}")
@@ -79,7 +87,8 @@ def matmul(
     graph = Graph()
     extent = _extent(graph, "columns", columns)
     x = graph.input("x", (depth, extent), "float32")
-    y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), name="y")
+    attrs = {"sparse_activations": True} if sparse_activations else {}
+    y = graph.add("linear_cols", [x, graph.constant(matrix, "weight")], (rows, extent), attrs, name="y")
     if bias is not None:
         column = _real(bias, "bias").reshape(-1, 1)
         if len(column) != rows:

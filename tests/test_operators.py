@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 import sparsec
-from sparsec.errors import InputError
+from sparsec.errors import InputError, LayoutError
 from sparsec.ir.named import bsr, n_of_m
 from tests.ir.named_layouts import CSC, row_vectors
 from tests.ir.product_cases import integers
@@ -93,6 +93,25 @@ def test_attention_in_any_layout(layout):
 @pytest.mark.parametrize("empty", [0.0, np.nan, 7.0])
 def test_rows_that_see_nothing(empty):
     attend(MASKS["random"] & (np.arange(37) % 5 > 0)[:, None], empty=empty, scale=0.5)
+
+
+# -- sparse activations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [None, "CSC"])
+@pytest.mark.parametrize("columns", [40, (1, 50)])
+def test_activations_with_zeros(columns, layout):
+    weight, bias, x = pattern("random", 70, 30) * integers(70, 30), integers(70), integers(30, 40)
+    x[::2] = 0
+    multiply = sparsec.op(
+        "matmul", weight, columns, bias=bias, activation="relu", sparse_activations=True, layout=layout
+    )
+    np.testing.assert_array_equal(multiply(x), np.maximum(weight @ x + bias[:, None], 0))
+
+
+def test_activations_with_zeros_in_a_layout_that_cannot_pass_over_them():
+    with pytest.raises(LayoutError, match="store it with the rows innermost, as in CSC"):
+        sparsec.op("matmul", np.eye(40), 16, sparse_activations=True, layout="CSR")
 
 
 # -- embedding bags ------------------------------------------------------------------------------------------------

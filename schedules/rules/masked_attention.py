@@ -16,6 +16,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.masked_softmax import MaskedSoftmax, build_masked_softmax
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
+from sparsec.schedules.rules.product import column_widths
 from sparsec.schedules.steps import Accumulate, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace, schedule_kernel
 from sparsec.targets import Target
@@ -93,13 +94,8 @@ def schedule_softmax(op: MaskedSoftmax, target: Target) -> Scheduled:
 def schedule_mix(op: Product, target: Target) -> Scheduled:
     """Lower a product with a weight that is made at run time: a vector of columns, more where rows are few."""
     lanes = target.lanes(op.y.dtype)
-    assert isinstance(op.columns, int) and op.weight.layout is not None
+    assert op.weight.layout is not None
     sizes = op.weight.layout.sizes([dim for dim in op.weight.shape if isinstance(dim, int)])
     vectors = 1 if sizes[-1] > 4 else 4
-    left, widths = op.columns, []
-    for width in (vectors * lanes, left % (vectors * lanes) // lanes * lanes, left % lanes):
-        if width and left >= width:
-            widths.append(width)
-            left %= width
     moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
-    return Trace((Tile(tuple(widths), rows_first=True), *moves)).apply(op)
+    return Trace((Tile(column_widths(op, vectors, target), rows_first=True), *moves)).apply(op)

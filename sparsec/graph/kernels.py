@@ -32,6 +32,7 @@ from sparsec.schedules.rules.generic import schedule
 from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.schedules.rules.repack import schedule_repack
+from sparsec.schedules.rules.sparse_activations import propose_skipping
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
 
@@ -121,9 +122,12 @@ class Kernels:
 
     def _propose(self, group: Group, matrix: np.ndarray | None) -> Proposal:
         layout = None if matrix is None else self.given(group.label)
-        if matrix is None or layout is None:
-            return self.choose(group.product, matrix, self.target)
+        skips = group.nodes[0].attrs.get("sparse_activations")
         try:
+            if matrix is not None and skips:
+                return propose_skipping(group.product, matrix, layout, self.target)
+            if matrix is None or layout is None:
+                return self.choose(group.product, matrix, self.target)
             return propose_given(group.product, matrix, layout, self.target)
         except LayoutError as error:
             raise LayoutError(f"{group.label}: {error}") from None

@@ -16,7 +16,7 @@ After the graph is physical, these nodes are groups of their own:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class Patterned:
     op: Any
     schedule: Callable[[Any, Target], Scheduled]
     packed: dict[str, np.ndarray] = field(default_factory=dict)
-    values: dict[str, tuple[Value, Shape]] = field(default_factory=dict)
+    values: Mapping[str, tuple[Value, Shape]] = field(default_factory=dict)
 
 
 def find_patterned(node: Node) -> Patterned | None:
@@ -100,9 +100,9 @@ def _masked_softmax(node: Node) -> Patterned:
     pattern = Buffer("P", mask.dtype, mask.data.shape, parse_layout(node.attrs["layout"]))
     stored, per_row = (batch, scores.shape[-1]), (batch, rows)
     values = {"S": (scores, stored), "E": (weights, stored), "top": (top, per_row), "total": (total, per_row)}
-    each = [Buffer(name, scores.dtype, (batch, STORED)) for name in ("S", "E")]
-    rest = [Buffer(name, scores.dtype, per_row) for name in ("top", "total")]
-    op = MaskedSoftmax("masked_softmax", pattern, *each, *rest, batch)
+    s, e = (Buffer(name, scores.dtype, (batch, STORED)) for name in ("S", "E"))
+    top_of_row, total_of_row = (Buffer(name, scores.dtype, per_row) for name in ("top", "total"))
+    op = MaskedSoftmax("masked_softmax", pattern, s, e, top_of_row, total_of_row, batch)
     return Patterned(op, schedule_softmax, {"P": mask.data}, values)
 
 
