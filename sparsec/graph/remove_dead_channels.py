@@ -3,7 +3,8 @@
 A channel is dead when no weight reads it, and with it everything that only it feeds; a channel that is known to hold a
 constant is one that no weight needs to read, once its share is in the biases. What may go is the greatest set that all
 :mod:`relations <sparsec.graph.channel_relations>` of the graph allow: begin with everything but what is fixed, and let
-every relation take back what it must, until none does.
+every relation take back what it must, until none does. Weights that were pruned in a structure, such as 2:4 or blocks,
+lose channels only by whole periods of it.
 
 The result is exact up to the rounding of sums that are shorter, where activations are finite.
 """
@@ -31,6 +32,7 @@ from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.known_channels import Known, find_known, is_unpadded
 from sparsec.graph.shape import broadcast, same_shape
+from sparsec.graph.structure_period import find_periods
 
 LAYERS = ("conv2d", "linear")
 
@@ -194,11 +196,26 @@ def _solve(graph: Graph, known: Known) -> _Marks:
         _fix_others(node, relations, marks)
         ties += [relation for relation in relations if isinstance(relation, Tie)]
     _settle(marks, ties)
+    for node in graph.nodes:
+        if node.op in LAYERS:
+            _keep_structure(node, marks)
+    _settle(marks, ties)
     while emptied := [key for key, mark in marks.marks.items() if mark.size and mark.all()]:
         for slot, axis in emptied:  # a tensor keeps one channel at least
             marks.keep(slot, axis, np.arange(len(marks.marks[slot, axis])) == 0)
         _settle(marks, ties)
     return marks
+
+
+def _keep_structure(layer: Node, marks: _Marks) -> None:
+    """Let channels of a weight go by whole periods of its structure, so that those behind them keep their places."""
+    data, weight = layer.inputs[1].data, slots(layer)[0][1]
+    if data is None or not any(marks.along(weight, axis).any() for axis in (0, 1)):
+        return
+    for axis, period in enumerate(find_periods(data)):
+        mark = marks.along(weight, axis)
+        padded = np.pad(mark, (0, -len(mark) % period), constant_values=True).reshape(-1, period)
+        marks.keep(weight, axis, np.repeat(~padded.all(axis=1), period)[: len(mark)])
 
 
 def _settle(marks: _Marks, ties: Sequence[Tie]) -> None:

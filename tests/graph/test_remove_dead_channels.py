@@ -149,6 +149,15 @@ def test_columns_of_a_table_of_embeddings_go() -> None:
     assert net.weights() == [(5, 4)] and table not in net.graph.constants()
 
 
+@pytest.mark.parametrize("dead, left", [([1], 32), ([8, 9, 10, 11], 28), ([3, 8, 9, 10, 11], 28)])
+def test_structures_lose_whole_periods(dead: list[int], left: int) -> None:
+    net = Network(2, 64)
+    blocks = np.kron(net.rng.random((8, 64)) < 0.4, np.ones((4, 1)))
+    hidden = net.graph.add("linear", [net.x, net.graph.constant(blocks)], (2, 32))
+    check(net, net.linear(net.relu(hidden), 8, columns=dead))
+    assert net.weights() == [(left, 64), (8, left)]
+
+
 def test_inputs_and_outputs_keep_their_channels() -> None:
     net = Network(2, 5)
     check(net, net.linear(net.x, 4, rows=[0, 2], columns=[1]))
