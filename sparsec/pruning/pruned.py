@@ -131,9 +131,9 @@ def prune(
     >>> sparsec.prune("bert.onnx", "tile-wise:128", 0.75).save("pruned.onnx")     # doctest: +SKIP
     >>> sparsec.prune(module, TileWise(128), [0.25, 0.5, 0.75], fine_tune=train)  # doctest: +SKIP
 
-    Pruned are the weights of linear layers and convolutions, in ONNX those of the main graph. A model's first convolution and its depthwise convolutions
-    stay dense, because they have few weights and lose much; `include` prunes them too. Where whole outputs go, the
-    layers that compute the outputs of the model keep theirs.
+    Pruned are the weights of linear layers and convolutions, in ONNX those of the main graph. A model's first
+    convolution and its depthwise convolutions stay dense, because they have few weights and lose much; `include` prunes
+    them too. Where whole outputs go, the layers that compute the outputs of the model keep theirs.
 
     Parameters
     ----------
