@@ -110,7 +110,7 @@ class _Parser:
         name = self.name(what)
         if name not in known:
             raise self.error(what, repr(name), column)
-        integers = [field for field in fields(known[name]) if field.type == "int"]  # type: ignore[arg-type]
+        integers = [field for field in fields(known[name]) if field.type in ("int", int)]  # type: ignore[arg-type]
         most, least = len(integers), sum(field.default is MISSING for field in integers)
         numbers = self.listed("[", lambda: self.number("a number"), "]") if self.token == "[" else []
         if not least <= len(numbers) <= most or 0 in numbers:
@@ -118,7 +118,7 @@ class _Parser:
             raise self.error(f"{name} with {count} positive numbers in brackets", f"{numbers}", column)
         column = self.column
         flags = self.listed("(", lambda: self.name("a flag"), ")") if self.token == "(" else []
-        possible = [field.name for field in fields(known[name]) if field.type == "bool"]  # type: ignore[arg-type]
+        possible = [field.name for field in fields(known[name]) if field.type in ("bool", bool)]  # type: ignore[arg-type]
         if set(flags).difference(possible):
             raise self.error(f"a flag of {name} ({', '.join(possible) or 'it has none'})", f"{flags}", column)
         values = {field.name: number for field, number in zip(integers, numbers)}  # noqa: B905 - the rest has defaults

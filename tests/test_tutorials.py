@@ -1,5 +1,7 @@
-"""Every tutorial runs from top to bottom, and shows what it promises."""
+"""Every tutorial runs from top to bottom, shows what it promises, and is as short as it promises."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,18 @@ SHOWN = {
         "× as fast",
     ],
     "03_prune_and_fine_tune.py": ["test images are right", "tile-wise:32", "plotted 5 patterns", "tile-wise at 75%: "],
+    "04_a_new_layout.py": [
+        "a run for each two filters",
+        "refused: matmul: the layout (i, k) -> (i : dense, k : run) cannot hold this weight",
+        "the convolution is stored as (i, k) -> (i : dense, k : run)",
+        "   runs  ",
+    ],
 }
+
+SHORT: dict[str, tuple[int, list[str]]] = {
+    "04_a_new_layout.py": (40, ["A layout in one line", "A level of its own", "A name", "A price"])
+}
+"""How many lines of code some sections of a tutorial may have together."""
 
 
 def test_every_tutorial_is_known() -> None:
@@ -35,3 +48,25 @@ def test_tutorial_runs(name: str, tmp_path: Path) -> None:
     for text in SHOWN[name]:
         assert text in done.stdout
     assert not list(tmp_path.iterdir()), "a tutorial leaves nothing behind"
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_what_is_added_takes_few_lines(name: str) -> None:
+    text = (TUTORIALS / name).read_text()
+    _, *parts = re.split(r"^# -- (.+?) -+$", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    most, titles = SHORT[name]
+    assert 0 < sum(code_lines(sections[title]) for title in titles) <= most
+
+
+def code_lines(text: str) -> int:
+    """How many lines are neither empty nor a comment nor a docstring."""
+    texts = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)]
+    docstrings = {
+        line
+        for node in texts
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    lines = enumerate(map(str.strip, text.splitlines()), 1)
+    return sum(bool(line) and not line.startswith("#") and n not in docstrings for n, line in lines)

@@ -214,7 +214,7 @@ def _never(weight: Weight) -> bool:
     return False
 
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: list[Family] = [
     Family("dense", dense),
     *(Family(f"{r}x1 blocks" if r > 1 else "CSR", partial(row_vectors, r)) for r in (1, 2, 4, 8)),
     *(
@@ -248,4 +248,4 @@ FAMILIES: tuple[Family, ...] = (
         _never,
     ),
     Family("combined columns", combined, _too_many_to_combine, _never),
-)
+]
