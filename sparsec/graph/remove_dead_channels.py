@@ -195,11 +195,11 @@ def _solve(graph: Graph, known: Known) -> _Marks:
         relations = relate(node) + _contracted_zeros(node, known)
         _fix_others(node, relations, marks)
         ties += [relation for relation in relations if isinstance(relation, Tie)]
+    layers = [node for node in graph.nodes if node.op in LAYERS and node.inputs[1].is_constant]
+    periods: dict[Node, tuple[int, int]] = {}
     _settle(marks, ties)
-    for node in graph.nodes:
-        if node.op in LAYERS:
-            _keep_structure(node, marks)
-    _settle(marks, ties)
+    while any([_keep_structure(layer, marks, periods) for layer in layers]):
+        _settle(marks, ties)
     while emptied := [key for key, mark in marks.marks.items() if mark.size and mark.all()]:
         for slot, axis in emptied:  # a tensor keeps one channel at least
             marks.keep(slot, axis, np.arange(len(marks.marks[slot, axis])) == 0)
@@ -207,15 +207,20 @@ def _solve(graph: Graph, known: Known) -> _Marks:
     return marks
 
 
-def _keep_structure(layer: Node, marks: _Marks) -> None:
+def _keep_structure(layer: Node, marks: _Marks, periods: dict[Node, tuple[int, int]]) -> bool:
     """Let channels of a weight go by whole periods of its structure, so that those behind them keep their places."""
     data, weight = layer.inputs[1].data, slots(layer)[0][1]
-    if data is None or not any(marks.along(weight, axis).any() for axis in (0, 1)):
-        return
-    for axis, period in enumerate(find_periods(data)):
+    assert data is not None
+    if not any(marks.along(weight, axis).any() for axis in (0, 1)):
+        return False
+    if layer not in periods:
+        periods[layer] = find_periods(data)
+    changed = False
+    for axis, period in enumerate(periods[layer]):
         mark = marks.along(weight, axis)
-        padded = np.pad(mark, (0, -len(mark) % period), constant_values=True).reshape(-1, period)
-        marks.keep(weight, axis, np.repeat(~padded.all(axis=1), period)[: len(mark)])
+        groups = np.pad(mark, (0, -len(mark) % period), constant_values=True).reshape(-1, period)
+        changed = marks.keep(weight, axis, np.repeat(~groups.all(axis=1), period)[: len(mark)]) or changed
+    return changed
 
 
 def _settle(marks: _Marks, ties: Sequence[Tie]) -> None:
