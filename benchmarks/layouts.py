@@ -24,7 +24,7 @@ from sparsec.search.measure import measure
 from sparsec.targets import Target
 
 RESULTS = Path(__file__).parent / "results" / "layouts"
-RUNNERS_UP = 3  # candidates of each family
+RUNNERS_UP = 2  # candidates of each family
 CLOSE = 1.10  # a choice that takes at most so much of the best time is a good one
 SLOWER = 1.05  # than dense, at most
 ROUNDS = 3
@@ -128,7 +128,7 @@ def verdict(outcomes: list[Outcome]) -> str:
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/layouts/<machine>.json.")
 def main(only: str, count: int, seed: int, rounds: int, output: Path | None) -> None:
     """Compare the layout that is chosen for each layer with the fastest of all candidates."""
-    console, target = Console(width=160), Target.parse("native")
+    console, target = Console(width=150), Target.parse("native")
     results: dict[str, Any] = {"machine": asdict(this_machine())}
     for title, cases in {"grid": grid(), "held out": held_out(count, seed)}.items():
         outcomes = []

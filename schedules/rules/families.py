@@ -18,6 +18,7 @@ from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import Inner, Nest
 from sparsec.schedules.rules.weight import Weight
 
+SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name
 WASTE = 1.5  # places of N:M for each entry, at most
 FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
@@ -69,7 +70,7 @@ def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield n:m, the smallest n that holds the weight; loops over it have no exits to predict."""
     n = weight.most_of(m)
-    if 0 < n * weight.mask.size <= WASTE * m * weight.entries:
+    if 0 < n <= SPARSE * m and n * weight.mask.size <= WASTE * m * weight.entries:
         for cut in find_cuts(weight, panel, 1, m, copies=True, whole=True):
             layout = partial(in_rows, cut, "dense", "dense", m, f"structured[{n}]")
             yield _nest(f"{n}:{m}", layout, cut, weight.rows * weight.depth // m * n, STRUCTURED)
@@ -174,7 +175,7 @@ class Family:
     name: str
     nests: Callable[[Weight, Panel], Iterator[Nest]]
     refusal: Refusal = lambda weight, product: None
-    worth: Callable[[Weight], bool] = lambda weight: True
+    worth: Callable[[Weight, Product], bool] = lambda weight, product: True
 
 
 def _as(layout: Layout | Sum) -> Refusal:
@@ -197,12 +198,12 @@ def _too_many_to_combine(weight: Weight, product: Product) -> str | None:
     return weight.refusal(combined_columns(GROUP))
 
 
-def _has_blocks(r: int, c: int, weight: Weight) -> bool:
+def _has_blocks(r: int, c: int, weight: Weight, product: Product) -> bool:
     """Whether the columns of blocks of r rows stand in groups of c."""
-    return weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
+    return c in (4, product.taps) and weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
 
 
-def _mostly_full(r: int, weight: Weight) -> bool:
+def _mostly_full(r: int, weight: Weight, product: Product) -> bool:
     """Whether blocks of r rows hold most entries, but not all."""
     if weight.rows % r:
         return False
@@ -210,7 +211,7 @@ def _mostly_full(r: int, weight: Weight) -> bool:
     return 0 < rest < weight.entries / 2
 
 
-def _never(weight: Weight) -> bool:
+def _never(weight: Weight, product: Product) -> bool:
     return False
 
 
@@ -224,7 +225,7 @@ FAMILIES: list[Family] = [
     Family(
         "tile-wise, two-sided",
         lambda weight, panel: (nest for r in (4, 8) for nest in condensed(r, weight, panel)),
-        worth=lambda weight: weight.empty_rows > 0,
+        worth=lambda weight, product: weight.empty_rows > 0,
     ),
     *(Family("TEW", partial(tile_element_wise, r), worth=partial(_mostly_full, r)) for r in (4, 8)),
     Family(
@@ -236,9 +237,9 @@ FAMILIES: list[Family] = [
         "TVW",
         partial(compressed_structured, 4),
         _as(tvw()),
-        lambda weight: weight.most_of(4) <= 2 and 6 * weight.blocks(1, 4) < weight.mask.size,
+        lambda weight, product: weight.most_of(4) <= 2 and 6 * weight.blocks(1, 4) < weight.mask.size,
     ),
-    Family("bitmap", bitmap, worth=lambda weight: 4 * weight.entries > weight.mask.size),
+    Family("bitmap", bitmap, worth=lambda weight, product: 4 * weight.entries > weight.mask.size),
     Family("FKW by channel", patterns, _no_patterns),
     Family("V:N:M", partial(vectors_n_m, 16, 8), _as(v_n_m()), _never),
     Family(

@@ -34,12 +34,12 @@ class Inner:
 
     Parameters
     ----------
-    step : cycles for each step of a tile
+    step : cycles for each step of a tile that multiply-adds do not hide
     sums : cycles for each vector of sums that a tile opens, brings from Y and leaves there
     open : cycles to open a tile
     group : cycles to enter a loop over some steps
     miss : cycles for each vector that comes from L2
-    busy : measured cycles for each cycle of the sum of all
+    busy : measured cycles for each cycle that loads take at least
     """
 
     step: float
@@ -101,19 +101,15 @@ class Prices:
         together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are not shifted
         for count, vectors in tiles(product, widths, target):
             loads = vectors * (1 if together else 2 - 1 / product.taps)  # a shifted vector lies in two lines
-            step = _step(nest.rows, vectors, loads, target) + inner.step
+            arithmetic = nest.rows * vectors / target.fma_per_cycle
+            step = max(arithmetic, inner.busy * (nest.rows + loads) / target.loads_per_cycle + inner.step)
             if inner.miss:
                 apart = None if together else self._apart
                 step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
             copies = extent(product.depth) * loads * COPY * nest.tasks if nest.stage else 0.0
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
-            cycles += (
-                inner.busy
-                * count
-                * (nest.steps * step + opens + copies)
-                * images
-                * _idle(count * images * nest.tasks, target)
-            )
+            idle = _idle(count * images * nest.tasks, target)
+            cycles += count * images * idle * (nest.steps * step + opens + copies)
         return cycles
 
 
@@ -125,11 +121,6 @@ def extent(dim: int | str) -> int:
 def batch(product: Product) -> int:
     """Return how many images or sequences there are, one where that is symbolic."""
     return product.batch if isinstance(product.batch, int) else 1
-
-
-def _step(r: int, v: float, loads: float, target: Target) -> float:
-    """Return the cycles of one depth step of a tile: r·v multiply-adds, the loads of X and r of the weight."""
-    return max(r * v / target.fma_per_cycle, (r + loads) / target.loads_per_cycle)
 
 
 def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tuple[int, float]]:

@@ -124,7 +124,7 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
 def _choices(product: Product, weight: Weight, target: Target, every: bool = False) -> list[Choice]:
     """Return the members of families that can hold a constant weight, with every width of tiles."""
     prices, lanes = Prices(product, target), target.lanes(product.sums)
-    families = [family for family in FAMILIES if every or family.worth(weight)]
+    families = [family for family in FAMILIES if every or family.worth(weight, product)]
     found = []
     for vectors in VECTORS:
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)

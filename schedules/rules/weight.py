@@ -53,13 +53,14 @@ class Weight:
         if (r, c) == (1, 1):
             return self
         if (r, c) not in self._jammed:
-            mask = np.pad(self.mask, [(0, -self.rows % r), (0, -self.depth % c)])
-            if c > 1:  # of blocks of rows, which may be known already
-                mask = self.jammed(r).mask
-                mask = np.pad(mask, [(0, 0), (0, -mask.shape[1] % c)])
-                mask = np.logical_or.reduce([mask[:, column::c] for column in range(c)])
+            if c in (2, 4, 8) and self.depth % c == 0:  # as one number; the blocks of rows may be known already
+                mask = self.jammed(r).mask.view(f"u{c}") != 0
+            elif c > 1:
+                mask = np.logical_or.reduceat(self.jammed(r).mask, np.arange(0, self.depth, c), axis=1)
+            elif self.rows % r:
+                mask = np.logical_or.reduceat(self.mask, np.arange(0, self.rows, r), axis=0)
             else:
-                mask = np.logical_or.reduce([mask[row::r] for row in range(r)])
+                mask = self.mask.reshape(-1, r, self.depth).any(axis=1)
             self._jammed[r, c] = Weight(mask)
         return self._jammed[r, c]
 

@@ -84,14 +84,16 @@ def test_loops_are_counted_as_they_run(structure: str) -> None:
 
 def test_what_is_worth_pricing_is_few() -> None:
     """Compile time does not grow by families that cannot win."""
-    weight = Weight(sparse(64, 256, 0.1))
-    assert [family.name for family in FAMILIES if family.worth(weight)] == [
+    case = linear(sparse(64, 256, 0.1), 32)
+    weight = Weight(case.arrays["W"])
+    assert [family.name for family in FAMILIES if family.worth(weight, case.product)] == [
         "dense", "CSR", "2x1 blocks", "4x1 blocks", "8x1 blocks", "N:M", "FKW by channel",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("structure", "family"), [("tile-wise two-sided", "tile-wise, two-sided"), ("4x4 blocks", "4x4 blocks")]
+    ("structure", "family"),
+    [("tile-wise two-sided", "tile-wise, two-sided"), ("patterns", "FKW by channel"), ("8x1 blocks", "8x1 blocks")],
 )
 def test_families_win_at_home(structure: str, family: str) -> None:
     case = pruned(structure, 256, 288, 128)
