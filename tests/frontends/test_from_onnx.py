@@ -174,7 +174,14 @@ def test_missing_file(tmp_path):
         load_model(tmp_path / "nowhere.onnx")
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no model, it is a text", b"\x08\x08", os.urandom(64)])
+NOISE = np.random.default_rng(0).bytes(64)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"this is no model, it is a text", b"\x08\x08", NOISE],
+    ids=["empty", "text", "start", "noise"],
+)
 def test_not_an_onnx_file(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
