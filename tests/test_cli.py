@@ -138,6 +138,13 @@ def test_compile_for_another_machine_suggests_no_run(cli: Call, files: Path) -> 
     expect_failure(cli("run", "model.so"), f"was compiled for .*, and this machine is {here}")
 
 
+@pytest.mark.parametrize("command", ["compile", "inspect"])
+def test_storage_halves_the_bytes_of_weights(cli: Call, files: Path, command: str) -> None:
+    found = json.loads(cli(command, files / "model.onnx", "--storage", "bfloat16", "--json").out)["totals"]
+    plain = json.loads(cli("inspect", files / "model.onnx", "--json").out)["totals"]
+    assert found["dense_nbytes"] * 2 == plain["dense_nbytes"] and found["nbytes"] < plain["nbytes"]
+
+
 def test_what_to_do_next_can_be_pasted(cli: Call, files: Path) -> None:
     assert "Next: sparsec run 'my model.so'" in cli("compile", files / "model.onnx", "-o", "my model.so").out
 
@@ -281,6 +288,11 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "open dimension": (["compile", "{}/open.onnx"], r"input 'x' leaves 'batch' open .*--shape x=1,64"),
     "unsupported operator": (["compile", "{}/random.onnx"], "act.*RandomUniformLike|RandomUniformLike.*act"),
     "no such target": (["compile", "{}/model.onnx", "--target", "z80"], "unknown target 'z80'; the known ones"),
+    "storage of another type": (["compile", "{}/model.onnx", "--storage", "int4"], "'int4' is not one of 'float16'"),
+    "storage that is slow": (
+        ["compile", "{}/model.onnx", "--storage", "float16", "--target", "x86-64-v2"],
+        r"x86-64-v2 has no instruction that reads float16 \(F16C\).*as bfloat16",
+    ),
     "shape without name": (["compile", "{}/open.onnx", "--shape", "1,64"], "cannot read the shape '1,64'; write it as"),
     "shape without sizes": (["compile", "{}/open.onnx", "--shape", "x="], "the shape 'x=' has no sizes"),
     "shape of words": (["compile", "{}/open.onnx", "--shape", "x=1,b-2"], "cannot read 'b-2' in the shape"),

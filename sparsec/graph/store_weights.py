@@ -17,8 +17,8 @@ WIDER = ("float32", "float64")
 def store_weights(graph: Graph, storage: str) -> None:
     """Round the constant weights of a physical graph to `storage`, to nearest even.
 
-    Each weight is off by a factor of at most 1 ± 2⁻¹¹ in float16, but for those below 2⁻¹⁴, which are off by at most
-    2⁻²⁵, and of 1 ± 2⁻⁸ in bfloat16. So a product is off by at most that share of Σ |W| |X|, and what its sums round.
+    Each weight is off by at most 2⁻¹¹ of itself in float16, or 2⁻²⁵ where it is below 2⁻¹⁴, and by 2⁻⁸ of itself in
+    bfloat16. So a product is off by at most that share of Σ |W| |X|, beside what its sums are off by.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ typedef struct sparsec_context sparsec_context;
  * between the two. */
 typedef struct {
   const char *name;
-  const char *dtype; /* as NumPy writes it: "float32", "int64", "bool", ... */
+  const char *dtype; /* as NumPy and ml_dtypes write it: "float32", "bfloat16", "bool", ... */
   size_t itemsize;   /* bytes of one element */
   int32_t rank;
   const int64_t *min_shape;

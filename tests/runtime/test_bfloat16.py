@@ -10,6 +10,7 @@ import tvm
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
+from sparsec.cli.inputs import read_inputs
 from sparsec.codegen.artifact import Artifact, build
 from sparsec.codegen.plan import Plan, Step, Storage, Tensor
 from sparsec.errors import InputError
@@ -80,3 +81,9 @@ def test_the_header_names_the_type(artifact: Artifact, tmp_path: Path):
     header = artifact.save(tmp_path / "model.so").with_suffix(".h").read_text()
     assert " * input 0: x, bfloat16[4, 16]" in header
     assert artifact.manifest["outputs"][0]["dtype"] == "bfloat16"
+
+
+def test_files_of_numpy_lose_the_name_of_the_type_alone(session: Session, tmp_path: Path):
+    np.save(tmp_path / "x.npy", X)
+    (found,) = read_inputs([("x", tmp_path / "x.npy")], session.inputs).values()
+    np.testing.assert_array_equal(session(found), session(X))
