@@ -29,10 +29,16 @@ SHOWN = {
         "the convolution is stored as (i, k) -> (i : dense, k : run)",
         "   runs  ",
     ],
+    "05_a_new_operator.py": [
+        "best[v] = max(best[v], T * P[T.k, m + v])",
+        "the interpreter computes what NumPy computes",
+        "bucketed rows         exact",
+    ],
 }
 
 SHORT: dict[str, tuple[int, list[str]]] = {
-    "04_a_new_layout.py": (40, ["A layout in one line", "A level of its own", "A name", "A price"])
+    "04_a_new_layout.py": (40, ["A layout in one line", "A level of its own", "A name", "A price"]),
+    "05_a_new_operator.py": (80, ["The loops", "The schedule", "The operator", "What it computes"]),
 }
 """How many lines of code some sections of a tutorial may have together."""
 

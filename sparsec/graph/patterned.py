@@ -59,7 +59,7 @@ class Patterned:
 
 def find_patterned(node: Node) -> Patterned | None:
     """Return a node as an operator that follows a pattern, or None if it is none."""
-    make = _PATTERNED.get(node.op)
+    make = PATTERNED.get(node.op)
     return make(node) if make else None
 
 
@@ -167,9 +167,10 @@ def _embedding_bag(node: Node) -> Patterned:
     return Patterned(op, schedule_embedding_bag, {"W": table.data}, values)
 
 
-_PATTERNED = {
+PATTERNED: dict[str, Callable[[Node], Patterned]] = {
     "embedding_bag": _embedding_bag,
     "masked_product": _masked_product,
     "masked_softmax": _masked_softmax,
     "sddmm": _sddmm,
 }
+"""How to make the operator of each node, by its name."""
