@@ -18,8 +18,10 @@ from sparsec.ir.kernel import Const, Coordinate, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
+from sparsec.ir.types import HALVES
 from sparsec.targets import Target
 
+CONVERT = 1.0  # multiply-adds that could start in place of a conversion from half precision
 COPY = 1.6  # cycles to copy a vector of X
 L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stays
 LINE = 64  # bytes
@@ -101,7 +103,7 @@ class Prices:
         together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are not shifted
         for count, vectors in tiles(product, widths, target):
             loads = vectors * (1 if together else 2 - 1 / product.taps)  # a shifted vector lies in two lines
-            arithmetic = nest.rows * vectors / target.fma_per_cycle
+            arithmetic = (nest.rows * vectors + self._conversions(nest, vectors)) / target.fma_per_cycle
             step = max(arithmetic, inner.busy * (nest.rows + loads) / target.loads_per_cycle + inner.step)
             if inner.miss:
                 apart = None if together else self._apart
@@ -111,6 +113,11 @@ class Prices:
             idle = _idle(count * images * nest.tasks, target)
             cycles += count * images * idle * (nest.steps * step + opens + copies)
         return cycles
+
+    def _conversions(self, nest: Nest, vectors: float) -> float:
+        """Return what the conversions of a step cost: of each weight, and of each vector of X that was not copied."""
+        weights = nest.rows if self.product.weight.dtype in HALVES else 0
+        return CONVERT * (weights + (vectors if self.product.x.dtype in HALVES and not nest.stage else 0))
 
 
 def extent(dim: int | str) -> int:
@@ -139,10 +146,11 @@ def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, 
 
     Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied together.
     """
-    width = vectors * target.lanes(product.sums) * 4
+    lanes, bytes_of_x = vectors * target.lanes(product.sums), np.dtype(product.x.dtype).itemsize
     if apart is None:
-        return max(0.0, 1 - target.l1_bytes / (width * part))
-    footprint = (width + product.span * 4) * max(1, part // product.taps)
+        return max(0.0, 1 - target.l1_bytes / (lanes * np.dtype(product.sums).itemsize * part))
+    width = lanes * bytes_of_x
+    footprint = (width + product.span * bytes_of_x) * max(1, part // product.taps)
     starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
     used = min(SETS, starts * -(-width // LINE))
     return max(0.0, 1 - L1_REUSE * target.l1_bytes * used / SETS / footprint)
@@ -150,15 +158,15 @@ def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, 
 
 def _row_bytes(product: Product) -> int:
     """Return how far apart in X the rows of neighbouring channels are; as assumed where that is not constant."""
-    extents = product.x.shape
+    extents, bytes_of_x = product.x.shape, np.dtype(product.x.dtype).itemsize
     if not all(isinstance(size, int) for size in extents[1:]):
-        return ASSUMED * 4
+        return ASSUMED * bytes_of_x
     bindings = {"b": Const(0), "k": Coordinate("W", "k"), "m": Const(0)}
     place = np.zeros(2, np.int64)
     for index, size in zip(product.x_index, extents, strict=True):
         depths = evaluate(substitute(index, bindings), {"W.k": np.array([0, product.taps])})
         place = place * (size if isinstance(size, int) else 1) + depths
-    return int(place[1] - place[0]) * 4
+    return int(place[1] - place[0]) * bytes_of_x
 
 
 def _idle(tasks: int, target: Target) -> float:

@@ -158,7 +158,8 @@ def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> b
     if not isinstance(product.columns, int) or not isinstance(product.depth, int):
         return False
     few = product.columns // panel.width * batch(product) < MANY * target.cores and target.cores > 1
-    weight_bytes, x_bytes = nest.steps * nest.rows * 4, product.depth // product.taps * product.columns * 4
+    weight_bytes = nest.steps * nest.rows * np.dtype(product.weight.dtype).itemsize
+    x_bytes = product.depth // product.taps * product.columns * np.dtype(product.x.dtype).itemsize
     return few or weight_bytes > max(target.l2_bytes, x_bytes)
 
 

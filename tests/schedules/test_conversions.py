@@ -5,6 +5,7 @@ import re
 import pytest
 
 from sparsec.ir.named import CSR, dense_blocks
+from sparsec.schedules.rules.product import propose
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
@@ -56,6 +57,15 @@ def test_a_vector_of_x_is_converted_once_for_all_rows(name, half):
     loop = hottest(text(case, Target.parse(name)), FMA[name])
     assert not re.search(r"\t(call|bl)\b", loop)
     assert count(WIDEN[name, half], loop) * rows == count(FMA[name], loop) > 0
+
+
+@pytest.mark.parametrize("types", [("bfloat16", "float32"), ("float32", "float16")], ids="-".join)
+def test_conversions_have_a_price(types):
+    case = linear(sparse(64, 96, 1.0), 64)
+    matrix, target = case.arrays["W"], Target.parse("znver4")
+    plain = propose(case.product, matrix, target)
+    half = propose(stored_as(case, *types, "float32").product, matrix.astype(types[0]), target)
+    assert plain.seconds < half.seconds < 2 * plain.seconds
 
 
 @pytest.mark.parametrize("name", ["znver4", "haswell", "aarch64"])
