@@ -9,9 +9,8 @@ though the loops around them have bounds that are read from memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,8 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Bitmap, Compressed, Cursor, Dense
-from sparsec.ir.standing import Standing, convert, keep
+from sparsec.ir.nesting import Nesting, Pending
+from sparsec.ir.standing import convert, keep
 from sparsec.ir.types import arithmetic
 from sparsec.ir.verifier import verify
 
@@ -88,22 +88,7 @@ def lower(kernel: Kernel) -> Lowered:
     return _Lowering(kernel).run()
 
 
-@dataclass
-class _Pending:
-    """An axis whose loops are open, but not yet bound by a block, with their variables and extents."""
-
-    axis: Axis
-    variables: list[Any]
-    extents: list[Any]
-
-
-class _Lowering(Standing):
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__(kernel)
-        self.pending: list[_Pending] = []
-        self.names: dict[str, int] = {}
-        self.depth = 0  # how many tiles are open
-
+class _Lowering(Nesting):
     # -- the function ----------------------------------------------------------------------------------------------
 
     def run(self) -> Lowered:
@@ -154,23 +139,12 @@ class _Lowering(Standing):
             else:
                 self._assign((), stmt)
 
-    @contextmanager
-    def _scope(self) -> Iterator[ExitStack]:
-        """Hold the frames opened inside, and forget at the end what they bound."""
-        saved = dict(self.values), {name: dict(found) for name, found in self.cursors.items()}, self.pending
-        ordered = dict(self.ordered)
-        self.pending = list(self.pending)
-        with ExitStack() as frames:
-            yield frames
-        self.values, self.cursors, self.pending = saved
-        self.ordered = ordered
-
     def _for(self, stmt: For) -> None:
         lanes = self._lanes(stmt)
-        with self._scope() as frames:
+        with self.scope() as frames:
             if lanes is not None:
                 if self.pending:
-                    self._enter_block("step", frames)
+                    self.enter_block("step", frames)
                 self._assign(*lanes)
                 return
             if self._is_quad_walk(stmt):
@@ -179,17 +153,17 @@ class _Lowering(Standing):
             first = next((n for n, axis in enumerate(stmt.axes) if self._is_bit_walk(axis)), None)
             if first is not None:
                 if first:
-                    self._open(replace(stmt, axes=stmt.axes[:first]), frames)
+                    self.open(replace(stmt, axes=stmt.axes[:first]), frames)
                 self._walk_bits(stmt.axes[first], stmt.axes[first + 1 :], stmt.body, frames)
                 return
-            self._open(stmt, frames)
+            self.open(stmt, frames)
             if self.depth:
-                self._enter_block("step", frames)
+                self.enter_block("step", frames)
             self._body(stmt.body)
 
     def _tile(self, stmt: Tile) -> None:
-        with self._scope() as frames:
-            self._enter_block("tile", frames)
+        with self.scope() as frames:
+            self.enter_block("tile", frames)
             # Local buffers become registers; a tile around others is a buffer that they read.
             scope = "global" if any(isinstance(inner, Tile) for inner in _statements(stmt.body)) else "local"
             self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope=scope)
@@ -232,7 +206,7 @@ class _Lowering(Standing):
         return Coordinate(axis.buffer, layout.levels[axis.level][0].dim) in target.indices
 
     def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
-        with self._scope() as frames:
+        with self.scope() as frames:
             if self.depth:
                 self._keep_ordered(stmt, axes)
             loops = []
@@ -292,27 +266,19 @@ class _Lowering(Standing):
         (axis,) = stmt.axes
         assert isinstance(axis, Walk)
         length = next(self.visit(axis, bound=False)).extent
-        with self._scope() as frames:
-            nth = self._counted("quad", length // QUAD, frames)
+        with self.scope() as frames:
+            nth = self.counted("quad", length // QUAD, frames)
             first = keep(self._position(axis, nth * QUAD), "position")
             quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
             for lane in range(QUAD):
                 shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
                 coordinate = T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
                 self._stand(axis, Cursor(first + lane, keep(coordinate, "coordinate")), stmt.body)
-        with self._scope() as frames:
-            nth = self._counted("rest", length % QUAD, frames)
+        with self.scope() as frames:
+            nth = self.counted("rest", length % QUAD, frames)
             position = keep(self._position(axis, length // QUAD * QUAD + nth), "position")
             coordinate = T.cast(self._indices(axis)[position], "int32")
             self._stand(axis, Cursor(position, keep(coordinate, "coordinate")), stmt.body)
-
-    def _counted(self, name: str, extent: Any, frames: ExitStack) -> Any:
-        """Open a loop and a block that binds it; return the block's variable."""
-        self.pending.append(
-            _Pending(Range(name, Const(0), Const(0)), [frames.enter_context(T.serial(extent))], [extent])
-        )
-        self._enter_block("step", frames)
-        return self.values[name]
 
     def _position(self, axis: Walk, index: Any) -> Any:
         """Return the position of an iteration of a compressed level, its coordinate left alone."""
@@ -324,7 +290,7 @@ class _Lowering(Standing):
             return end.value.position
 
     def _stand(self, axis: Walk, cursor: Cursor, body: Sequence[Stmt]) -> None:
-        with self._scope():
+        with self.scope():
             self.cursors[axis.buffer][axis.level] = cursor
             self.values[axis.var] = cursor.coordinate
             self._body(body)
@@ -345,13 +311,13 @@ class _Lowering(Standing):
         """
         assert isinstance(axis, Walk)
         visit = self.visit(axis, bound=False)
-        loop, outer = next(visit), _Pending(axis, [], [])
+        loop, outer = next(visit), Pending(axis, [], [])
         while loop.kind != "bits":
             outer.extents.append(loop.extent)
             outer.variables.append(frames.enter_context(T.serial(loop.extent)))
             loop = visit.send(outer.variables[-1])
         self.pending.append(outer)
-        variables = self._enter_block("word", frames)
+        variables = self.enter_block("word", frames)
 
         visit = self.visit(axis, bound=True)
         loop = next(visit)
@@ -360,7 +326,7 @@ class _Lowering(Standing):
         name = f"{axis.var}_word"
         word = self.handles[name] = T.sblock_alloc_buffer((1,), "uint64", scope="local")
         T.buffer_store(word, loop.extent, [0])
-        nth = self._counted("nth", T.cast(tirx.popcount(loop.extent), "int32"), frames)
+        nth = self.counted("nth", T.cast(tirx.popcount(loop.extent), "int32"), frames)
         zeros = tirx.call_llvm_pure_intrin("uint64", "llvm.cttz", word[0], tirx.const(True, "bool"))
         place = keep(T.cast(zeros, "int32"), "place")
         T.buffer_store(word, tirx.bitwise_and(word[0], word[0] - tirx.const(1, "uint64")), [0])
@@ -371,85 +337,6 @@ class _Lowering(Standing):
         inner: tuple[Stmt, ...] = (For(rest, body),) if rest else body
         self._stand(axis, replace(cursor, position=keep(cursor.position, "position")), inner)
         del self.handles[name]
-
-    # -- loops and blocks ------------------------------------------------------------------------------------------
-
-    def _open(self, stmt: For, frames: ExitStack) -> None:
-        """Open the loops of a nest outside any block; the indices are plain loop variables until a block binds them."""
-        if stmt.parallel:
-            self._open_parallel(stmt, frames)
-            return
-        for axis in stmt.axes:
-            variables: list[Any] = []
-            extents = []
-            if isinstance(axis, Walk) and axis.at is not None:
-                pass  # no loop
-            elif isinstance(axis, Range):
-                extents = [self.extent(axis)]
-                variables = [frames.enter_context(T.serial(extents[0]))]
-            else:
-                visit = self.visit(axis, bound=False)
-                loop = next(visit, None)
-                while loop is not None:
-                    extents.append(loop.extent)
-                    variables.append(frames.enter_context(T.serial(loop.extent)))
-                    try:
-                        loop = visit.send(variables[-1])
-                    except StopIteration:
-                        loop = None
-            self.bind(axis, variables, bound=False)
-            self.pending.append(_Pending(axis, variables, extents))
-
-    def _open_parallel(self, stmt: For, frames: ExitStack) -> None:
-        """Run the axes of constant extent as one parallel loop, and those of symbolic extent inside it.
-
-        One loop over all would divide by symbols to find its indices, which TVM cannot simplify. If all are symbolic,
-        the first is parallel.
-        """
-        extents = [self.extent(axis) for axis in stmt.axes]
-        shared = [n for n, extent in enumerate(extents) if isinstance(extent, int)]
-        if prod(extents[n] for n in shared) == 1 and len(shared) < len(extents):
-            shared = [next(n for n in range(len(extents)) if n not in shared)]
-        total = prod(extents[n] for n in shared)
-        serial = isinstance(total, int) and total == 1
-        flat = frames.enter_context(T.serial(1) if serial else T.parallel(total))
-        inner: Any = 1
-        indices: dict[int, Any] = {n: 0 for n, extent in enumerate(extents) if isinstance(extent, int)}
-        for n in reversed(shared):
-            indices[n] = flat // inner % extents[n] if n != shared[0] else flat // inner
-            inner = inner * extents[n]
-        for n, (axis, extent) in enumerate(zip(stmt.axes, extents, strict=True)):
-            index = indices[n] if n in indices else frames.enter_context(T.serial(extent))
-            self.bind(axis, [index], bound=False)
-            self.pending.append(_Pending(axis, [index], [extent]))
-
-    def _enter_block(self, name: str, frames: ExitStack) -> list[Any]:
-        """Open a block that binds all pending loops, and find values and cursors again in terms of its variables.
-
-        Returns
-        -------
-        The block's variables for the last axis.
-        """
-        count = self.names[name] = self.names.get(name, 0) + 1
-        frames.enter_context(T.sblock(name if count == 1 else f"{name}_{count}"))
-        bound: list[tuple[Axis, list[Any]]] = []
-        for pending in self.pending:
-            variables = []
-            for extent, variable in zip(pending.extents, pending.variables, strict=True):
-                constant = isinstance(extent, int | tirx.IntImm)
-                domain = extent if constant else np.iinfo(np.int32).max
-                variables.append(T.axis.opaque(domain, variable))
-                IRBuilder.name(pending.axis.var, variables[-1])
-            bound.append((pending.axis, variables))
-        handles = [self.handles[b] for b in self.handles]
-        T.reads(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in handles])
-        read_only = {buffer.name for buffer in self.kernel.inputs}
-        writable = [h for b, h in self.handles.items() if b not in read_only and "." not in b]
-        T.writes(*[handle[tuple(slice(0, extent) for extent in handle.shape)] for handle in writable])
-        for axis, variables in bound:
-            self.bind(axis, variables, bound=True)
-        self.pending = []
-        return bound[-1][1] if bound else []
 
 
 def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
