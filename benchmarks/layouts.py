@@ -32,11 +32,11 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Timed:
-    """One candidate: what it is, and its predicted and measured seconds."""
+    """One candidate: its layout, the options of its tiles, and its predicted and measured seconds."""
 
     family: str
     layout: str
-    tile: str
+    tile: dict[str, Any]
     predicted: float
     seconds: float
 
@@ -86,8 +86,8 @@ def race(case: Case, target: Target, rounds: int = ROUNDS) -> Outcome:
 
 
 def _timed(proposal: Proposal, seconds: float) -> Timed:
-    layout = str(proposal.product.layout)
-    return Timed(proposal.family, layout, str(proposal.trace.steps[0]), proposal.seconds, seconds)
+    layout, tile = str(proposal.product.layout), vars(proposal.trace.steps[0])
+    return Timed(proposal.family, layout, tile, proposal.seconds, seconds)
 
 
 def outcome_table(outcomes: list[Outcome], title: str) -> Table:
