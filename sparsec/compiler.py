@@ -19,6 +19,7 @@ from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Choose, Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
+from sparsec.graph.mask_attention import mask_attention
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.store_weights import store_weights
@@ -269,6 +270,8 @@ class _Run:
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
         canonicalize(graph, self.write)
+        mask_attention(graph, self.target)
+        self.write("mask_attention", graph)
         for pass_ in (plan_images, plan_layouts):
             pass_(graph)
             self.write(pass_.__name__, graph)
