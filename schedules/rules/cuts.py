@@ -89,6 +89,8 @@ def find_cuts(
     for copy in (False, True) if copies else (False,):
         # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.
         together = c if copy else lcm(c, panel.product.taps)
+        if c > 1 and together > c:
+            continue  # where taps are cut, what a column reads is not at the same distance from its neighbours
         for parts in sorted({*PARTS, *more_parts}):
             part = -(-(depth // together) // parts) * together
             fits = depth % c == 0 if parts == 1 else depth // together // parts >= LEAST

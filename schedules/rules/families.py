@@ -25,11 +25,11 @@ GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
 
 PANELS = Inner(step=0.3, sums=1.6)  # the depth is a counted loop that LLVM unrolls
-ENTRIES = Inner(step=0.64, sums=3.7, open=2.0, miss=0.44, busy=1.28)
-BLOCKS = Inner(step=0.3, sums=3.7, open=2.0, group=1.0, miss=0.44, busy=1.28)
-STRUCTURED = Inner(step=0.64, sums=3.7, open=2.0, miss=0.44, busy=1.28)
-BITS = Inner(step=0.3, sums=3.7, open=2.0, group=8.0, miss=0.44, busy=1.28)
-FILTERS = Inner(step=1.0, sums=1.6, open=20.0, miss=0.44, busy=1.1)
+ENTRIES = Inner(step=0.78, sums=1.4, open=3.8, miss=0.39, busy=1.05)
+BLOCKS = replace(ENTRIES, step=0.46, group=1.24)
+STRUCTURED = replace(ENTRIES, step=0.65, busy=1.25)
+BITS = replace(ENTRIES, step=0.75)
+FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
 
 
 def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:

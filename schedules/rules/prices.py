@@ -22,8 +22,8 @@ from sparsec.ir.types import HALVES
 from sparsec.targets import Target
 
 CONVERT = 1.0  # multiply-adds that could start in place of a conversion from half precision
-COPY = 1.6  # cycles to copy a vector of X
-L1_REUSE = 1.5  # of X where it lies: the more a row is read, the longer it stays
+COPY = 1.75  # cycles to copy a vector of X
+L1_SHARE = 0.73  # of L1 that keeps rows which are read again
 LINE = 64  # bytes
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED = 128  # for a symbolic extent
@@ -95,14 +95,15 @@ class Prices:
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
         self._apart = _row_bytes(product)
+        self._crossing = 1.0 if self._apart % LINE else 1 - 1 / product.taps  # loads of X that lie in two lines
 
     def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
         """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
         product, target, inner = self.product, self.target, nest.inner
         images, cycles = batch(product), self(nest.rest, widths) if nest.rest else 0.0
-        together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are not shifted
+        together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are aligned
         for count, vectors in tiles(product, widths, target):
-            loads = vectors * (1 if together else 2 - 1 / product.taps)  # a shifted vector lies in two lines
+            loads = vectors * (1 if together else 1 + self._crossing)
             arithmetic = (nest.rows * vectors + self._conversions(nest, vectors)) / target.fma_per_cycle
             step = max(arithmetic, inner.busy * (nest.rows + loads) / target.loads_per_cycle + inner.step)
             if inner.miss:
@@ -148,12 +149,12 @@ def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, 
     """
     lanes, bytes_of_x = vectors * target.lanes(product.sums), np.dtype(product.x.dtype).itemsize
     if apart is None:
-        return max(0.0, 1 - target.l1_bytes / (lanes * np.dtype(product.sums).itemsize * part))
+        return max(0.0, 1 - L1_SHARE * target.l1_bytes / (lanes * np.dtype(product.sums).itemsize * part))
     width = lanes * bytes_of_x
     footprint = (width + product.span * bytes_of_x) * max(1, part // product.taps)
     starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
     used = min(SETS, starts * -(-width // LINE))
-    return max(0.0, 1 - L1_REUSE * target.l1_bytes * used / SETS / footprint)
+    return max(0.0, 1 - L1_SHARE * target.l1_bytes * used / SETS / footprint)
 
 
 def _row_bytes(product: Product) -> int:
