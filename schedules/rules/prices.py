@@ -21,7 +21,7 @@ from sparsec.ir.sums import Sum
 from sparsec.ir.types import HALVES
 from sparsec.targets import Target
 
-CONVERT = 1.0  # multiply-adds that could start in place of a conversion from half precision
+CONVERT = 0.25  # cycles to convert a weight, or a vector of X, from half precision
 COPY = 1.75  # cycles to copy a vector of X
 L1_SHARE = 0.73  # of L1 that keeps rows which are read again
 LINE = 64  # bytes
@@ -104,8 +104,9 @@ class Prices:
         together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are aligned
         for count, vectors in tiles(product, widths, target):
             loads = vectors * (1 if together else 1 + self._crossing)
-            arithmetic = (nest.rows * vectors + self._conversions(nest, vectors)) / target.fma_per_cycle
+            arithmetic = nest.rows * vectors / target.fma_per_cycle
             step = max(arithmetic, inner.busy * (nest.rows + loads) / target.loads_per_cycle + inner.step)
+            step += CONVERT * self._conversions(nest, vectors)
             if inner.miss:
                 apart = None if together else self._apart
                 step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
@@ -116,9 +117,11 @@ class Prices:
         return cycles
 
     def _conversions(self, nest: Nest, vectors: float) -> float:
-        """Return what the conversions of a step cost: of each weight, and of each vector of X that was not copied."""
+        """Return how much a step converts from half precision: its weights, and vectors of X that are no copies."""
+        if extent(self.product.columns) < self.target.lanes(self.product.sums):
+            return 0  # the rows are vectors then, whose weights are converted together
         weights = nest.rows if self.product.weight.dtype in HALVES else 0
-        return CONVERT * (weights + (vectors if self.product.x.dtype in HALVES and not nest.stage else 0))
+        return weights + (vectors if self.product.x.dtype in HALVES and not nest.stage else 0)
 
 
 def extent(dim: int | str) -> int:
