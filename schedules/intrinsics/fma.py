@@ -7,6 +7,7 @@ multiply and the add. Factors of another type than the sum are converted to that
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from tvm import tirx
 from tvm.s_tir import TensorIntrin
@@ -48,6 +49,19 @@ def _semantics(lanes: int, a_dtype: str, x_dtype: str, dtype: str) -> tirx.PrimF
     return semantics
 
 
+def _broadcast(value: Any, lanes: int, dtype: str) -> Any:
+    """Return the vector of a converted number.
+
+    A bfloat16 is broadcast to both halves of each element, of which the lower one is cleared: that takes a load and one
+    operation on a vector, while a number that was shifted among integers must come over to the vectors.
+    """
+    if str(value.ty.dtype) != "bfloat16" or dtype != "float32":
+        return T.broadcast(convert(value, dtype), lanes)
+    halves = T.broadcast(tirx.reinterpret("uint16", value), 2 * lanes)
+    cleared = tirx.reinterpret(f"uint32x{lanes}", halves) & T.broadcast(tirx.const(0xFFFF0000, "uint32"), lanes)
+    return tirx.reinterpret(f"float32x{lanes}", cleared)
+
+
 def _emission(lanes: int, a_dtype: str, x_dtype: str, dtype: str) -> tirx.PrimFunc:
     vector = f"{dtype}x{lanes}" if lanes > 1 else dtype
 
@@ -59,7 +73,7 @@ def _emission(lanes: int, a_dtype: str, x_dtype: str, dtype: str) -> tirx.PrimFu
         with T.sblock("root"):
             T.reads(C[0:lanes], A[0:1], X[0:lanes])
             T.writes(C[0:lanes])
-            C[T.ramp(0, 1, lanes)] = C[T.ramp(0, 1, lanes)] + T.broadcast(convert(A[0], dtype), lanes) * convert(
+            C[T.ramp(0, 1, lanes)] = C[T.ramp(0, 1, lanes)] + _broadcast(A[0], lanes, dtype) * convert(
                 X[T.ramp(0, 1, lanes)], vector
             )
 

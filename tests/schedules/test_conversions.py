@@ -45,9 +45,10 @@ def test_a_weight_is_converted_once_for_all_vectors(name, half):
     if half == "float16":
         broadcast = r"ld1r\t.*4h" if name == "aarch64" else r"vpbroadcastw\t"
         assert count(WIDEN[name, half], loop) == count(broadcast, loop) == weights
-    else:  # a number is shifted by the integer units, which have little to do
-        shift = r"lsl\tw.*#16" if name == "aarch64" else r"shll\t\$16"
-        assert count(shift, loop) == weights
+    else:  # broadcast twice into each element, of which one half is cleared
+        broadcast = r"ld1r\t.*8h" if name == "aarch64" else r"vpbroadcastw\t"
+        assert count(broadcast, loop) == weights
+        assert count(r"(and\tv|vpandd?\t|vpblendw\t|vpunpcklwd\t)", loop) == weights
 
 
 @pytest.mark.parametrize(("name", "half"), WIDEN)
