@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparsec.codegen.artifact import Artifact, build
 from sparsec.errors import ArtifactError, InputError, ModelError, TargetError
 from sparsec.frontends import load_model
+from sparsec.graph.bag_embeddings import bag_embeddings
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
@@ -270,8 +271,9 @@ class _Run:
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
         canonicalize(graph, self.write)
-        mask_attention(graph, self.target)
-        self.write("mask_attention", graph)
+        for find in (mask_attention, bag_embeddings):
+            find(graph, self.target)
+            self.write(find.__name__, graph)
         for pass_ in (plan_images, plan_layouts):
             pass_(graph)
             self.write(pass_.__name__, graph)

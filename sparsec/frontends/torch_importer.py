@@ -40,6 +40,8 @@ class TorchImporter(ExportedProgramImporter):
     def create_convert_map(self) -> dict[str, Callable[[Any], Any]]:
         converters: dict[str, Callable[[Any], Any]] = super().create_convert_map()
         converters |= {
+            "_embedding_bag.default": self._embed_bags,
+            "_embedding_bag_forward_only.default": self._embed_bags,
             "bitwise_and.Tensor": self._and,
             "embedding.default": self._embed,
             "full.default": self._full,
@@ -100,6 +102,18 @@ class TorchImporter(ExportedProgramImporter):
                 raise UnsupportedError(
                     f"node {_layer_of(node)!r}: operator {node.target} on {_describe_inputs(node)} is not supported"
                 )
+
+    def _embed_bags(self, node: Any) -> list[relax.Var]:
+        """Sums or means of rows in bags of one size, whose offsets PyTorch counts up in steps of that size."""
+        defaults = (False, 0, False, None, False, -1)
+        table, ids, offsets, _, mode, _, weights, _, padding = (*node.args, *defaults[len(node.args) - 3 :])
+        if offsets.target is not _aten.arange.start_step or mode > 1 or padding >= 0:
+            raise NotImplementedError("only sums and means of ids [bags, size] without padding are")
+        emit, shape = self.block_builder.emit, (-1, offsets.args[2])
+        rows = emit(relax.op.take(self.env[table], emit(relax.op.reshape(self.env[ids], shape)), axis=0))
+        if weights is not None:
+            rows = emit(relax.op.multiply(rows, emit(relax.op.reshape(self.env[weights], (*shape, 1)))))
+        return [emit((relax.op.mean if mode else relax.op.sum)(rows, axis=1))]
 
     def _embed(self, node: Any) -> relax.Var:
         weight, indices = (self.env[argument] for argument in node.args[:2])
