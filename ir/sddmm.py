@@ -181,9 +181,18 @@ def is_inside(layout: Layout, shape: tuple[int, ...], name: str, dims: tuple[str
 
 
 def leading_dense(layout: Layout, stop: int) -> int:
-    """Return how many levels there are before the first one that is not dense, `stop` at most."""
-    dense = (level for level, (_, kind) in enumerate(layout.levels[:stop]) if not isinstance(kind, Dense))
-    return next(dense, stop)
+    """Return how many dense levels of one dimension the layout starts with, `stop` at most.
+
+    Those of a second one would be digits of the same parallel loop, and TVM takes what a diagonal level makes of such
+    digits for another of them.
+    """
+    first = layout.levels[0][0].dim
+    others = (
+        level
+        for level, (digit, kind) in enumerate(layout.levels[:stop])
+        if digit.dim != first or not isinstance(kind, Dense)
+    )
+    return next(others, stop)
 
 
 def _store(op: SDDMM, acc: Expr) -> Assign:

@@ -44,6 +44,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.product import COLUMN, ROW, Product, Run
 from sparsec.ir.sddmm import halves
+from sparsec.ir.sums import Sum
 
 LANE = Var("v")
 
@@ -57,7 +58,12 @@ def skipping_nest(product: Product, columns: Run) -> Stmt:
     """
     layout = product.layout
     assert isinstance(product.rows, int) and isinstance(product.depth, int)
-    if not isinstance(layout, Layout) or product.valid is not None or product.cleared:
+    if isinstance(layout, Sum):
+        raise LayoutError(
+            f"zeros in activations cannot be passed over with a weight as {layout}: it is a sum; store it in one "
+            "layout, with the rows innermost, as in CSC"
+        )
+    if layout is None or product.valid is not None or product.cleared:
         raise LayoutError(f"zeros in activations cannot be passed over in a {product.name} with a weight as {layout}")
     shape = (product.rows, product.depth)
     known = _known(layout, shape)
@@ -121,8 +127,8 @@ def _known(layout: Layout, shape: tuple[int, int]) -> int:
     below = prod(layout.sizes(shape)[known:])
     if below < min(shape[0], TILE_ROWS + 1):
         raise LayoutError(
-            f"zeros in activations cannot be passed over with a weight as {layout}: only {below} rows follow a depth, "
-            "so that a branch would cost what it saves; store it with the rows innermost, as in CSC"
+            f"zeros in activations cannot be passed over with a weight as {layout}: only {below} of its rows "
+            "follow a depth, so that a branch would cost what it saves; store it with the rows innermost, as in CSC"
         )
     return known
 

@@ -83,5 +83,5 @@ def test_what_is_no_number_is_no_zero():
 @pytest.mark.parametrize("layout", [CSR, DENSE, BITMAP, bsr(4, 4), row_vectors(4)], ids=str)
 def test_layouts_with_the_depth_innermost_are_refused(layout):
     case = linear(sparse(40, 24, 0.3), 16, layout=layout)
-    with pytest.raises(LayoutError, match=r"only \d rows follow a depth"):
+    with pytest.raises(LayoutError, match=r"only \d of its rows follow a depth"):
         build_kernel(case.product, Tile((16,), skip_zeros=True).tiling(16, 40))

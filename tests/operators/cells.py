@@ -23,6 +23,7 @@ from tests.operators.operators import Operator
 Array = np.ndarray
 
 WRITTEN = (
+    "(i, k) -> (k : dense, i : bitmap)",
     "(i, k) -> (i : compressed, k : compressed)",
     "(i, k) -> (k floordiv 8 : dense, i : bucketed, k mod 8 : compressed)",
     "(i : balance[3], k) -> (i floordiv 5 : dense, i mod 5 : dense, k : compressed)",

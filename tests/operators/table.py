@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.operators.cells import LAYOUTS, WRITTEN, weights
+from tests.operators.masks import MASK_OPERATORS, Programs
 from tests.operators.operators import OPERATORS
 
 PAGE = Path(__file__).parents[2] / "docs" / "layouts-by-operator.md"
@@ -22,6 +23,14 @@ row, of one column and of one element. There is no model of int8 yet: `sparsec.o
 "{NO_INT8}".
 """
 
+_MASKS = """
+## Over masks, tables, and zeros in activations
+
+Operators of `sparsec.op` whose mask, table or weight is a constant, in float32. Attention computes exponentials and is
+held to 10⁻⁵, all others to the last bit. A number says why there is none, in the words of the compiler, where … is the
+layout.
+"""
+
 _REFUSED = """
 ## What layouts refuse
 
@@ -37,11 +46,33 @@ def reasons() -> dict[str, str]:
     return {name: reason for name, reason in found.items() if reason}
 
 
+def refused() -> dict[str, dict[str, str]]:
+    """Why there is no operator over a mask or a table in a layout, by the names of both."""
+    random = {"random": weights(OPERATORS["matmul, linear"]())["random"]}
+    return {name: Programs(operator, random, LAYOUTS).refused for name, operator in MASK_OPERATORS.items()}
+
+
 def render() -> str:
     """The page for people."""
-    body = _rows(("layout", *OPERATORS), ((_shown(name), *"✓" * len(OPERATORS)) for name in LAYOUTS))
-    refused = _rows(("layout", "reason"), ((_shown(name), reason) for name, reason in reasons().items()))
-    return "\n".join((_HEAD, *body, _REFUSED, *refused, ""))
+    products = _rows(("layout", *OPERATORS), ((_shown(name), *"✓" * len(OPERATORS)) for name in LAYOUTS))
+    full = _rows(("layout", "reason"), ((_shown(name), reason) for name, reason in reasons().items()))
+    return "\n".join((_HEAD, *products, _MASKS, *_over_masks(), _REFUSED, *full, ""))
+
+
+def _over_masks() -> Iterator[str]:
+    notes: dict[str, int] = {}
+    why = refused()
+
+    def cell(operator: str, name: str) -> str:
+        if name not in why[operator]:
+            return "✓"
+        reason = why[operator][name].replace(str(LAYOUTS[name]), "…")
+        return str(notes.setdefault(reason, len(notes) + 1))
+
+    rows = ((_shown(name), *(cell(operator, name) for operator in MASK_OPERATORS)) for name in LAYOUTS)
+    yield from _rows(("layout", *MASK_OPERATORS), rows)
+    yield ""
+    yield from (f"{number}. {reason}" for reason, number in notes.items())
 
 
 def _rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

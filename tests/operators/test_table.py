@@ -6,6 +6,7 @@ import pytest
 import sparsec
 from sparsec.errors import InputError, LayoutError
 from tests.operators.cells import LAYOUTS, TYPES, Cell, Library, weights
+from tests.operators.masks import MASK_OPERATORS, Programs
 from tests.operators.operators import EDGES, OPERATORS, Operator
 from tests.operators.table import NO_INT8, PAGE, reasons, render
 
@@ -34,6 +35,14 @@ def test_every_cell_is_what_numpy_computes(make, types):
 @pytest.mark.parametrize("make", EDGES.values(), ids=EDGES)
 def test_matrices_of_one_row_and_of_one_column(make):
     assert differences(make(), TYPES["float32"]) == []
+
+
+@pytest.mark.parametrize("name", MASK_OPERATORS)
+def test_operators_over_masks_and_tables_are_what_numpy_computes(name):
+    kinds = weights(OPERATORS["matmul, linear"]())
+    programs = Programs(MASK_OPERATORS[name], kinds, LAYOUTS)
+    assert list(programs.differences(INTERPRETED)) == []
+    assert len(programs.programs) == len(kinds) * (len(LAYOUTS) - len(programs.refused))
 
 
 @pytest.mark.parametrize("make", OPERATORS.values(), ids=OPERATORS)
