@@ -24,10 +24,11 @@ FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
 
-PANELS = Inner(step=0.3, sums=1.6)  # the depth is a counted loop that LLVM unrolls
+PANELS = Inner(step=0.3, sums=1.6, miss=0.25)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(step=0.78, sums=1.4, open=3.8, miss=0.39, busy=1.05)
-BLOCKS = replace(ENTRIES, step=0.46, group=1.24)
+BLOCKS = replace(ENTRIES, step=0.13, group=1.24, miss=0.1)  # neighbouring rows of X are fetched ahead
 STRUCTURED = replace(ENTRIES, step=0.65, busy=1.25)
+GROUPS = replace(ENTRIES, step=0.72, group=0.96)
 BITS = replace(ENTRIES, step=0.75)
 FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
 
@@ -83,7 +84,7 @@ def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest
         count = weight.blocks(1, m)
         for cut in find_cuts(weight, panel, 1, m):
             layout = partial(in_rows, cut, "bucketed", "compressed", m, f"structured[{n}]")
-            yield _nest("TVW", layout, cut, count * n, BLOCKS, groups=count)
+            yield _nest("TVW", layout, cut, count * n, GROUPS, groups=count)
 
 
 def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
