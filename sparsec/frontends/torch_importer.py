@@ -105,8 +105,9 @@ class TorchImporter(ExportedProgramImporter):
 
     def _embed_bags(self, node: Any) -> list[relax.Var]:
         """Sums or means of rows in bags of one size, whose offsets PyTorch counts up in steps of that size."""
-        defaults = (False, 0, False, None, False, -1)
-        table, ids, offsets, _, mode, _, weights, _, padding = (*node.args, *defaults[len(node.args) - 3 :])
+        defaults: tuple[Any, ...] = (False, 0, False, None, False, -1)
+        given = tuple(node.args)
+        table, ids, offsets, _, mode, _, weights, _, padding = given + defaults[len(given) - 3 :]
         if offsets.target is not _aten.arange.start_step or mode > 1 or padding >= 0:
             raise NotImplementedError("only sums and means of ids [bags, size] without padding are")
         emit, shape = self.block_builder.emit, (-1, offsets.args[2])
