@@ -18,6 +18,7 @@ from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import Inner, Nest
 from sparsec.schedules.rules.weight import Weight
 
+FULL = 0.95  # of a weight, from which on it is taken as dense
 SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name
 WASTE = 1.5  # places of N:M for each entry, at most
 FILLED = 1.15  # columns of blocks for each that has entries, at most
@@ -199,9 +200,18 @@ def _too_many_to_combine(weight: Weight, product: Product) -> str | None:
     return weight.refusal(combined_columns(GROUP))
 
 
+def _has_zeros(weight: Weight, product: Product) -> bool:
+    return weight.entries <= FULL * weight.mask.size
+
+
 def _has_blocks(r: int, c: int, weight: Weight, product: Product) -> bool:
     """Whether the columns of blocks of r rows stand in groups of c."""
     return c in (4, product.taps) and weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
+
+
+def _has_words(weight: Weight, product: Product) -> bool:
+    """Whether words of bits are well filled."""
+    return weight.mask.size < 4 * weight.entries <= 4 * FULL * weight.mask.size
 
 
 def _mostly_full(r: int, weight: Weight, product: Product) -> bool:
@@ -218,7 +228,7 @@ def _never(weight: Weight, product: Product) -> bool:
 
 FAMILIES: list[Family] = [
     Family("dense", dense),
-    *(Family(f"{r}x1 blocks" if r > 1 else "CSR", partial(row_vectors, r)) for r in (1, 2, 4, 8)),
+    *(Family(f"{r}x1 blocks" if r > 1 else "CSR", partial(row_vectors, r), worth=_has_zeros) for r in (1, 2, 4, 8)),
     *(
         Family(f"{r}x{c} blocks", partial(blocks, r, c), worth=partial(_has_blocks, r, c))
         for r, c in ((1, 4), (4, 4), (8, 4), (1, 9), (4, 9), (8, 9))
@@ -240,7 +250,7 @@ FAMILIES: list[Family] = [
         _as(tvw()),
         lambda weight, product: weight.most_of(4) <= 2 and 6 * weight.blocks(1, 4) < weight.mask.size,
     ),
-    Family("bitmap", bitmap, worth=lambda weight, product: 4 * weight.entries > weight.mask.size),
+    Family("bitmap", bitmap, worth=_has_words),
     Family("FKW by channel", patterns, _no_patterns),
     Family("V:N:M", partial(vectors_n_m, 16, 8), _as(v_n_m()), _never),
     Family(
