@@ -206,7 +206,8 @@ def _has_zeros(weight: Weight, product: Product) -> bool:
 
 def _has_blocks(r: int, c: int, weight: Weight, product: Product) -> bool:
     """Whether the columns of blocks of r rows stand in groups of c."""
-    return c in (4, product.taps) and weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
+    grouped = c in (4, product.taps) and weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
+    return grouped and _has_zeros(weight, product)
 
 
 def _has_words(weight: Weight, product: Product) -> bool:
