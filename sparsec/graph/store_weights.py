@@ -7,8 +7,8 @@ import numpy as np
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node
 
-PRODUCTS = {"conv_padded": 1, "linear_cols": 1}
-"""Operators that products are made of, and which of their inputs is the weight."""
+WEIGHTS = {"conv_padded": 1, "embedding_bag": 0, "linear_cols": 1}
+"""Operators with weights, and which of their inputs is the weight."""
 
 
 WIDER = ("float32", "float64")
@@ -29,7 +29,7 @@ def store_weights(graph: Graph, storage: str) -> None:
     UnsupportedError : naming the layer with a weight that is finite and that `storage` cannot hold
     """
     for node in graph.nodes:
-        place = PRODUCTS.get(node.op)
+        place = WEIGHTS.get(node.op)
         if place is None:
             continue
         weight = node.inputs[place]

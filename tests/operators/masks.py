@@ -17,6 +17,7 @@ from sparsec.graph.evaluate import evaluate_node
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.patterned import find_patterned
 from sparsec.graph.products import find_anchor
+from sparsec.graph.store_weights import store_weights
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
@@ -41,6 +42,7 @@ class MaskOperator:
     numpy : computes it for a matrix, in float64
     stored : whether that is [.., rows, columns], of which the operator returns what the layout stores
     rtol : for functions that round
+    weighted : whether the matrix is one of weights, which may be stored in half precision
     """
 
     name: str
@@ -49,6 +51,7 @@ class MaskOperator:
     numpy: Callable[..., Array]
     stored: bool = False
     rtol: float = 0.0
+    weighted: bool = False
 
 
 def _attention(mask: Array, query: Array, key: Array, value: Array) -> Array:
@@ -83,12 +86,19 @@ MASK_OPERATORS = {
         _attention,
         rtol=1e-5,
     ),
-    "embedding bag": MaskOperator("embedding_bag", {"bags": 5, "size": 4}, (IDS,), lambda t, ids: t[ids].sum(axis=1)),
+    "embedding bag": MaskOperator(
+        "embedding_bag",
+        {"bags": 5, "size": 4},
+        (IDS,),
+        lambda table, ids: table[ids].sum(axis=1),
+        weighted=True,
+    ),
     "matmul, zeros in activations": MaskOperator(
         "matmul",
         {"columns": 37, "sparse_activations": True},
         (_with_zeros(integers(COLUMNS, 37)),),
         lambda weight, x: weight @ x,
+        weighted=True,
     ),
 }
 """By the name that the page gives them."""
@@ -129,8 +139,10 @@ class Program:
     steps: dict[Node, Step]
 
     @classmethod
-    def make(cls, operator: MaskOperator, matrix: Array, layout: Layout | Sum) -> Program:
+    def make(cls, operator: MaskOperator, matrix: Array, layout: Layout | Sum, storage: str | None) -> Program:
         graph = build_operator(operator.name, (matrix,), operator.options, layout, NATIVE)
+        if storage is not None:
+            store_weights(graph, storage)
         steps = {node: step for node in graph.nodes if (step := _step(node, layout))}
         return cls(operator, matrix, layout, graph, steps)
 
@@ -169,7 +181,11 @@ class Programs:
     """Programs whose kernels were compiled together; `refused` says why a layout cannot have one."""
 
     def __init__(
-        self, operator: MaskOperator, matrices: Mapping[str, Array], layouts: Mapping[str, Layout | Sum]
+        self,
+        operator: MaskOperator,
+        matrices: Mapping[str, Array],
+        layouts: Mapping[str, Layout | Sum],
+        storage: str | None = None,
     ) -> None:
         self.programs: dict[str, Program] = {}
         self.refused: dict[str, str] = {}
@@ -178,7 +194,7 @@ class Programs:
             for kind, matrix in matrices.items():
                 held = np.where(layout.holds(matrix != 0), matrix, np.float32(0))
                 try:
-                    program = Program.make(operator, held, layout)
+                    program = Program.make(operator, held, layout, storage)
                     for step in program.steps.values():
                         if step.form not in self.scheduled:
                             self.scheduled[step.form] = step.schedule(f"kernel_{len(self.scheduled)}")

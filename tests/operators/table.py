@@ -26,9 +26,9 @@ row, of one column and of one element. There is no model of int8 yet: `sparsec.o
 _MASKS = """
 ## Over masks, tables, and zeros in activations
 
-Operators of `sparsec.op` whose mask, table or weight is a constant, in float32. Attention computes exponentials and is
-held to 10⁻⁵, all others to the last bit. A number says why there is none, in the words of the compiler, where … is the
-layout.
+Operators of `sparsec.op` whose mask, table or weight is a constant, in float32; tables and weights are also stored in
+float16 and bfloat16. Attention computes exponentials and is held to 10⁻⁵, all others to the last bit. A number says why
+there is none, in the words of the compiler, where … is the layout.
 """
 
 _REFUSED = """

@@ -5,8 +5,9 @@ import pytest
 
 import sparsec
 from sparsec.errors import InputError, LayoutError
+from sparsec.ir.types import HALVES
 from tests.operators.cells import LAYOUTS, TYPES, Cell, Library, weights
-from tests.operators.masks import MASK_OPERATORS, Programs
+from tests.operators.masks import MASK_OPERATORS, MaskOperator, Programs
 from tests.operators.operators import EDGES, OPERATORS, Operator
 from tests.operators.table import NO_INT8, PAGE, reasons, render
 
@@ -37,10 +38,14 @@ def test_matrices_of_one_row_and_of_one_column(make):
     assert differences(make(), TYPES["float32"]) == []
 
 
-@pytest.mark.parametrize("name", MASK_OPERATORS)
-def test_operators_over_masks_and_tables_are_what_numpy_computes(name):
+@pytest.mark.parametrize(
+    ("operator", "storage"),
+    [(one, storage) for one in MASK_OPERATORS.values() for storage in ((None, *HALVES) if one.weighted else (None,))],
+    ids=lambda part: part.name if isinstance(part, MaskOperator) else part,
+)
+def test_operators_over_masks_and_tables_are_what_numpy_computes(operator, storage):
     kinds = weights(OPERATORS["matmul, linear"]())
-    programs = Programs(MASK_OPERATORS[name], kinds, LAYOUTS)
+    programs = Programs(operator, kinds, LAYOUTS, storage)
     assert list(programs.differences(INTERPRETED)) == []
     assert len(programs.programs) == len(kinds) * (len(LAYOUTS) - len(programs.refused))
 
