@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from math import prod
 from statistics import median
@@ -27,11 +27,11 @@ RUNS = 20  # of each candidate; the median counts
 class Measured:
     """Chooses the layout and the tiles of products by timing the most promising candidates.
 
-    Layers of one form, with about as many nonzeros and blocks of them, are timed once.
+    Layers of one form, with about as many nonzeros and blocks of them, and the same candidates, are timed once.
     """
 
     def __init__(self) -> None:
-        self._winners: dict[tuple[Product, tuple[float, ...]], Proposal] = {}
+        self._winners: dict[Hashable, Proposal] = {}
 
     def __call__(self, product: Product, matrix: np.ndarray | None, target: Target) -> Proposal:
         """Return the fastest candidate for a product; one of activations is left to the model."""
@@ -39,9 +39,10 @@ class Measured:
             return propose(product, matrix, target)
         weight = Weight(matrix)
         shares = tuple(round(weight.blocks(r) * r / matrix.size, 2) for r in (1, 2, 4, 8))
-        form = product, shares
+        proposals = candidates(product, matrix, target)
+        form = product, shares, frozenset((proposal.product, proposal.trace) for proposal in proposals)
         if form not in self._winners:
-            self._winners[form] = fastest(candidates(product, matrix, target), matrix, target)
+            self._winners[form] = fastest(proposals, matrix, target)
         return self._winners[form]
 
 

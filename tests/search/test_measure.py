@@ -53,6 +53,16 @@ def test_layers_of_one_form_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert first is second and len(calls) == 1
 
 
+def test_layers_with_zeros_of_another_structure_are_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layout of as many zeros might not hold them."""
+    monkeypatch.setattr("sparsec.search.measure.fastest", lambda p, *_: next(x for x in p if x.family != "dense"))
+    choose, target, rng = Measured(), Target.parse("native"), np.random.default_rng(0)
+    structured = np.where(rng.random((64, 32, 4)).argsort(axis=2) < 2, 1, 0).reshape(64, 128).astype(np.float32)
+    scattered = rng.permuted(structured, axis=1)
+    for matrix in (structured, scattered):
+        assert choose(product(64, 128, 64), matrix, target).product.layout.refusal(matrix != 0) is None
+
+
 def test_symbolic_sizes_are_left_to_the_model() -> None:
     target, matrix = Target.parse("native"), pruned(32, 64, 0.1)
     proposals = candidates(product(32, 64, "tokens"), matrix, target)
