@@ -32,6 +32,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
+from sparsec.ir.sddmm import as_extent
 
 BAG, NUMBER = Var("n"), Var("t")
 
@@ -97,7 +98,7 @@ def build_embedding_bag(op: EmbeddingBag) -> Kernel:
         ),
     )
     inputs = tuple(buffer for buffer in (op.table, op.ids, op.offsets, op.weights) if buffer is not None)
-    nest = For((Range("n", Const(0), _extent(op.y.shape[0])),), (tile,), parallel=True)
+    nest = For((Range("n", Const(0), as_extent(op.y.shape[0])),), (tile,), parallel=True)
     return Kernel(op.name, inputs, (op.y,), (nest,))
 
 
@@ -135,8 +136,8 @@ def _bag(op: EmbeddingBag) -> tuple[Expr, Expr]:
     """Return the first number of a bag, and the one behind the last."""
     if op.offsets is None:
         return BAG * op.size, BAG * op.size + op.size
-    more = call("<", BAG + 1, _extent(op.y.shape[0]))
-    behind = call("select", more, Load(op.offsets.name, (BAG + 1,)), _extent(op.ids.shape[0]))
+    more = call("<", BAG + 1, as_extent(op.y.shape[0]))
+    behind = call("select", more, Load(op.offsets.name, (BAG + 1,)), as_extent(op.ids.shape[0]))
     return Load(op.offsets.name, (BAG,)), behind
 
 
@@ -149,7 +150,3 @@ def _shape(op: EmbeddingBag) -> tuple[int, int]:
     rows, columns = op.table.shape
     assert isinstance(rows, int) and isinstance(columns, int)
     return rows, columns
-
-
-def _extent(dim: int | str) -> Expr:
-    return Var(dim) if isinstance(dim, str) else Const(dim)

@@ -39,7 +39,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.sddmm import is_inside
+from sparsec.ir.sddmm import as_extent, is_inside
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class MaskedSoftmax:
     weights: Buffer
     top: Buffer
     total: Buffer
-    batch: int
+    batch: int | str
 
 
 def build_masked_softmax(op: MaskedSoftmax) -> Kernel:
@@ -74,7 +74,7 @@ class _Nests:
 
     def all(self) -> Iterator[Stmt]:
         """Yield the nests; in memory, the rows start empty."""
-        order, batch = self.order, Range("b", Const(0), Const(self.op.batch))
+        order, batch = self.order, Range("b", Const(0), as_extent(self.op.batch))
         if order.blocks or not order.in_place:
             row = Range("i", Const(0), Const(self.shape[0]))
             top, total = (Load(buffer.name, (Var("b"), Var("i"))) for buffer in (self.op.top, self.op.total))

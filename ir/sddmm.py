@@ -107,7 +107,7 @@ def build_sddmm(op: SDDMM, tiling: SDDMMTiling) -> Kernel:
     entry = _block(op, tuple(walks[len(outside) :])) if tiling.levels else _dot(op, tiling.widths)
     tasks = leading_dense(layout, len(outside))
     inner = For(tuple(outside[tasks:]), (entry,)) if tasks < len(outside) else entry
-    batch = Range("b", Const(0), Var(op.batch) if isinstance(op.batch, str) else Const(op.batch))
+    batch = Range("b", Const(0), as_extent(op.batch))
     nest = For((batch, *outside[:tasks]), (inner,), parallel=True)
     return Kernel(op.name, (op.pattern, op.a, op.b), (op.y,), (nest,))
 
@@ -193,6 +193,11 @@ def leading_dense(layout: Layout, stop: int) -> int:
         if digit.dim != first or not isinstance(kind, Dense)
     )
     return next(others, stop)
+
+
+def as_extent(dim: int | str) -> Expr:
+    """Return a dimension, constant or symbolic, as an expression."""
+    return Var(dim) if isinstance(dim, str) else Const(dim)
 
 
 def _store(op: SDDMM, acc: Expr) -> Assign:

@@ -27,7 +27,6 @@ from sparsec.ir.kernel import (
     Axis,
     Const,
     Coordinate,
-    Expr,
     For,
     If,
     Load,
@@ -43,7 +42,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.product import COLUMN, ROW, Product, Run
-from sparsec.ir.sddmm import halves
+from sparsec.ir.sddmm import as_extent, halves
 from sparsec.ir.sums import Sum
 
 LANE = Var("v")
@@ -83,7 +82,7 @@ def skipping_nest(product: Product, columns: Run) -> Stmt:
             For((_range("i", product.rows),), (For(lanes, (Assign(y, result),)),)),
         ),
     )
-    return For((Range("b", Const(0), _extent(product.batch)), Range("m", *columns)), (tile,), parallel=True)
+    return For((Range("b", Const(0), as_extent(product.batch)), Range("m", *columns)), (tile,), parallel=True)
 
 
 def _where_not_zero(product: Product, layout: Layout, rows: tuple[Walk, ...], width: int) -> Stmt:
@@ -139,7 +138,3 @@ def _lanes(width: int) -> tuple[Axis, ...]:
 
 def _range(var: str, extent: int) -> Range:
     return Range(var, Const(0), Const(extent))
-
-
-def _extent(dim: int | str) -> Expr:
-    return Var(dim) if isinstance(dim, str) else Const(dim)

@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.masked_attention import masked_attention
-from sparsec.graph.shape import product, same_shape
+from sparsec.graph.shape import same_shape
 from sparsec.graph.simplify import permute
 from sparsec.schedules.rules.masked_attention import price_attention, price_dense
 from sparsec.targets import Target
@@ -77,11 +77,11 @@ def _find(graph: Graph, node: Node) -> _Attention | None:
     if scores.product is None or scores.kept is None:
         return None
     query, key = scores.product.inputs
-    known = all(isinstance(dim, int) for operand in (query, key, value) for dim in operand.shape)
+    known = all(isinstance(dim, int) for operand in (query, key, value) for dim in operand.shape[-2:])
     leading = query.shape[:-2]
     if not known or not (same_shape(leading, key.shape[:-2]) and same_shape(leading, value.shape[:-2])):
         return None
-    if product(query.shape) == 0 or query.dtype != "float32":
+    if 0 in query.shape or query.dtype != "float32":
         return None
     unseen = ~scores.kept.any(axis=1)
     if scores.finite[unseen].any():
@@ -144,12 +144,12 @@ class _Scores:
 
     def _plane(self, mask: np.ndarray) -> np.ndarray | None:
         """Return a mask as [rows, keys], if it is the same for all heads and samples."""
-        if mask.ndim > len(self.shape) or not all(isinstance(dim, int) for dim in self.shape):
+        if mask.ndim > len(self.shape) or not all(isinstance(dim, int) for dim in self.shape[-2:]):
             return None
         planes = mask.reshape(-1, *(1, 1, *mask.shape)[-2:])
         if not (planes == planes[0]).all():
             return None
-        return np.broadcast_to(planes[0], self.shape[-2:])
+        return np.broadcast_to(planes[0], self.shape[-2:])  # type: ignore[arg-type]
 
 
 def _softmax(weights: Value) -> tuple[Node | None, float]:

@@ -69,26 +69,28 @@ def _sddmm(node: Node) -> Patterned:
     layout = parse_layout(attrs["layout"])
     pattern = Buffer("P", mask.dtype, mask.data.shape, layout)
     batch, depth = product(y.shape[:-1]), a.shape[-2 if attrs["a_transposed"] else -1]
-    assert isinstance(batch, int) and isinstance(depth, int)
+    assert isinstance(depth, int)
     stored = layout.pack(mask.data).arrays["data"]
     epilogue: Expr = SUM * attrs["scale"] if attrs["scale"] != 1 else SUM
     if mask.dtype != "uint8":
         epilogue = epilogue * Var("mask")
-    shapes = {name: (batch, *value.shape[-2:]) for name, value in (("A", a), ("B", b))}
+    heads = batch if isinstance(batch, int) else "batch"
+    extents = {name: (heads, *value.shape[-2:]) for name, value in (("A", a), ("B", b))}
     op = SDDMM(
         "sddmm",
         pattern,
-        Buffer("A", a.dtype, shapes["A"]),
-        Buffer("B", b.dtype, shapes["B"]),
-        Buffer("Y", y.dtype, (batch, STORED)),
+        Buffer("A", a.dtype, extents["A"]),
+        Buffer("B", b.dtype, extents["B"]),
+        Buffer("Y", y.dtype, (heads, STORED)),
         (BATCH, DEPTH, ROW) if attrs["a_transposed"] else (BATCH, ROW, DEPTH),
         (BATCH, COLUMN, DEPTH) if attrs["b_transposed"] else (BATCH, DEPTH, COLUMN),
-        batch,
+        heads,
         depth,
         epilogue,
         None if stored.all() else attrs["elsewhere"],
     )
-    values = {"A": (a, shapes["A"]), "B": (b, shapes["B"]), "Y": (y, (batch, y.shape[-1]))}
+    values = {name: (value, (batch, *value.shape[-2:])) for name, value in (("A", a), ("B", b))}
+    values["Y"] = (y, (batch, y.shape[-1]))
     return Patterned(op, schedule_sddmm, {"P": mask.data}, values)
 
 
@@ -96,13 +98,14 @@ def _masked_softmax(node: Node) -> Patterned:
     scores, mask = node.inputs
     weights, top, total = node.outputs
     batch, rows = product(scores.shape[:-1]), total.shape[-1]
-    assert isinstance(batch, int) and isinstance(rows, int) and mask.data is not None
+    assert isinstance(rows, int) and mask.data is not None
+    heads = batch if isinstance(batch, int) else "batch"
     pattern = Buffer("P", mask.dtype, mask.data.shape, parse_layout(node.attrs["layout"]))
     stored, per_row = (batch, scores.shape[-1]), (batch, rows)
     values = {"S": (scores, stored), "E": (weights, stored), "top": (top, per_row), "total": (total, per_row)}
-    s, e = (Buffer(name, scores.dtype, (batch, STORED)) for name in ("S", "E"))
-    top_of_row, total_of_row = (Buffer(name, scores.dtype, per_row) for name in ("top", "total"))
-    op = MaskedSoftmax("masked_softmax", pattern, s, e, top_of_row, total_of_row, batch)
+    s, e = (Buffer(name, scores.dtype, (heads, STORED)) for name in ("S", "E"))
+    top_of_row, total_of_row = (Buffer(name, scores.dtype, (heads, rows)) for name in ("top", "total"))
+    op = MaskedSoftmax("masked_softmax", pattern, s, e, top_of_row, total_of_row, heads)
     return Patterned(op, schedule_softmax, {"P": mask.data}, values)
 
 
@@ -111,35 +114,31 @@ def _masked_product(node: Node) -> Patterned:
     assert mask.data is not None
     rows, depth = mask.data.shape
     batch, columns = product(y.shape[:-2]), y.shape[-1]
-    assert isinstance(batch, int) and isinstance(columns, int)
+    assert isinstance(columns, int)
+    heads = batch if isinstance(batch, int) else "batch"
     divisor = Load("total", (BATCH, ROW))
     epilogue: Expr = SUM / divisor
     if not np.isnan(node.attrs["empty"]):
         epilogue = call("select", call("==", divisor, 0.0), node.attrs["empty"], epilogue)
-    shapes: dict[str, tuple[Any, ...]] = {
-        "X": (batch, depth * columns),
-        "Y": (batch, rows * columns),
-        "total": (batch, rows),
-        "E": (batch, weights.shape[-1]),
-    }
+    row = {"X": depth * columns, "Y": rows * columns, "total": rows, "E": weights.shape[-1]}
     op = Product(
         "masked_product",
         Buffer("P", mask.dtype, mask.data.shape, parse_layout(node.attrs["layout"])),
-        Buffer("X", x.dtype, shapes["X"]),
-        Buffer("Y", y.dtype, shapes["Y"]),
+        Buffer("X", x.dtype, (heads, row["X"])),
+        Buffer("Y", y.dtype, (heads, row["Y"])),
         (BATCH, DEPTH * columns + Var("m")),
         (BATCH, ROW * columns + Var("m")),
-        batch,
+        heads,
         rows,
         depth,
         columns,
-        operands=(Buffer("total", total.dtype, shapes["total"]),),
+        operands=(Buffer("total", total.dtype, (heads, rows)),),
         epilogue=epilogue,
-        values=Buffer("E", weights.dtype, (batch, STORED)),
+        values=Buffer("E", weights.dtype, (heads, STORED)),
     )
     values = {"E": weights, "X": x, "total": total, "Y": y}
     return Patterned(
-        op, schedule_mix, {"P": mask.data}, {name: (value, shapes[name]) for name, value in values.items()}
+        op, schedule_mix, {"P": mask.data}, {name: (value, (batch, row[name])) for name, value in values.items()}
     )
 
 

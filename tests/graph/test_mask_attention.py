@@ -12,7 +12,7 @@ HEADS, SIZE = 2, 8
 LOWEST = float(np.finfo(np.float32).min)
 
 
-def attention(rows: int, written: str, mask: np.ndarray, low: float = -np.inf):
+def attention(rows: int, written: str, mask: np.ndarray, low: float = -np.inf, batch: int | str = 2):
     """A model whose operands are projections of its input, and what it is fed."""
     b = Builder()
     width = HEADS * SIZE
@@ -32,7 +32,7 @@ def attention(rows: int, written: str, mask: np.ndarray, low: float = -np.inf):
         scores = b.Add(b.MatMul(q, k), bias + np.float32(0.5) * np.arange(rows, dtype=np.float32))
     context = b.Transpose(b.MatMul(b.Softmax(scores, axis=-1), v), perm=[0, 2, 1, 3])
     b.Reshape(context, np.int64([0, 0, width]), name="y")
-    return b.model({"x": [2, rows, width]}, {"y": [2, rows, width]}), {"x": normal(2, rows, width)}
+    return b.model({"x": [batch, rows, width]}, {"y": [batch, rows, width]}), {"x": normal(2, rows, width)}
 
 
 def steps(artifact: sparsec.Artifact, feed: dict) -> list[str]:
@@ -50,6 +50,12 @@ def test_spellings(written, low):
 def test_ragged_windows(rows):
     model, feed = attention(rows, "divided, added", windows(rows, 10, 0))
     assert "masked_softmax" in steps(agree(model, feed), feed)
+
+
+def test_any_number_of_samples():
+    model, feed = attention(70, "divided, added", windows(70, 10, 0), batch="batch")
+    artifact = agree(model, feed, {"x": normal(5, 70, HEADS * SIZE)}, shapes={"batch": (1, 5)})
+    assert "masked_softmax" in steps(artifact, feed)
 
 
 def test_a_mask_that_keeps_nearly_all_is_not_followed():
