@@ -10,7 +10,7 @@ import sparsec
 from sparsec.errors import TargetError
 from sparsec.ir.kernel import Buffer
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
-from sparsec.schedules.rules.product import candidates, contenders, propose
+from sparsec.schedules.rules.product import Proposal, candidates, contenders, propose
 from sparsec.search.measure import Measured, _plan, fastest, measure
 from sparsec.targets import Target
 
@@ -55,7 +55,13 @@ def test_layers_of_one_form_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_layers_with_zeros_of_another_structure_are_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout of as many zeros might not hold them."""
-    monkeypatch.setattr("sparsec.search.measure.fastest", lambda p, *_: next(x for x in p if x.family != "dense"))
+
+    def only_structured(product: Product, matrix: np.ndarray, target: Target) -> list[Proposal]:
+        families = contenders(product, matrix, target)
+        return families.get("2:4", families["CSR"])
+
+    monkeypatch.setattr("sparsec.search.measure.candidates", only_structured)
+    monkeypatch.setattr("sparsec.search.measure.fastest", lambda proposals, *_: proposals[0])
     choose, target, rng = Measured(), Target.parse("native"), np.random.default_rng(0)
     structured = np.where(rng.random((64, 32, 4)).argsort(axis=2) < 2, 1, 0).reshape(64, 128).astype(np.float32)
     scattered = rng.permuted(structured, axis=1)
