@@ -118,8 +118,10 @@ def patterns(weight: Weight, panel: Panel) -> Iterator[Nest]:
     if not shapes or not panel.holds(n):
         return
     kernels = weight.blocks(1, taps)
-    for chunk in sorted({weight.rows, panel.chunk(weight.rows, 1, 2) or weight.rows}):
-        tiles = -(-weight.rows // chunk)
+    for tiles in (1, 2, 4, 8):
+        if weight.rows % tiles:
+            continue
+        chunk = weight.rows // tiles
         opens = tiles * weight.depth // taps * shapes
         layout = partial(fkw_by_channel, chunk, n, taps, shapes)
         yield Nest("FKW by channel", layout, n, kernels, opens, chunk, FILTERS, scatter=True, tasks=tiles)
