@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
+from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
@@ -34,7 +35,7 @@ class Choice:
     cycles: float
 
     @property
-    def layout(self) -> Layout | None:
+    def layout(self) -> Layout | Sum | None:
         """Of the weight; None for an activation."""
         return self.nest.layout() if self.nest.layout else None
 
@@ -98,7 +99,7 @@ def candidates(product: Product, matrix: np.ndarray, target: Target, count: int 
 
 def _distinct(choices: Iterable[Choice]) -> list[Choice]:
     """Return the choices without those that come to the layout and the tiles of an earlier one."""
-    found: dict[tuple[Layout | None, Tile], Choice] = {}
+    found: dict[tuple[Layout | Sum | None, Tile], Choice] = {}
     for choice in choices:
         found.setdefault((choice.layout, choice.tile), choice)
     return list(found.values())
