@@ -14,6 +14,7 @@ from sparsec.targets import Target
 
 VECTOR = 2.0  # cycles to add a vector of a row
 ENTRY = 3.0  # cycles to add a single entry, or to find a block
+ROW = 700.0  # cycles until it is known where a row that is not in cache starts, and how long it is
 BYTE = 0.15  # cycles to bring a byte of a row, which is not in cache, from memory
 
 
@@ -34,9 +35,9 @@ def choose_table(table: np.ndarray, target: Target) -> Layout:
     rows, columns = mask.shape
     lanes = target.lanes("float32")
     entries = int(mask.sum()) / rows
-    prices = {DENSE: columns / lanes * VECTOR + columns * 4 * BYTE, CSR: entries * (ENTRY + 6 * BYTE)}
+    prices = {DENSE: columns / lanes * VECTOR + columns * 4 * BYTE, CSR: ROW + entries * (ENTRY + 6 * BYTE)}
     if columns > lanes:
         blocks = np.pad(mask, ((0, 0), (0, -columns % lanes))).reshape(rows, -1, lanes).any(axis=2).sum() / rows
         name = f"(i, k) -> (i : dense, k floordiv {lanes} : compressed, k mod {lanes} : dense)"
-        prices[parse_layout(name)] = blocks * (ENTRY + VECTOR + (lanes * 4 + 2) * BYTE)
+        prices[parse_layout(name)] = ROW + blocks * (ENTRY + VECTOR + (lanes * 4 + 2) * BYTE)
     return min(prices, key=lambda layout: prices[layout])

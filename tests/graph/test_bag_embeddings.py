@@ -7,9 +7,9 @@ import torch
 import sparsec
 from tests.test_compiler import Builder, agree
 
-TABLE = (np.random.default_rng(0).standard_normal((50, 33)) * (np.random.default_rng(1).random((50, 33)) < 0.1)).astype(
-    "float32"
-)
+COLUMNS = 2000
+_RANDOM = np.random.default_rng(0)
+TABLE = np.where(_RANDOM.random((50, COLUMNS)) < 0.02, _RANDOM.standard_normal((50, COLUMNS)), 0).astype("float32")
 IDS = np.random.default_rng(2).integers(0, 50, (2, 7, 4))
 
 
@@ -26,7 +26,7 @@ def test_gather_and_reduce(reduce, density):
         b.ReduceSum(rows, np.int64([2]), keepdims=0, name="y")
     else:
         b.ReduceMean(rows, axes=[2], keepdims=0, name="y")
-    model = b.model({"ids": [2, 7, 4]}, {"y": [2, 7, 33]})
+    model = b.model({"ids": [2, 7, 4]}, {"y": [2, 7, COLUMNS]})
     model.graph.input[0].type.tensor_type.elem_type = 7  # int64
     assert ("embedding_bag" in kernels(agree(model, {"ids": IDS}), IDS)) == (density == "sparse")
 
