@@ -1,6 +1,7 @@
 """Layers of one model take every layout, each by its name."""
 
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -17,7 +18,8 @@ def held(layout: Layout | Sum, places: np.ndarray) -> np.ndarray:
     return np.where(mask, integers(*places.shape) % 5 + 1, np.float32(0))
 
 
-def test_convolutions_and_batched_products_take_every_layout_by_name():
+@pytest.mark.parametrize("storage", [None, "bfloat16"])
+def test_convolutions_and_batched_products_take_every_layout_by_name(storage):
     nodes, outputs, weights = [], [], []
     for number, layout in enumerate(LAYOUTS.values()):
         convolution = held(layout, np.ones((13, 27), bool)).reshape(13, 3, 3, 3)
@@ -36,7 +38,7 @@ def test_convolutions_and_batched_products_take_every_layout_by_name():
     graph = helper.make_graph(nodes, "layouts", infos, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     layouts = {f"*.{number}": layout for number, layout in enumerate(LAYOUTS.values())}
-    session = sparsec.compile(model, layouts=layouts).load(threads=1)
+    session = sparsec.compile(model, layouts=layouts, storage=storage).load(threads=1)
     wanted = ReferenceEvaluator(model).run(None, inputs)
     for info, found, want in zip(outputs, session(*inputs.values()), wanted, strict=True):
         np.testing.assert_array_equal(found, want, err_msg=info.name)
