@@ -39,7 +39,7 @@ from sparsec.ir.kernel import (
     walk_expressions,
 )
 from sparsec.ir.layout import Packed
-from sparsec.ir.levels import Bit, Bitmap, Compressed, Cursor, Dense
+from sparsec.ir.levels import Bit, Cursor, Dense
 from sparsec.ir.nesting import Nesting, Pending
 from sparsec.ir.standing import convert, keep
 from sparsec.ir.types import arithmetic
@@ -189,8 +189,9 @@ class _Lowering(Nesting):
         return stmt.axes, inner, condition
 
     def _is_lane(self, axis: Axis, stmt: Assign) -> bool:
-        if stmt.accumulate and not self._decides(axis, stmt.target):
-            return False  # a sum over this axis
+        reads = (part.buffer for part in walk_expressions(stmt.value) if isinstance(part, Load))
+        if (stmt.accumulate or stmt.target.buffer in reads) and not self._decides(axis, stmt.target):
+            return False  # a sum over this axis, or another reduction
         if isinstance(axis, Range):
             return isinstance(axis.start, Const) and isinstance(axis.stop, Const)
         return isinstance(self.level(axis), Dense) and axis.at is None
@@ -248,11 +249,11 @@ class _Lowering(Nesting):
     # -- four coordinates at a time ---------------------------------------------------------------------------------
 
     def _is_quad_walk(self, stmt: For) -> bool:
-        """Whether a loop inside a tile walks one compressed level of 16-bit coordinates, and nothing else."""
+        """Whether a loop inside a tile walks one level of consecutive coordinates of 16 bits, and nothing else."""
         axis = stmt.axes[0]
         if not self.depth or len(stmt.axes) != 1 or not isinstance(axis, Walk):
             return False
-        return isinstance(self.level(axis), Compressed) and str(self._indices(axis).dtype) == "uint16"
+        return bool(self.level(axis).consecutive) and str(self._indices(axis).dtype) == "uint16"
 
     def _walk_by_quads(self, stmt: For) -> None:
         """Emit a loop over whole quads, whose coordinates are one 64-bit load, then one over what is left.
@@ -296,12 +297,12 @@ class _Lowering(Nesting):
             self._body(body)
 
     def _indices(self, axis: Walk) -> Any:
-        return self.handles[f"{axis.buffer}.level{axis.level}.indices"]
+        return self.handles[f"{axis.buffer}.level{axis.level}.{self.level(axis).consecutive}"]
 
     # -- bit by bit ------------------------------------------------------------------------------------------------
 
     def _is_bit_walk(self, axis: Axis) -> bool:
-        return isinstance(axis, Walk) and isinstance(self.level(axis), Bitmap)
+        return isinstance(axis, Walk) and bool(self.level(axis).words)
 
     def _walk_bits(self, axis: Axis, rest: tuple[Axis, ...], body: tuple[Stmt, ...], frames: ExitStack) -> None:
         """Emit a loop over the bits that are set in each word of a level, and what is inside.

@@ -14,7 +14,8 @@ from sparsec.ir.lower import lower
 from sparsec.ir.named import BITMAP, CSR, dense_blocks, depth_blocked, fkw_by_channel
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product_kernel import build_kernel
-from sparsec.schedules.steps import Tile
+from sparsec.schedules.steps import Accumulate, Tile
+from sparsec.schedules.trace import schedule_kernel
 from tests.ir.kernel_texts import TEXTS
 from tests.ir.layout_strategies import matrix_layouts
 from tests.ir.product_cases import (
@@ -71,6 +72,23 @@ def test_narrow_integers():
 
 def test_softmax():
     agree(TEXTS["softmax_columns"], ["Y", "total"], 1e-6, X=integers(5, 3))
+
+
+def test_a_maximum_over_a_loop_has_no_lanes():
+    """Vector operations on its iterations would all raise the same element at once."""
+    text = """
+kernel f(X: float32[5, 32]) -> Y: float32[5]:
+    for i in range(0, 5):
+        tile top: float32[1]:
+            top[0] = 0.0
+            for j in range(0, 32):
+                top[0] = max(top[0], X[i, j])
+            Y[i] = top[0]
+"""
+    x = integers(5, 32)
+    scheduled = schedule_kernel(parse_kernel(text), [Accumulate("init|update|finish", 16)])
+    found = Compiled(scheduled.lowered, scheduled.func)({"X": x}, {"Y": (5,)})["Y"]
+    np.testing.assert_array_equal(found, x.max(axis=1))
 
 
 def test_extrema_with_a_constant_keep_what_is_no_number():

@@ -24,6 +24,7 @@ Array = np.ndarray
 
 WRITTEN = (
     "(i, k) -> (k : dense, i : bitmap)",
+    "(i, k) -> (i mod 4 : dense, i floordiv 4 : dense, k floordiv 8 : dense, k mod 8 : dense)",
     "(i, k) -> (i : compressed, k : compressed)",
     "(i, k) -> (k floordiv 8 : dense, i : bucketed, k mod 8 : compressed)",
     "(i : balance[3], k) -> (i floordiv 5 : dense, i mod 5 : dense, k : compressed)",
