@@ -30,8 +30,6 @@ from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.levels import Axis as LevelAxis
 from sparsec.ir.types import widest
 
-WORDS = "words"  # the array of a level that loops over bits
-
 
 class Standing:
     """Turns the expressions of a kernel into TIR at one place of its loops.
@@ -75,17 +73,18 @@ class Standing:
             self.values[axis.var] = cursor.coordinate
 
     def visit(self, axis: Walk, bound: bool, coordinates: bool = True) -> Any:
-        """Visit a level; without `coordinates`, the compressed ones stay unloaded."""
-        parent = ROOT if isinstance(self.level(axis), Dense) else self.cursor(axis.buffer, axis.level - 1)
+        """Visit a level; without `coordinates`, those of consecutive positions stay unloaded."""
+        level = self.level(axis)
+        parent = ROOT if isinstance(level, Dense) else self.cursor(axis.buffer, axis.level - 1)
 
         def load(name: str, index: Any) -> Any:
-            if name == "indices" and not coordinates:
+            if name == level.consecutive and not coordinates:
                 return index
             value = self.handles[f"{axis.buffer}.level{axis.level}.{name}"][index]
-            value = convert(value, "uint64" if name == WORDS else "int32")
+            value = convert(value, "uint64" if name in level.words else "int32")
             return keep(value, name) if bound else value
 
-        return self.level(axis).visit(self.axes(axis.buffer)[axis.level], parent, load)
+        return level.visit(self.axes(axis.buffer)[axis.level], parent, load)
 
     def cursor(self, buffer: str, level: int) -> Cursor:
         """Return where the walk of a level stands, all levels above it walked.

@@ -22,6 +22,7 @@ class Bitmap(Level):
     """
 
     name: ClassVar[str] = "bitmap"
+    words: ClassVar[tuple[str, ...]] = ("words",)
 
     def arrays(self, axis: Axis) -> dict[str, int]:
         return {"words": 2 ** min(axis.size, WORD_BITS) - 1, "rank": axis.positions}

@@ -21,6 +21,7 @@ class Compressed(Level):
     nonunique: bool = False
     name: ClassVar[str] = "compressed"
     coordinates: ClassVar[tuple[str, ...]] = ("indices",)
+    consecutive: ClassVar[str] = "indices"
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
         if self.nonunique and not (below and below.shares_positions):

@@ -170,6 +170,8 @@ class Level(Attribute):
     slots: ClassVar[bool] = False  # fibers without an entry have positions, too, at coordinate 0
     shares_positions: ClassVar[bool] = False  # its positions are those of the level above, which repeats coordinates
     coordinates: ClassVar[tuple[str, ...]] = ()  # the arrays that hold coordinates, each the sum of a value of each
+    words: ClassVar[tuple[str, ...]] = ()  # the arrays that hold words of bits; a level that loops over bits has some
+    consecutive: ClassVar[str] = ""  # the array that its only loop reads from one position on, for the coordinates
 
     def over(self, size: int | None) -> Level:
         """Return the level in normal form for a digit of this size; the leading digit of a dim has None."""
