@@ -26,11 +26,12 @@ GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25)  # the depth is a counted loop that LLVM unrolls
-ENTRIES = Inner(step=0.78, sums=1.4, open=3.8, miss=0.39, busy=1.05)
+ENTRIES = Inner(step=0.6, sums=1.2, open=5.7, miss=0.39, busy=1.1, far=1.0)
 BLOCKS = replace(ENTRIES, step=0.13, group=1.24, miss=0.1)  # neighbouring rows of X are fetched ahead
-STRUCTURED = replace(ENTRIES, step=0.65, busy=1.25)
-GROUPS = replace(ENTRIES, step=0.72, group=0.96)
-BITS = replace(ENTRIES, step=0.75)
+KERNELS = replace(ENTRIES, step=4.0, busy=1.3)
+GROUPS = replace(ENTRIES, group=1.2)
+STRUCTURED = replace(ENTRIES, step=0.4, busy=1.25)
+BITS = replace(ENTRIES, step=0.5)
 FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
 
 
@@ -66,7 +67,7 @@ def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     count = weight.blocks(r, c)
     for cut in find_cuts(weight, panel, r, c):
         layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
-        yield _nest(f"{r}x{c} blocks", layout, cut, count * c, BLOCKS, groups=count)
+        yield _nest(f"{r}x{c} blocks", layout, cut, count * c, BLOCKS if c == 4 else KERNELS, groups=count)
 
 
 def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:

@@ -22,9 +22,12 @@ from sparsec.ir.types import HALVES
 from sparsec.targets import Target
 
 CONVERT = 0.25  # cycles to convert a weight, or a vector of X, from half precision
-COPY = 1.75  # cycles to copy a vector of X
-L1_SHARE = 0.73  # of L1 that keeps rows which are read again
+COPY = 1.9  # cycles to copy a vector of X
+L1_SHARE = 0.95  # of L1 that keeps rows which are read again
+HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
 LINE = 64  # bytes
+PAGE = 4096  # bytes
+PAGES = 64  # that the TLB keeps
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED = 128  # for a symbolic extent
 IDLE = 0.2  # of the time of an idle core
@@ -36,12 +39,13 @@ class Inner:
 
     Parameters
     ----------
-    step : cycles for each step of a tile that multiply-adds do not hide
+    step : cycles for each step of a tile beside its loads
     sums : cycles for each vector of sums that a tile opens, brings from Y and leaves there
     open : cycles to open a tile
     group : cycles to enter a loop over some steps
     miss : cycles for each vector that comes from L2
     busy : measured cycles for each cycle that loads take at least
+    far : cycles for a row of X on a page that was left since it was read
     """
 
     step: float
@@ -50,6 +54,7 @@ class Inner:
     group: float = 0.0
     miss: float = 0.0
     busy: float = 1.0
+    far: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,17 +109,29 @@ class Prices:
         together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are aligned
         for count, vectors in tiles(product, widths, target):
             loads = vectors * (1 if together else 1 + self._crossing)
-            arithmetic = nest.rows * vectors / target.fma_per_cycle
-            step = max(arithmetic, inner.busy * (nest.rows + loads) / target.loads_per_cycle + inner.step)
-            step += CONVERT * self._conversions(nest, vectors)
+            step = self._step(nest, vectors, loads)
             if inner.miss:
                 apart = None if together else self._apart
                 step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
+            if inner.far and not together:
+                step += inner.far * self._far(nest.part)
             copies = extent(product.depth) * loads * COPY * nest.tasks if nest.stage else 0.0
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
             idle = _idle(count * images * nest.tasks, target)
             cycles += count * images * idle * (nest.steps * step + opens + copies)
         return cycles
+
+    def _step(self, nest: Nest, vectors: float, loads: float) -> float:
+        """Return the cycles of a step whose operands are in L1."""
+        arithmetic = nest.rows * vectors / self.target.fma_per_cycle
+        loading = nest.inner.busy * (nest.rows + loads) / self.target.loads_per_cycle + nest.inner.step
+        together = (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
+        return together + CONVERT * self._conversions(nest, vectors)
+
+    def _far(self, part: int) -> float:
+        """Return for which share of the steps the row of X is on a page that was left since it was read."""
+        taps = self.product.taps
+        return max(0.0, 1 - PAGES * taps / part) / taps if self._apart >= PAGE // 2 else 0.0
 
     def _conversions(self, nest: Nest, vectors: float) -> float:
         """Return how much a step converts from half precision: its weights, and vectors of X that are no copies."""
