@@ -21,7 +21,7 @@ bench-layers: $(VENV)/test-installed  ## Race single pruned layers against dense
 	$(BIN)/python -m benchmarks.sparse_layers
 
 test: $(VENV)/test-installed  ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/test-installed $(CACHE)/types  ## Check style and types
 	$(BIN)/ruff check .
