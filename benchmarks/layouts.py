@@ -26,7 +26,6 @@ from sparsec.targets import Target
 RESULTS = Path(__file__).parent / "results" / "layouts"
 RUNNERS_UP = 2  # candidates of each family
 CLOSE = 1.10  # a choice that takes at most so much of the best time is a good one
-SLOWER = 1.05  # than dense, at most
 ROUNDS = 3
 
 

@@ -131,12 +131,6 @@ def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layo
     return parse_layout(f"(i, k) -> ({', '.join(levels)})")
 
 
-def bitmap_blocked(chunk: int = 0, part: int = 64) -> Layout:
-    """Return bitmaps of a word for each row of a part of the depth, in chunks of rows that are sorted by length."""
-    chunks, row = (f"i floordiv {chunk} : dense, ", f"i mod {chunk}") if chunk else ("", "i")
-    return parse_layout(f"(i, k) -> ({chunks}k floordiv {part} : dense, {row} : bucketed, k mod {part} : bitmap)")
-
-
 def _block(dim: str, size: int) -> tuple[str, str]:
     """Return the digit of `dim` outside a block, and the level inside it, which one coordinate does not need."""
     return (f"{dim} floordiv {size}", f", {dim} mod {size} : dense") if size > 1 else (dim, "")
