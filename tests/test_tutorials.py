@@ -27,7 +27,7 @@ SHOWN = {
         "a run for each two filters",
         "refused: matmul: the layout (i, k) -> (i : dense, k : run) cannot hold this weight",
         "the convolution is stored as (i, k) -> (i : dense, k : run)",
-        "   runs  ",
+        "  runs  ",
     ],
     "05_a_new_operator.py": [
         "best[v] = max(best[v], T * P[T.k, m + v])",
