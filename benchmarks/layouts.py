@@ -86,7 +86,7 @@ def race(case: Case, target: Target, rounds: int = ROUNDS) -> Outcome:
 
 def _timed(proposal: Proposal, seconds: float) -> Timed:
     layout, tile = str(proposal.product.layout), vars(proposal.trace.steps[0])
-    return Timed(proposal.family, layout, tile, proposal.seconds, seconds)
+    return Timed(proposal.name, layout, tile, proposal.seconds, seconds)
 
 
 def outcome_table(outcomes: list[Outcome], title: str) -> Table:

@@ -106,7 +106,7 @@ def race(case: Case, target: Target, rounds: int) -> Heat:
             times[name].append(seconds)
         for name, turn in engines.items():
             times[name].append(turn())
-    return Heat(case, chosen.family, str(chosen.product.layout), times)
+    return Heat(case, chosen.name, str(chosen.product.layout), times)
 
 
 def _peers(case: Case) -> Iterator[tuple[str, Turn]]:

@@ -211,6 +211,19 @@ class Layout:
         arrays = {name: indices[name].astype(dtype) for name, dtype in types.items()} | {"data": data.ravel()}
         return Packed(self, array.shape, arrays)
 
+    def lengths(self, mask: np.ndarray) -> dict[str, int]:
+        """Return how many elements each array of a tensor with entries where `mask` is not zero has, by name.
+
+        Raises
+        ------
+        LayoutError : as `pack`
+        """
+        mask = _entries(mask)
+        tiled, orders = tile(self, mask)
+        blocks = self._assemble(tiled, orders, mask.shape)
+        indices = {name: array.size for name, array in (orders | blocks.arrays).items()}
+        return indices | {"data": blocks.positions * prod(tiled.shape[self.leaf :])}
+
     def nbytes(self, mask: np.ndarray, dtype: np.dtype | type, min_index_bits: int = 8) -> int:
         """Return how many bytes a tensor with entries where `mask` is not zero takes, without storing values.
 
@@ -218,13 +231,8 @@ class Layout:
         ------
         LayoutError : as `pack`
         """
-        mask = _entries(mask)
-        types = self.index_types(mask.shape, min_index_bits)
-        tiled, orders = tile(self, mask)
-        blocks = self._assemble(tiled, orders, mask.shape)
-        indices = orders | blocks.arrays
-        index_bytes = sum(indices[name].size * dtype.itemsize for name, dtype in types.items())
-        return index_bytes + blocks.positions * prod(tiled.shape[self.leaf :]) * np.dtype(dtype).itemsize
+        types = self.index_types(np.shape(mask), min_index_bits) | {"data": np.dtype(dtype)}
+        return sum(length * types[name].itemsize for name, length in self.lengths(mask).items())
 
     def holds(self, mask: np.ndarray) -> np.ndarray:
         """Return which of the entries of `mask` this layout can hold together, bool, of the shape of `mask`.

@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.gather import Gather, expressions
+from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -42,11 +42,11 @@ from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Cursor, Dense
 from sparsec.ir.nesting import Nesting, Pending
 from sparsec.ir.standing import convert, keep
+from sparsec.ir.stored import MIN_INDEX_BITS, array_types
 from sparsec.ir.types import arithmetic
 from sparsec.ir.verifier import verify
 
 QUAD = 4  # coordinates of 16 bits in a 64-bit load
-MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
 
 @dataclass(frozen=True)
@@ -109,22 +109,12 @@ class _Lowering(Nesting):
             extents = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
             self.handles[buffer.name] = T.arg(buffer.name, T.buffer(extents, buffer.dtype))
             return [(buffer.name, "")]
-        extents = [dim for dim in buffer.shape if isinstance(dim, int)]
-        types = dict(buffer.layout.index_types(extents, MIN_INDEX_BITS))
-        if buffer.name in self.gathers:
-            gather = self.gathers[buffer.name]
-            types |= dict.fromkeys(gather.arrays, gather.table.dtype)
-        if self._reads_values(buffer):
-            types["data"] = np.dtype(buffer.dtype)
+        types = array_types(self.kernel, buffer, self.gathers.get(buffer.name))
         for array, dtype in types.items():
             name = f"{buffer.name}_{array.replace('.', '_')}"
             extent = tirx.Var(f"n_{name}", "int32")
             self.handles[f"{buffer.name}.{array}"] = T.arg(name, T.buffer((extent,), str(dtype)))
         return [(buffer.name, array) for array in types]
-
-    def _reads_values(self, buffer: Buffer) -> bool:
-        """Whether a packed operand is more than a pattern."""
-        return any(Stored(buffer.name) in walk_expressions(value) for value in expressions(self.kernel.body))
 
     # -- statements ------------------------------------------------------------------------------------------------
 

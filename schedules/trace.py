@@ -54,6 +54,15 @@ class Trace:
         ------
         ScheduleError : where a step does not apply
         """
+        return schedule_kernel(self.kernel(product), self.steps[1:])  # type: ignore[arg-type]
+
+    def kernel(self, product: Product) -> Kernel:
+        """Return the kernel that the first step shapes, before the others move its loops.
+
+        Raises
+        ------
+        ScheduleError : where the trace is not a tile step and moves of loops
+        """
         tile, moves = self.steps[0] if self.steps else None, self.steps[1:]
         if not isinstance(tile, Tile):
             raise ScheduleError(f"a trace starts with a tile step, not with {tile.name if tile else 'nothing'!r}")
@@ -61,8 +70,7 @@ class Trace:
             raise ScheduleError("an unpacked weight needs tiles of rows, as in Tile((64,), (8,))")
         if any(isinstance(move, Tile) for move in moves):
             raise ScheduleError("a trace has one tile step, 'tile', which comes first")
-        kernel = build_kernel(product, tile.tiling(product.columns, product.rows))
-        return schedule_kernel(kernel, moves)  # type: ignore[arg-type]
+        return build_kernel(product, tile.tiling(product.columns, product.rows))
 
 
 @dataclass(frozen=True)

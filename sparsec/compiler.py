@@ -13,11 +13,12 @@ from sparsec.errors import ArtifactError, InputError, ModelError, TargetError
 from sparsec.frontends import load_model
 from sparsec.graph.bag_embeddings import bag_embeddings
 from sparsec.graph.canonicalize import canonicalize
+from sparsec.graph.choose import Choose, Chooser
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
 from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
-from sparsec.graph.kernels import Choose, Kernels
+from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.mask_attention import mask_attention
@@ -27,7 +28,7 @@ from sparsec.graph.store_weights import store_weights
 from sparsec.ir.types import HALVES
 from sparsec.operators import build_operator
 from sparsec.report.maps import WeightMap
-from sparsec.schedules.rules.options import options
+from sparsec.schedules.rules.options import options as find_options
 from sparsec.schedules.rules.product import propose
 from sparsec.search.measure import Measured
 from sparsec.targets import Target
@@ -118,7 +119,7 @@ class Report:
     ) -> Path:
         """Write a page with charts, maps of the weights and the layouts of each layer, and return its path.
 
-        >>> report = sparsec.inspect("bert.onnx", layouts=True)                       # doctest: +SKIP
+        >>> report = sparsec.inspect("bert.onnx", options=True)                       # doctest: +SKIP
         >>> report.to_html("bert.html", "BERT")                                       # doctest: +SKIP
         >>> session = sparsec.compile("bert.onnx").load(threads=1)                    # doctest: +SKIP
         >>> report.to_html("bert.html", "BERT", steps=session.profile(ids, mask))     # doctest: +SKIP
@@ -146,8 +147,9 @@ def inspect(
     example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
     shapes: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    layouts: bool = False,
     storage: str | None = None,
+    layouts: Given | Mapping[str, Given] | None = None,
+    options: bool = False,
 ) -> Report:
     """Say of every layer how sparse it is, and what `compile` would choose for it and why.
 
@@ -158,11 +160,11 @@ def inspect(
 
     Parameters
     ----------
-    layouts : bool
+    options : bool
         Also list, for each layer, every layout with its size and predicted time, or the reason why it cannot hold the
         weight, and say why the chosen one was.
     """
-    run = _Run(_target(target), progress, None, storage=storage)
+    run = _Run(_target(target), progress, None, storage=storage, given=GivenLayouts(layouts))
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
         raise ModelError(
             f"{os.fspath(model)} is compiled already; its layers are in sparsec.load(...).manifest['layers'], "
@@ -174,10 +176,12 @@ def inspect(
     for done, group in enumerate(groups):
         if group.anchor and group.anchor.matrix:
             matrix = group.anchor.matrix()
-            known = options(group.product, matrix, run.target) if layouts else ()
-            layers.append(describe_layer(group, matrix, propose(group.product, matrix, run.target), run.target, known))
+            proposal = run.choose(group, matrix)
+            known = find_options(group.product, matrix, run.target, proposal) if options else ()
+            layers.append(describe_layer(group, matrix, proposal, run.target, known))
             maps.append(WeightMap.of(matrix))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
+    run.choose.given.check_all_used()
     return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps))
 
 
@@ -249,9 +253,8 @@ class _Run:
     ) -> None:
         _check_storage(storage, target)
         self.storage = storage
-        self.given = given or GivenLayouts()
         self.target = target
-        self.choose = choose
+        self.choose = Chooser(target, choose, given or GivenLayouts())
         self.progress: Progress = progress or (lambda stage, fraction: None)
         self.dump = None if dump is None else Path(dump)
         self.dumped = 0
@@ -291,10 +294,10 @@ class _Run:
 
     def build(self, graph: Graph) -> Artifact:
         groups = self.fuse(graph)
-        kernels = Kernels(self.target, self.dump and self.dump / "kernels", self.choose, self.given)
+        kernels = Kernels(self.choose, self.dump and self.dump / "kernels")
         scheduled = lambda done: self.progress("schedule kernels", 0.55 + 0.25 * done)  # noqa: E731
         plan = lower(graph, groups, kernels, self.outputs, scheduled)
-        self.given.check_all_used()
+        self.choose.given.check_all_used()
         self.write("plan", plan_text(plan))
         self.progress("generate code, link (first time: a minute)", 0.8)
         artifact = build(plan)

@@ -158,5 +158,5 @@ print(f"the convolution is stored as {session.manifest['layers'][0]['layout']}\n
 
 # What the compiler thinks of every layout for the layer, the new one among them.
 
-report = sparsec.inspect(model, layouts=True)
+report = sparsec.inspect(model, options=True)
 Console(width=140).print(options_tables([layer.as_dict() for layer in report.layers]))

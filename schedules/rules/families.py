@@ -16,7 +16,17 @@ from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import Inner, Nest
-from sparsec.schedules.rules.weight import Weight
+from sparsec.schedules.rules.refusals import (
+    Refusal,
+    cannot_hold,
+    cut_taps,
+    first_of,
+    none_kept,
+    other_taps,
+    ragged_columns,
+    ragged_rows,
+)
+from sparsec.schedules.rules.weight import SHAPES, TAPS, Weight
 
 FULL = 0.95  # of a weight, from which on it is taken as dense
 SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name
@@ -162,18 +172,15 @@ def _sum(*terms: Callable[[], Layout]) -> Sum:
 # -- the families --------------------------------------------------------------------------------------------------
 
 
-Refusal = Callable[[Weight, Product], str | None]
-
-
 @dataclass(frozen=True)
 class Family:
     """A kind of layouts.
 
     Parameters
     ----------
-    name : of all members, or of a typical one
-    nests : yields the loops over each member that can hold a weight
-    refusal : says why no member can hold it, or returns None
+    name : of all members
+    nests : yields the loops over each member that can hold a weight; a `Nest` has a name that may say more
+    refusal : says why there is no member for it, or returns None; asked for only where there is none
     worth : whether a member may be quicker than those of other families, so that `propose` is to price them
     """
 
@@ -183,9 +190,20 @@ class Family:
     worth: Callable[[Weight, Product], bool] = lambda weight, product: True
 
 
-def _as(layout: Layout | Sum) -> Refusal:
-    """Return the refusal of a typical member."""
-    return lambda weight, product: weight.refusal(layout)
+def _no_n_of_m(weight: Weight, product: Product) -> str | None:
+    m = next((m for m in (4, 2) if weight.depth % m == 0), 0)
+    n = weight.most_of(m) if m else 0
+    if n > SPARSE * m:
+        return weight.refusal(n_of_m(m // 2, m))
+    places = weight.mask.size / m * n / weight.entries
+    return f"{n}:{m} would store {places:.1f} places for each entry" if places > WASTE else None
+
+
+def _no_full_blocks(r: int, weight: Weight, product: Product) -> str | None:
+    full, rest = weight.full_blocks(r)
+    if full and rest:
+        return None
+    return f"{'all' if full else 'no'} blocks of {r} rows that have an entry are at least half full"
 
 
 def _no_patterns(weight: Weight, product: Product) -> str | None:
@@ -193,7 +211,16 @@ def _no_patterns(weight: Weight, product: Product) -> str | None:
         return "there are no kernels of several taps"
     if weight.patterns(product.taps)[1]:
         return None
-    return f"kernels keep more than half of {product.taps} taps, or in more shapes than 16"
+    if product.taps > TAPS:
+        return f"kernels have {product.taps} taps, and shapes at most {TAPS}"
+    return f"kernels keep more than half of {product.taps} taps, or in more shapes than {SHAPES}"
+
+
+def _no_diagonals(weight: Weight, product: Product) -> str | None:
+    p = next(p for p in (8, 4, 2) if weight.depth % p == 0)
+    if weight.most_of(p) > 1:
+        return f"a row has {weight.most_of(p)} entries in {p} columns, and a diagonal of {p}×{p} holds one"
+    return weight.refusal(permuted_diagonal(p))
 
 
 def _too_many_to_combine(weight: Weight, product: Product) -> str | None:
@@ -232,36 +259,62 @@ def _never(weight: Weight, product: Product) -> bool:
 
 FAMILIES: list[Family] = [
     Family("dense", dense),
-    *(Family(f"{r}x1 blocks" if r > 1 else "CSR", partial(row_vectors, r), worth=_has_zeros) for r in (1, 2, 4, 8)),
+    Family("CSR", partial(row_vectors, 1), worth=_has_zeros),
+    *(Family(f"{r}x1 blocks", partial(row_vectors, r), ragged_rows(r), _has_zeros) for r in (2, 4, 8)),
     *(
-        Family(f"{r}x{c} blocks", partial(blocks, r, c), worth=partial(_has_blocks, r, c))
-        for r, c in ((1, 4), (4, 4), (8, 4), (1, 9), (4, 9), (8, 9))
+        Family(
+            f"{r}x4 blocks",
+            partial(blocks, r, 4),
+            first_of(ragged_rows(r), cut_taps(4), ragged_columns(4)),
+            partial(_has_blocks, r, 4),
+        )
+        for r in (1, 4, 8)
+    ),
+    *(
+        Family(
+            f"{r}x9 blocks",
+            partial(blocks, r, 9),
+            first_of(ragged_rows(r), other_taps(9)),
+            partial(_has_blocks, r, 9),
+        )
+        for r in (1, 4, 8)
     ),
     Family(
         "tile-wise, two-sided",
         lambda weight, panel: (nest for r in (4, 8) for nest in condensed(r, weight, panel)),
-        worth=lambda weight, product: weight.empty_rows > 0,
+        ragged_rows(4),
+        lambda weight, product: weight.empty_rows > 0,
     ),
-    *(Family("TEW", partial(tile_element_wise, r), worth=partial(_mostly_full, r)) for r in (4, 8)),
+    Family(
+        "TEW",
+        lambda weight, panel: (nest for r in (4, 8) for nest in tile_element_wise(r, weight, panel)),
+        first_of(none_kept, ragged_rows(4), partial(_no_full_blocks, 4)),
+        lambda weight, product: _mostly_full(4, weight, product) or _mostly_full(8, weight, product),
+    ),
     Family(
         "N:M",
         lambda weight, panel: (nest for m in (2, 4, 8, 16) for nest in structured(m, weight, panel)),
-        _as(n_of_m()),
+        first_of(none_kept, ragged_columns(2), _no_n_of_m, cut_taps(4)),
     ),
     Family(
         "TVW",
         partial(compressed_structured, 4),
-        _as(tvw()),
+        first_of(none_kept, ragged_columns(4), cannot_hold(tvw()), cut_taps(4)),
         lambda weight, product: weight.most_of(4) <= 2 and 6 * weight.blocks(1, 4) < weight.mask.size,
     ),
     Family("bitmap", bitmap, worth=_has_words),
-    Family("FKW by channel", patterns, _no_patterns),
-    Family("V:N:M", partial(vectors_n_m, 16, 8), _as(v_n_m()), _never),
+    Family("FKW by channel", patterns, first_of(none_kept, _no_patterns)),
+    Family(
+        "V:N:M",
+        partial(vectors_n_m, 16, 8),
+        first_of(none_kept, ragged_rows(16), ragged_columns(8), cannot_hold(v_n_m(16, 4, 8))),
+        _never,
+    ),
     Family(
         "permuted diagonal",
         lambda weight, panel: (nest for p in (2, 4, 8, 16) for nest in diagonals(p, weight, panel)),
-        _as(permuted_diagonal()),
+        first_of(none_kept, ragged_columns(2), _no_diagonals),
         _never,
     ),
-    Family("combined columns", combined, _too_many_to_combine, _never),
+    Family("combined columns", combined, first_of(ragged_columns(GROUP), _too_many_to_combine), _never),
 ]

@@ -49,14 +49,14 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
     """Yield every width of tiles, with the loops over the levels in either order."""
     terms = layout.terms if isinstance(layout, Sum) else (layout,)
     parts = layout.split(mask) if isinstance(layout, Sum) else [mask]
-    prices, lanes = Prices(product, target), target.lanes(product.y.dtype)
+    prices, lanes = Prices(product, target), target.lanes(product.sums)
     for whole_rows in (False, True):
         nests = [count_loops(term, part, whole_rows) for term, part in zip(terms, parts, strict=True)]
         for vectors in VECTORS:
             if all(Panel(product, vectors * lanes, target).holds(nest.rows) for nest in nests) or vectors == 1:
                 widths = column_widths(product, vectors, target)
                 cycles = sum(prices(nest, widths) for nest in nests)
-                yield Choice(nests[0], Tile(widths, whole_rows=whole_rows), cycles)
+                yield Choice("given", nests[0], Tile(widths, whole_rows=whole_rows), cycles)
 
 
 def count_loops(layout: Layout, mask: np.ndarray, whole_rows: bool = False) -> Nest:

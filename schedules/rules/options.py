@@ -7,28 +7,31 @@ from math import inf
 
 import numpy as np
 
-from sparsec.ir.lower import MIN_INDEX_BITS
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.families import FAMILIES
-from sparsec.schedules.rules.product import contenders, propose
+from sparsec.schedules.rules.product import Proposal, contenders
 from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import Target
+
+NO_TILES = "no tiles of it are known for a weight of this shape"
 
 
 @dataclass(frozen=True)
 class Option:
-    """One family of layouts for one weight.
+    """A kind of layouts for one weight.
 
     Parameters
     ----------
-    name : of the family, such as ``2:4``
+    family : the kind, such as ``N:M``
+    name : of what is meant of it, such as ``2:4``; the family's where there is nothing more to say
     layout : its cheapest member for this weight, in the notation; empty where none can hold it
     refusal : why no member can hold the weight without loss; None where one can
-    nbytes : of the weight in this layout; 0 where there is none
+    nbytes : of the weight in this layout, as the kernel reads it; 0 where there is none
     seconds : predicted for one core, with the tiles that are cheapest for it; infinite where there are none
-    chosen : whether it is what `propose` takes
+    chosen : whether the weight is stored so
     """
 
+    family: str
     name: str
     layout: str
     refusal: str | None
@@ -37,22 +40,30 @@ class Option:
     chosen: bool
 
 
-def options(product: Product, matrix: np.ndarray, target: Target) -> list[Option]:
-    """Return an option for every family, the quickest first and those that cannot hold the weight at the end.
+def options(product: Product, matrix: np.ndarray, target: Target, chosen: Proposal) -> list[Option]:
+    """Return an option or more for every family, the quickest first and those that cannot hold the weight at the end.
 
     Parameters
     ----------
     product : whose weight has no layout yet
     matrix : float32 [rows, depth], the constant weight
     target : whose caches and vector units the model prices for
+    chosen : how the weight is stored; an option of its own where it is no family's
     """
-    chosen = propose(product, matrix, target).product.layout
-    weight, found = Weight(matrix), []
-    able = contenders(product, matrix, target, every=True)
-    for name, (proposal,) in able.items():
-        layout = proposal.product.layout
-        assert layout is not None
-        nbytes = layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS)
-        found.append(Option(name, str(layout), None, nbytes, proposal.seconds, layout == chosen))
-    refusals = {family.name: family.refusal(weight, product) for family in FAMILIES if family.name not in able}
-    return found + [Option(name, "", refusal, 0, inf, False) for name, refusal in refusals.items() if refusal]
+    weight, proposals = Weight(matrix), contenders(product, matrix, target, every=True)
+    able = [proposal for (proposal,) in proposals.values()]
+    if not any(proposal.product.layout == chosen.product.layout for proposal in able):
+        able = [*(proposal for proposal in able if proposal.name != chosen.name), chosen]
+    families = {proposal.family for proposal in able}
+    refused = [family for family in FAMILIES if family.name not in families]
+    refusals = [(family.name, family.refusal(weight, product) or NO_TILES) for family in refused]
+    found = [_able(proposal, weight.mask, chosen) for proposal in able]
+    found += [Option(name, name, "", refusal, 0, inf, False) for name, refusal in refusals]
+    return sorted(found, key=lambda option: option.seconds)
+
+
+def _able(proposal: Proposal, mask: np.ndarray, chosen: Proposal) -> Option:
+    layout, name = proposal.product.layout, proposal.name
+    same = layout == chosen.product.layout
+    seconds = chosen.seconds if same else proposal.seconds
+    return Option(proposal.family, name, str(layout), None, proposal.nbytes(mask), seconds, same)

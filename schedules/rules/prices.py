@@ -66,7 +66,7 @@ class Nest:
 
     Parameters
     ----------
-    family : the name of the kind of layout, such as ``CSR``
+    name : of the layouts that are alike but for how they are cut, such as ``CSR`` or ``2:4``
     layout : makes the layout; None for an activation
     rows : that a tile keeps
     steps : that all tiles take together, each of so many multiply-adds as a tile keeps elements
@@ -80,7 +80,7 @@ class Nest:
     rest : the loops over the other terms of a sum of layouts
     """
 
-    family: str
+    name: str
     layout: Callable[[], Layout | Sum] | None
     rows: int
     steps: int

@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
+from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
 from sparsec.schedules.rules.families import FAMILIES, PANELS
@@ -28,8 +29,9 @@ VECTORS = range(1, 9)  # in a tile of columns
 
 @dataclass(frozen=True)
 class Choice:
-    """A priced candidate: the loops of a layout, the tiles, and cycles of one core for the whole product."""
+    """A candidate of a family: the loops of a layout, the tiles, and cycles of one core for the whole product."""
 
+    family: str
     nest: Nest
     tile: Tile
     cycles: float
@@ -44,7 +46,7 @@ class Choice:
 class Proposal:
     """The product with its weight's layout, its trace, and what the model predicts of it and of the dense layout.
 
-    `family` is the name of the kind of layout, such as ``CSR``.
+    `family` is the kind of layout, such as ``N:M``, and `name` that of the layout in it, such as ``2:4``.
     """
 
     product: Product
@@ -52,6 +54,11 @@ class Proposal:
     seconds: float
     dense_seconds: float
     family: str = "dense"
+    name: str = "dense"
+
+    def nbytes(self, mask: np.ndarray) -> int:
+        """Return how many bytes the kernel takes for a weight with entries where `mask` [rows, depth] is not zero."""
+        return stored_bytes(self.trace.kernel(self.product), self.product.parts(mask != 0))
 
 
 def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Proposal:
@@ -67,7 +74,7 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
         dense = min(_activations(product, target), key=_cycles)
         return as_proposal(product, dense, dense, target)
     choices = _choices(product, Weight(matrix), target)
-    dense = min((choice for choice in choices if choice.nest.family == "dense"), key=_cycles)
+    dense = min((choice for choice in choices if choice.family == "dense"), key=_cycles)
     best = min(choices, key=_cycles)
     return as_proposal(product, best if best.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
 
@@ -75,25 +82,26 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
 def contenders(
     product: Product, matrix: np.ndarray, target: Target, count: int = 1, every: bool = False
 ) -> dict[str, list[Proposal]]:
-    """Return the cheapest candidates, at most `count`, of each family that can hold the weight; by its name.
+    """Return the cheapest candidates, at most `count`, of each family that can hold the weight; by their name.
 
-    Families that are never worth while for such a weight are left out, unless `every` one is wanted.
+    Members of a family may have names of their own, such as ``2:4`` and ``4:8``. Families that are never worth while
+    for such a weight are left out, unless `every` one is wanted.
     """
-    families: dict[str, list[Choice]] = {}
+    names: dict[str, list[Choice]] = {}
     for choice in sorted(_choices(product, Weight(matrix), target, every), key=_cycles):
-        families.setdefault(choice.nest.family, []).append(choice)
-    (dense, *_) = families["dense"]
+        names.setdefault(choice.nest.name, []).append(choice)
+    (dense, *_) = names["dense"]
     return {
         name: [as_proposal(product, choice, dense, target) for choice in _distinct(choices)[:count]]
-        for name, choices in families.items()
+        for name, choices in names.items()
     }
 
 
 def candidates(product: Product, matrix: np.ndarray, target: Target, count: int = 6) -> list[Proposal]:
     """Return what is worth measuring, the most promising first: the cheapest dense tiles and sparse layouts."""
-    families = contenders(product, matrix, target, count)
-    dense = families.pop("dense")
-    sparse = sorted((proposal for members in families.values() for proposal in members), key=_seconds)
+    found = contenders(product, matrix, target, count)
+    dense = found.pop("dense")
+    sparse = sorted((proposal for members in found.values() for proposal in members), key=_seconds)
     return sorted([*dense[: count // 3], *sparse[: count - count // 3]], key=_seconds)
 
 
@@ -119,7 +127,7 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))
-    return Proposal(laid_out, trace, choice.cycles / hertz, dense.cycles / hertz, choice.nest.family)
+    return Proposal(laid_out, trace, choice.cycles / hertz, dense.cycles / hertz, choice.family, choice.nest.name)
 
 
 def _choices(product: Product, weight: Weight, target: Target, every: bool = False) -> list[Choice]:
@@ -132,7 +140,7 @@ def _choices(product: Product, weight: Weight, target: Target, every: bool = Fal
         for family in families:
             for nest in family.nests(weight, panel):
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target))
-                found.append(Choice(nest, tile, prices(nest, widths)))
+                found.append(Choice(family.name, nest, tile, prices(nest, widths)))
     return found
 
 
@@ -147,7 +155,7 @@ def _activations(product: Product, target: Target) -> Iterator[Choice]:
                 tiles = -(-rows // r)
                 nest = Nest("dense", None, r, tiles * depth, tiles, depth, PANELS, tasks=tiles)
                 widths = column_widths(product, vectors, target)
-                yield Choice(nest, Tile(widths, _with_one(r, product.rows)), prices(nest, widths))
+                yield Choice("dense", nest, Tile(widths, _with_one(r, product.rows)), prices(nest, widths))
 
 
 def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> bool:

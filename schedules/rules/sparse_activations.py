@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from sparsec.errors import LayoutError
@@ -10,12 +12,18 @@ from sparsec.ir.named import CSC
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
+from sparsec.schedules.rules.prices import batch, extent
 from sparsec.schedules.rules.product import Proposal, column_widths, propose
 from sparsec.schedules.steps import Accumulate, Tile
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 
-ROWS = (2, 4, 8)  # of a dense block
+FAMILY = "sparse activations"
+LAYOUTS = (
+    CSC,
+    parse_layout("(i, k) -> (k : dense, i : dense)"),
+    *(parse_layout(f"(i, k) -> (k : dense, i floordiv {r} : compressed, i mod {r} : dense)") for r in (2, 4, 8)),
+)
 VECTOR = 1.5  # cycles to add a product to a vector of sums, which are in cache
 BLOCK = 1.5  # cycles to find a block
 DEPTH = 8.0  # cycles to find out whether a vector of X is zero
@@ -34,28 +42,22 @@ def propose_skipping(product: Product, matrix: np.ndarray, layout: Layout | Sum 
     ------
     LayoutError : if the layout cannot hold the weight without loss
     """
-    if layout is not None and (refusal := layout.refusal(matrix != 0)):
-        raise LayoutError(f"the layout {layout} cannot hold this weight: {refusal}; prune it so, or choose another")
-    prices = _prices(matrix)
-    chosen = layout or min(prices, key=lambda one: prices[one])
-    moves = (Accumulate("init|update|finish", target.lanes(product.y.dtype)),)
-    trace = Trace((Tile(column_widths(product, 1, target), skip_zeros=True), *moves))
-    panels = -(-product.columns // target.lanes(product.y.dtype)) if isinstance(product.columns, int) else 8
-    seconds = panels * prices.get(chosen, min(prices.values())) / (target.ghz * 1e9)
-    dense = propose(product, matrix, target).dense_seconds
-    return Proposal(product.stored_as(chosen), trace, seconds, dense, "sparse activations")
-
-
-def _prices(matrix: np.ndarray) -> dict[Layout | Sum, float]:
-    """Return the cycles of one vector of columns by layout."""
     mask = matrix != 0
-    rows, depth = mask.shape
-    prices: dict[Layout | Sum, float] = {
-        CSC: depth * DEPTH + int(mask.sum()) * (VECTOR + BLOCK),
-        parse_layout("(i, k) -> (k : dense, i : dense)"): depth * DEPTH + rows * depth * VECTOR,
-    }
-    for r in ROWS:
-        blocks = int(np.pad(mask, ((0, -rows % r), (0, 0))).reshape(-1, r, depth).any(axis=1).sum())
-        layout = parse_layout(f"(i, k) -> (k : dense, i floordiv {r} : compressed, i mod {r} : dense)")
-        prices[layout] = depth * DEPTH + blocks * (r * VECTOR + BLOCK)
-    return prices
+    if layout is not None and (refusal := layout.refusal(mask)):
+        raise LayoutError(f"the layout {layout} cannot hold this weight: {refusal}; prune it so, or choose another")
+    chosen = layout or min(LAYOUTS, key=lambda one: _cycles(one, mask))
+    lanes = target.lanes(product.sums)
+    trace = Trace((Tile(column_widths(product, 1, target), skip_zeros=True), Accumulate("init|update|finish", lanes)))
+    laid_out = product.stored_as(chosen)
+    parts = laid_out.parts(mask)
+    cycles = sum(_cycles(term.layout, parts[term.name]) for term in laid_out.terms if term.layout)
+    seconds = batch(product) * -(-extent(product.columns) // lanes) * cycles / (target.ghz * 1e9)
+    dense = propose(product, matrix, target).dense_seconds
+    return Proposal(laid_out, trace, seconds, dense, FAMILY, FAMILY)
+
+
+def _cycles(layout: Layout, mask: np.ndarray) -> float:
+    """Return the cycles of one vector of columns: the dense levels at the end of a layout are what a block holds."""
+    stored, block = layout.lengths(mask)["data"], prod(layout.sizes(mask.shape)[layout.leaf :])
+    blocks = stored // block if layout.leaf else 0
+    return mask.shape[1] * DEPTH + stored * VECTOR + blocks * BLOCK

@@ -10,6 +10,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
 
 SHAPES = 16  # of kernels, at most
+TAPS = 16  # of a kernel whose shapes are counted, at most
 
 
 class Weight:
@@ -104,7 +105,7 @@ class Weight:
         return self._patterns[taps]
 
     def _find_patterns(self, taps: int) -> tuple[int, int]:
-        if not 1 < taps <= 16 or not self.entries:
+        if not 1 < taps <= TAPS or not self.entries:
             return 0, 0
         bits = np.packbits(self.mask.reshape(-1, taps), axis=1).astype(np.uint16)
         words = bits[:, 0] << 8 | bits[:, 1] if taps > 8 else bits[:, 0]

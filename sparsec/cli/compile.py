@@ -16,6 +16,7 @@ from sparsec.cli.options import (
     close_shapes,
     is_artifact,
     json_flag,
+    layout_option,
     quiet_flag,
     runs_here,
     storage_option,
@@ -48,14 +49,7 @@ Examples:
 @close_shapes
 @click.option("--measure", is_flag=True, help="Choose layouts by timing candidates on this machine.")
 @storage_option
-@click.option(
-    "--layout",
-    "layouts",
-    multiple=True,
-    metavar="[LAYER=]LAYOUT",
-    callback=lambda context, option, given: _by_layer(given),
-    help="Store a layer's weight so, by name or in the notation; * in LAYER stands for anything. Repeatable.",
-)
+@layout_option
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
 @json_flag
 @quiet_flag
@@ -102,12 +96,6 @@ def compile(
     seconds = time.perf_counter() - start
     if as_json or not quiet:
         _report(model, output, artifact.manifest, seconds, as_json)
-
-
-def _by_layer(given: tuple[str, ...]) -> dict[str, str]:
-    """Read `LAYER=LAYOUT`, and a layout alone as one for all layers; those of the command line's end count first."""
-    pairs = (text.split("=", 1) if "=" in text else ("*", text) for text in reversed(given))
-    return {layer.strip(): layout.strip() for layer, layout in pairs}
 
 
 def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:

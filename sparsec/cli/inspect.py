@@ -15,6 +15,7 @@ from sparsec.cli.options import (
     close_shapes,
     is_artifact,
     json_flag,
+    layout_option,
     quiet_flag,
     runs_here,
     storage_option,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Examples:
   sparsec inspect resnet50.onnx
   sparsec inspect resnet50.onnx --layouts
+  sparsec inspect resnet50.onnx --layouts --layout '*conv*=CSR'
   sparsec inspect resnet50.onnx --html resnet50.html --profile
   sparsec inspect bert.onnx --shape input_ids=1,128 --target neoverse-n1
   sparsec inspect bert.so --json"""
@@ -40,8 +42,9 @@ Examples:
 @target_option
 @close_shapes
 @storage_option
-@click.option("--layouts", "layouts", flag_value="few", help="Show the best layouts of each kind of layer, and why.")
-@click.option("--all-layouts", "layouts", flag_value="all", help="Show all of them, and why the others do not fit.")
+@layout_option
+@click.option("--layouts", "shown", flag_value="few", help="Show the best layouts of each kind of layer, and why.")
+@click.option("--all-layouts", "shown", flag_value="all", help="Show all of them, and why the others do not fit.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with charts, maps and layouts.")
 @click.option("--profile", is_flag=True, help="Time each layer on one thread of this machine too; compiles MODEL.")
 @json_flag
@@ -51,7 +54,8 @@ def inspect(
     target: str,
     shapes: dict[str, Any],
     storage: str | None,
-    layouts: str | None,
+    layouts: dict[str, str],
+    shown: str | None,
     html: Path | None,
     profile: bool,
     as_json: bool,
@@ -71,15 +75,17 @@ def inspect(
         if html.exists() and html.samefile(model):
             raise ArtifactError(f"cannot write {html}: it is the model itself")
     compiled = is_artifact(model)
-    if compiled and layouts:
-        raise click.UsageError("a library keeps no other layouts than the chosen ones; --layouts takes the ONNX file")
+    if compiled and (shown or layouts):
+        raise click.UsageError(
+            "a library keeps no other layouts than the chosen ones; --layout and --layouts take the ONNX file"
+        )
     quiet = quiet or as_json
-    options = {"target": target, "shapes": shapes, "storage": storage}
+    options = {"target": target, "shapes": shapes, "storage": storage, "layouts": layouts}
     maps: Sequence[WeightMap] = ()
     if compiled:
         report = _of_artifact(model)
     else:
-        report, maps = _of_model(model, options, bool(layouts or html), quiet)
+        report, maps = _of_model(model, options, bool(shown or html), quiet)
     steps = []
     if profile:
         _check_runs_here(report["target"])
@@ -95,8 +101,8 @@ def inspect(
         print_json(report | {"totals": totals(layers).as_dict()})
     elif not layers:
         screen().print(f"{model} has no layers with weights")
-    elif layouts:
-        screen().print(options_tables(layers, layouts == "all"))
+    elif shown:
+        screen().print(options_tables(layers, shown == "all"))
     elif not html:
         screen().print(layer_table(layers, title))
     if html and not quiet:
@@ -115,7 +121,7 @@ def _of_artifact(path: Path) -> dict[str, Any]:
 
 
 def _of_model(
-    path: Path, options: dict[str, Any], layouts: bool, quiet: bool
+    path: Path, given: dict[str, Any], options: bool, quiet: bool
 ) -> tuple[dict[str, Any], Sequence[WeightMap]]:
     from sparsec.cli.progress import progress
 
@@ -123,7 +129,7 @@ def _of_model(
     with progress(quiet) as report:
         import sparsec
 
-        found = sparsec.inspect(path, progress=report, layouts=layouts, **options)
+        found = sparsec.inspect(path, progress=report, options=options, **given)
     return found.as_dict(), found.maps
 
 

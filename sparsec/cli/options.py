@@ -82,6 +82,18 @@ def storage_option(function: Any) -> Any:
     )(function)
 
 
+def layout_option(function: Any) -> Any:
+    """``--layout``, as a dictionary by layer."""
+    return click.option(
+        "--layout",
+        "layouts",
+        multiple=True,
+        metavar="[LAYER=]LAYOUT",
+        callback=lambda context, option, given: _by_layer(given),
+        help="Store a layer's weight so, by name or in the notation; * in LAYER stands for anything. Repeatable.",
+    )(function)
+
+
 def json_flag(function: Any) -> Any:
     """``--json``, for a command whose result goes to the terminal otherwise."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
@@ -90,6 +102,12 @@ def json_flag(function: Any) -> Any:
 def quiet_flag(function: Any) -> Any:
     """``--quiet``."""
     return click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")(function)
+
+
+def _by_layer(given: tuple[str, ...]) -> dict[str, str]:
+    """Read `LAYER=LAYOUT`, and a layout alone as one for all layers; those of the command line's end count first."""
+    pairs = (text.split("=", 1) if "=" in text else ("*", text) for text in reversed(given))
+    return {layer.strip(): layout.strip() for layer, layout in pairs}
 
 
 def _as_dict(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, Any], ...]) -> dict[str, Any]:

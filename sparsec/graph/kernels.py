@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,9 +14,9 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from sparsec.codegen.lower import TVM_ERRORS
-from sparsec.errors import LayoutError, UnsupportedError, last_line
+from sparsec.errors import UnsupportedError, last_line
+from sparsec.graph.choose import Chooser
 from sparsec.graph.fuse import Group
-from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.graph.graph import Value
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower_generic import lower_group
@@ -29,14 +29,9 @@ from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.generic import schedule
-from sparsec.schedules.rules.given import propose_given
-from sparsec.schedules.rules.product import Proposal, propose
+from sparsec.schedules.rules.product import Proposal
 from sparsec.schedules.rules.repack import schedule_repack
-from sparsec.schedules.rules.sparse_activations import propose_skipping
 from sparsec.schedules.trace import Scheduled, Trace
-from sparsec.targets import Target
-
-Choose = Callable[[Product, np.ndarray | None, Target], Proposal]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,22 +56,12 @@ class Kernels:
 
     Parameters
     ----------
-    target : the processor
+    choose : how the layout and the tiles of a product are chosen, and for which processor
     dump : a folder that gets every kernel, its trace and its scheduled form as text
-    choose : how the layout and the tiles of a product are chosen
-    given : layouts that are not to be chosen
     """
 
-    def __init__(
-        self,
-        target: Target,
-        dump: Path | None = None,
-        choose: Choose = propose,
-        given: GivenLayouts | None = None,
-    ) -> None:
-        self.target = target
-        self.choose = choose
-        self.given = given or GivenLayouts()
+    def __init__(self, choose: Chooser, dump: Path | None = None) -> None:
+        self.choose, self.target = choose, choose.target
         self.dump = dump
         self.functions: dict[str, tirx.PrimFunc] = {}
         self._products: dict[tuple[Product, Trace], tuple[str, Scheduled]] = {}
@@ -100,7 +85,7 @@ class Kernels:
         assert anchor is not None
         product = group.product
         matrix = anchor.matrix() if anchor.matrix else None
-        proposal = self._propose(group, matrix)
+        proposal = self.choose(group, matrix)
         name, scheduled = self._schedule(proposal)
         values = {product.weight.name: anchor.weight, product.x.name: anchor.x, product.y.name: group.outputs[0]}
         values |= {operand.buffer.name: operand.value for operand in group.operands}
@@ -119,18 +104,6 @@ class Kernels:
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
         layer = None if matrix is None else describe_layer(group, matrix, proposal, self.target)
         return Call(name, tuple(args), layer)
-
-    def _propose(self, group: Group, matrix: np.ndarray | None) -> Proposal:
-        layout = None if matrix is None else self.given(group.label)
-        skips = group.nodes[0].attrs.get("sparse_activations")
-        try:
-            if matrix is not None and skips:
-                return propose_skipping(group.product, matrix, layout, self.target)
-            if matrix is None or layout is None:
-                return self.choose(group.product, matrix, self.target)
-            return propose_given(group.product, matrix, layout, self.target)
-        except LayoutError as error:
-            raise LayoutError(f"{group.label}: {error}") from None
 
     def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:
         key = proposal.product, proposal.trace

@@ -11,7 +11,6 @@ import numpy as np
 
 from sparsec.graph.fuse import Group
 from sparsec.graph.why import why
-from sparsec.ir.lower import MIN_INDEX_BITS
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.options import Option
 from sparsec.schedules.rules.prices import batch, extent
@@ -39,7 +38,7 @@ class Layer:
     sparsity : the part of the weight that is zero
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
     layout : in the notation of :mod:`sparsec.ir.notation`
-    nbytes, dense_nbytes : of the weight in this layout, and of its elements alone
+    nbytes, dense_nbytes : of the weight as its kernel reads it, and of its elements alone
     seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
     flops : of one call that meet a nonzero, a multiply-add being two
     traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
@@ -82,9 +81,12 @@ def describe_layer(
     dense_seconds = proposal.dense_seconds
     if groups > 1:
         dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
-    nonzeros, nbytes = np.count_nonzero(matrix), layout.nbytes(matrix, matrix.dtype, MIN_INDEX_BITS)
+    nonzeros, nbytes = np.count_nonzero(matrix), proposal.nbytes(matrix)
     columns = batch(product) * extent(product.columns)
-    moved = sum(prod(_size(product, dim) for dim in buffer.shape) for buffer in (product.x, product.y))
+    moved = sum(
+        prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
+        for buffer in (product.x, product.y)
+    )
     return Layer(
         group.label,
         product.name,
@@ -97,7 +99,7 @@ def describe_layer(
         proposal.seconds,
         dense_seconds,
         int(2 * nonzeros * columns),
-        nbytes + moved * np.dtype(product.y.dtype).itemsize,
+        nbytes + moved,
         tuple(options),
         why(options, dense_seconds),
     )

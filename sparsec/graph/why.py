@@ -13,9 +13,9 @@ CLEARLY = 0.9
 def why(options: Sequence[Option], dense_seconds: float) -> str:
     """Return what speaks for the chosen option and what for another; empty where nothing was chosen.
 
-    >>> rows = Option("CSR", "", None, 60, 1.0, False)
-    >>> blocks = Option("8x1 blocks", "", None, 80, 0.5, True)
-    >>> why([blocks, rows, Option("dense", "", None, 320, 1.6, False)], dense_seconds=1.6)
+    >>> rows = Option("CSR", "CSR", "", None, 60, 1.0, False)
+    >>> blocks = Option("8x1 blocks", "8x1 blocks", "", None, 80, 0.5, True)
+    >>> why([blocks, rows, Option("dense", "dense", "", None, 320, 1.6, False)], dense_seconds=1.6)
     '8x1 blocks: 3.2× as fast as dense by the model; CSR would store 75% of the bytes, but take 2.0× as long'
     """
     able = sorted((option for option in options if option.refusal is None), key=lambda option: option.seconds)

@@ -5,7 +5,7 @@ from sparsec.schedules.rules.options import Option
 
 
 def option(name: str, nbytes: int, seconds: float, chosen: bool = False, refusal: str | None = None) -> Option:
-    return Option(name, "", refusal, nbytes, seconds, chosen)
+    return Option(name, name, "", refusal, nbytes, seconds, chosen)
 
 
 DENSE = option("dense", 100, 10.0)

@@ -47,7 +47,7 @@ def chain(names: list[str], batch: int | str = 16, share: float = 0.2) -> onnx.M
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return sparsec.inspect(chain(NAMES), "x86-64-v3", layouts=True)
+    return sparsec.inspect(chain(NAMES), "x86-64-v3", options=True)
 
 
 def test_the_page_shows_every_layer_and_only_text_of_the_model(report: Report) -> None:
@@ -94,19 +94,19 @@ def test_the_same_report_makes_the_same_page(report: Report) -> None:
 
 
 def test_a_model_without_weights_has_a_page() -> None:
-    report = sparsec.inspect(chain([]), layouts=True)
+    report = sparsec.inspect(chain([]), options=True)
     page = Page(render_page(report.as_dict(), "model", report.maps))
     assert "no layers with weights" in page.text and page.count("svg") == 0
 
 
 def test_a_weight_of_zeros_has_a_page() -> None:
-    report = sparsec.inspect(chain(["fc"], share=0.0), layouts=True)
+    report = sparsec.inspect(chain(["fc"], share=0.0), options=True)
     page = Page(render_page(report.as_dict(), "model", report.maps))
     assert "100.0 %" in page.text and page.count("svg", role="img") == 2
 
 
 def test_open_dimensions_are_noted() -> None:
-    report = sparsec.inspect(chain(["fc"], "batch"), shapes={"batch": (1, 8)}, layouts=True)
+    report = sparsec.inspect(chain(["fc"], "batch"), shapes={"batch": (1, 8)}, options=True)
     page = Page(render_page(report.as_dict(), "model", report.maps))
     assert "batch (1 to 8)" in page.text and page.count("details") == 1
 
@@ -144,7 +144,7 @@ def test_a_grouped_convolution_has_no_zeros_but_its_own() -> None:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16, 14, 14]) for name in "xy"]
     graph = helper.make_graph([node], "grouped", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    (layer,) = sparsec.inspect(model, "x86-64-v3", layouts=True).layers
+    (layer,) = sparsec.inspect(model, "x86-64-v3", options=True).layers
     assert (layer.sparsity, layer.structure, layer.dense_nbytes) == (0, "dense", weight.nbytes)
     assert layer.dense_seconds == layer.seconds
     assert "as fast as dense by the model" in layer.why or layer.why.startswith("dense: ")

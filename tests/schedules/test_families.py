@@ -57,11 +57,10 @@ def test_kernels_compute_what_numpy_does(structure: str) -> None:
     # Column combining is found again by a heuristic, which needs more to go by.
     case = pruned(structure, 96, 192) if structure == "combined columns" else pruned(structure)
     found = contenders(case.product, case.arrays["W"], Target.parse("native"), every=True)
-    names = {name if name in HOME else "N:M" for name in found}
-    homes = {name for name, home in HOME.items() if home == structure}
-    assert homes <= names
-    for name, (proposal,) in found.items():
-        if (name if name in HOME else "N:M") in homes:
+    homes = {family for family, home in HOME.items() if home == structure}
+    assert homes <= {proposal.family for (proposal,) in found.values()}
+    for (proposal,) in found.values():
+        if proposal.family in homes:
             check(replace(case, product=proposal.product), proposal.trace)
 
 
@@ -75,7 +74,7 @@ def test_loops_are_counted_as_they_run(structure: str) -> None:
     for family in FAMILIES:
         for nest in family.nests(weight, panel):
             layout = nest.layout()
-            if isinstance(layout, Layout) and not nest.scatter and nest.family != "dense":
+            if isinstance(layout, Layout) and not nest.scatter and nest.name != "dense":
                 loops = count_loops(layout, weight.mask)
                 assert (nest.rows, nest.steps, nest.opens) == (loops.rows, loops.steps, loops.opens), layout
                 counted += 1

@@ -1,0 +1,51 @@
+"""What the packed operands of a kernel take in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sparsec.ir.gather import Gather, expressions, find_gather
+from sparsec.ir.kernel import Buffer, Kernel, Stored, walk_expressions
+
+MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
+
+
+def array_types(kernel: Kernel, buffer: Buffer, gather: Gather | None) -> dict[str, np.dtype]:
+    """Return the type of each array that a kernel takes in place of a packed operand, by name and in order.
+
+    Coordinates that became offsets have the type of these, and the values are left out where only the pattern is read.
+    """
+    assert buffer.layout is not None
+    types = dict(buffer.layout.index_types(_extents(buffer), MIN_INDEX_BITS))
+    if gather:
+        types |= dict.fromkeys(gather.arrays, gather.table.dtype)
+    if any(Stored(buffer.name) in walk_expressions(value) for value in expressions(kernel.body)):
+        types["data"] = np.dtype(buffer.dtype)
+    return types
+
+
+def stored_bytes(kernel: Kernel, masks: Mapping[str, np.ndarray]) -> int:
+    """Return how many bytes the arrays in place of some packed operands take, without storing values.
+
+    Parameters
+    ----------
+    masks : bool, of the shape of each operand, by its name: where it has entries
+
+    Raises
+    ------
+    LayoutError : if a layout cannot hold these entries
+    """
+    total = 0
+    for name, mask in masks.items():
+        buffer = kernel.buffers[name]
+        assert buffer.layout is not None, f"{name} is dense"
+        lengths = buffer.layout.lengths(mask)
+        types = array_types(kernel, buffer, find_gather(kernel, name))
+        total += sum(lengths[array] * dtype.itemsize for array, dtype in types.items())
+    return total
+
+
+def _extents(buffer: Buffer) -> list[int]:
+    return [dim for dim in buffer.shape if isinstance(dim, int)]
