@@ -189,22 +189,30 @@ class Standing:
         return any(dim == coordinate.dim for dim, _ in layout.orders)
 
     def _op(self, value: Op, dtype: str) -> Any:
-        comparison = value.name in COMPARISONS
         if value.name == "select":
             condition, a, b = value.args
             # TVM makes vectors of Select only; it computes both sides, which a condition on data does not guard.
             data = any(isinstance(part, Load | Stored) for part in walk_expressions(condition))
             select = tirx.Select if data else T.if_then_else
             return select(self.expr(condition), self.expr(a, dtype), self.expr(b, dtype))
-        args = [self.expr(arg, self._compared(value) if comparison else dtype) for arg in value.args]
-        return _EMIT[value.name](*args)
+        if value.name in COMPARISONS:
+            return self._emit(value, widest(self._loaded(value)) or self._of_integers(value))
+        if dtype == "int32" and value.name in ("max", "min"):  # what is clamped may not fit an index before
+            return convert(self._emit(value, self._of_integers(value)), dtype)
+        return self._emit(value, dtype)
 
-    def _compared(self, value: Op) -> str:
-        """Return the type in which a comparison is carried out: the widest float beside it, else that of indices."""
+    def _emit(self, value: Op, dtype: str) -> Any:
+        return _EMIT[value.name](*(self.expr(arg, dtype) for arg in value.args))
+
+    def _of_integers(self, value: Op) -> str:
+        """Return the type that holds the indices and all integers that are loaded in an expression."""
+        return "int64" if {"int64", "uint32"} & set(self._loaded(value)) else "int32"
+
+    def _loaded(self, value: Op) -> list[str]:
+        """Return the types of what is loaded in an expression."""
         loads = [part for part in walk_expressions(value) if isinstance(part, Load | Stored)]
         names = [part.buffer if isinstance(part, Load) else f"{part.buffer}.data" for part in loads]
-        types = [str(self.handles[name].dtype) for name in names]
-        return widest(types) or ("int64" if "int64" in types else "int32")
+        return [str(self.handles[name].dtype) for name in names]
 
 
 def convert(value: Any, dtype: str) -> Any:
