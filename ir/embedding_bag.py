@@ -3,8 +3,8 @@
     Y[n, :] = Σ_t weights[t] · W[ids[t], :]        for t from offsets[n] to the next offset
 
 The levels that hold digits of the row are dense, so that a row is found where its number says; what is below them is
-walked. A bag is summed in a tile. A number outside of the table is taken as the nearest row, so that nothing outside is
-read.
+walked. A bag is summed in a tile. So that nothing outside is read, a number outside of the table is taken as the
+nearest row, an offset outside of the numbers as the nearest place, and a bag that ends before it starts as empty.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sparsec.errors import LayoutError
 from sparsec.ir.bounds import logical_extent
+from sparsec.ir.builders import LANE, as_extent, clamped, lane_axis, zero
 from sparsec.ir.kernel import (
     Assign,
     Buffer,
@@ -32,7 +33,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
-from sparsec.ir.sddmm import as_extent
+from sparsec.ir.types import sums
 
 BAG, NUMBER = Var("n"), Var("t")
 
@@ -73,6 +74,7 @@ def build_embedding_bag(op: EmbeddingBag) -> Kernel:
     if objection := objection_to_rows(layout):
         raise LayoutError(f"embeddings cannot be taken from {layout}: {objection}")
     columns = logical_extent(layout, shape, layout.dims[1])
+    dtype = sums(op.y.dtype)
     acc = Load("acc", (Coordinate(op.table.name, layout.dims[1]),))
     value: Expr = Stored(op.table.name)
     if op.weights is not None:
@@ -83,18 +85,18 @@ def build_embedding_bag(op: EmbeddingBag) -> Kernel:
     start, stop = _bag(op)
     count = Load("acc", (Const(columns),))  # of the rows of the bag, in the last place
     body: tuple[Stmt, ...] = (For(outside, one),)
-    result: Expr = Load("acc", (Var("v"),))
+    result: Expr = Load("acc", (LANE,))
     if op.mean:
         body = (*body, Assign(count, Const(1.0), accumulate=True))
         result = result / call("max", count, 1.0)
     tile = Tile(
         "acc",
-        op.y.dtype,
+        dtype,
         (columns + op.mean,),
         (
-            For((Range("v", Const(0), Const(columns + op.mean)),), (Assign(Load("acc", (Var("v"),)), Const(0.0)),)),
+            For((lane_axis(columns + op.mean),), (Assign(Load("acc", (LANE,)), zero(dtype)),)),
             For((Range("t", start, stop),), body),
-            For((Range("v", Const(0), Const(shape[1])),), (Assign(Load(op.y.name, (BAG, Var("v"))), result),)),
+            For((lane_axis(shape[1]),), (Assign(Load(op.y.name, (BAG, LANE)), result),)),
         ),
     )
     inputs = tuple(buffer for buffer in (op.table, op.ids, op.offsets, op.weights) if buffer is not None)
@@ -116,7 +118,7 @@ def objection_to_rows(layout: Layout) -> str | None:
 def _walks(op: EmbeddingBag) -> tuple[tuple[Walk, ...], tuple[Walk, ...]]:
     """Return the walks to what is stored of a row, and those of the dense columns that end the layout, as lanes."""
     layout, shape = _layout(op), _shape(op)
-    last = call("min", call("max", Load(op.ids.name, (NUMBER,)), 0), shape[0] - 1)
+    last = clamped(Load(op.ids.name, (NUMBER,)), Const(shape[0] - 1))
     outside: list[Walk] = []
     lanes: list[Walk] = []
     for number, ((digit, _), size) in enumerate(zip(layout.levels, layout.sizes(shape), strict=True)):
@@ -136,9 +138,10 @@ def _bag(op: EmbeddingBag) -> tuple[Expr, Expr]:
     """Return the first number of a bag, and the one behind the last."""
     if op.offsets is None:
         return BAG * op.size, BAG * op.size + op.size
-    more = call("<", BAG + 1, as_extent(op.y.shape[0]))
-    behind = call("select", more, Load(op.offsets.name, (BAG + 1,)), as_extent(op.ids.shape[0]))
-    return Load(op.offsets.name, (BAG,)), behind
+    count, more = as_extent(op.ids.shape[0]), call("<", BAG + 1, as_extent(op.y.shape[0]))
+    start = clamped(Load(op.offsets.name, (BAG,)), count)
+    behind = call("select", more, clamped(Load(op.offsets.name, (BAG + 1,)), count), count)
+    return start, call("max", start, behind)
 
 
 def _layout(op: EmbeddingBag) -> Layout:

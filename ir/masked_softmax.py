@@ -8,19 +8,19 @@ What follows divides by the total: a product of E by a matrix has fewer results 
 stores elements that are no entries, S is −∞ and E is zero. A row without entries has the lowest top, and the total 0.
 
 Rows that are known before their columns are summed in registers, several of them in the lanes of a vector where the
-layout ends in a dense level of rows. In other layouts every row has its top and its total in memory.
+layout ends in a dense level of rows. In other layouts a tile holds the tops and the totals of all rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
+from sparsec.ir.builders import as_extent, is_inside
 from sparsec.ir.kernel import (
     Assign,
+    Axis,
     Buffer,
     Const,
     Coordinate,
@@ -39,7 +39,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.sddmm import as_extent, is_inside
+from sparsec.ir.types import lowest, sums
 
 
 @dataclass(frozen=True)
@@ -65,36 +65,32 @@ class MaskedSoftmax:
 
 def build_masked_softmax(op: MaskedSoftmax) -> Kernel:
     """Write a softmax over stored elements as a kernel, its loops in the order of the pattern's levels."""
-    return Kernel(op.name, (op.pattern, op.scores), (op.weights, op.top, op.total), tuple(_Nests(op).all()))
+    return Kernel(op.name, (op.pattern, op.scores), (op.weights, op.top, op.total), (_Softmax(op).nest(),))
 
 
 @dataclass(frozen=True)
-class _Nests:
+class _Softmax:
     op: MaskedSoftmax
 
-    def all(self) -> Iterator[Stmt]:
-        """Yield the nests; in memory, the rows start empty."""
+    def nest(self) -> Stmt:
+        """Return the one nest: over tiles of rows, or over a tile of all rows where those are not known first."""
         order, batch = self.order, Range("b", Const(0), as_extent(self.op.batch))
         if order.blocks or not order.in_place:
-            row = Range("i", Const(0), Const(self.shape[0]))
-            top, total = (Load(buffer.name, (Var("b"), Var("i"))) for buffer in (self.op.top, self.op.total))
-            yield For((batch, row), (Assign(top, self.lowest), Assign(total, Const(0.0))), parallel=True)
-            yield For((batch,), tuple(self.in_memory()), parallel=True)
-            return
+            return For((batch,), (self.all_rows(),), parallel=True)
         tasks, rest = order.outside[: order.tasks], order.outside[order.tasks :]
         tile = self.in_registers()
-        yield For((batch, *self.walk(tasks)), (For(self.walk(rest), (tile,)) if rest else tile,), parallel=True)
+        return For((batch, *self.walk(tasks)), (For(self.walk(rest), (tile,)) if rest else tile,), parallel=True)
 
     def in_registers(self) -> Stmt:
         """Take the softmax of the rows of one tile."""
         lanes = self.walk(self.order.lanes)
         sizes = self.layout.sizes(self.shape)
-        top, total = (Load("acc", (Const(n), *(Var(axis.var) for axis in lanes))) for n in (0, 1))
+        top, total = self.sums(*(Var(axis.var) for axis in lanes))
         score, weight = self.stored(self.op.scores), self.stored(self.op.weights)
         results = ((self.op.top, top), (self.op.total, total))
         return Tile(
             "acc",
-            self.op.scores.dtype,
+            sums(self.op.scores.dtype),
             (2, *(sizes[level] for level in self.order.lanes)),
             (
                 *self.over(lanes, Assign(top, self.lowest), Assign(total, Const(0.0))),
@@ -104,17 +100,34 @@ class _Nests:
             ),
         )
 
-    def in_memory(self) -> Iterator[Stmt]:
+    def all_rows(self) -> Stmt:
         """Walk everything twice, a row's top and total being where the walks find the row."""
         lanes = self.walk(self.order.lanes)
+        rows = Range("i", Const(0), Const(self.shape[0]))
+        top, total = self.sums(Coordinate(self.op.pattern.name, self.layout.dims[0]))
         score, weight = self.stored(self.op.scores), self.stored(self.op.weights)
-        top, total = self.of_row(self.op.top), self.of_row(self.op.total)
-        yield from self.inside(lanes, self.where_row_exists(Assign(top, call("max", top, score))), whole=True)
         known: Expr = call("exp", score - top)
         if self.row_exists is not None:
             known = call("select", self.row_exists, known, 0.0)
-        sum_up = self.where_row_exists(Assign(total, weight, accumulate=True))
-        yield from self.inside(lanes, Assign(weight, known), sum_up, whole=True)
+        raised = self.where_row_exists(Assign(top, call("max", top, score)))
+        added = self.where_row_exists(Assign(total, weight, accumulate=True))
+        first, second = self.sums(Var("i"))
+        top_of_row, total_of_row = (Load(buffer.name, (Var("b"), Var("i"))) for buffer in (self.op.top, self.op.total))
+        return Tile(
+            "acc",
+            sums(self.op.scores.dtype),
+            (2, self.shape[0]),
+            (
+                *self.over((rows,), Assign(first, self.lowest), Assign(second, Const(0.0))),
+                *self.inside(lanes, raised, whole=True),
+                *self.inside(lanes, Assign(weight, known), added, whole=True),
+                *self.over((rows,), Assign(top_of_row, first), Assign(total_of_row, second)),
+            ),
+        )
+
+    def sums(self, *row: Expr) -> tuple[Load, Load]:
+        """Return where the top and the total of a row of the tile are."""
+        return Load("acc", (Const(0), *row)), Load("acc", (Const(1), *row))
 
     def inside(self, lanes: Sequence[Walk], *each: Stmt, whole: bool = False) -> tuple[Stmt, ...]:
         """Do something for all elements of a tile, or of the whole pattern."""
@@ -122,7 +135,7 @@ class _Nests:
         body = self.over(lanes, *each)
         return (For(self.walk(levels), body),) if levels else body
 
-    def over(self, lanes: Sequence[Walk], *each: Stmt) -> tuple[Stmt, ...]:
+    def over(self, lanes: Sequence[Axis], *each: Stmt) -> tuple[Stmt, ...]:
         return tuple(For(tuple(lanes), (stmt,)) for stmt in each) if lanes else each
 
     # -- what the pattern's layout says ----------------------------------------------------------------------------
@@ -162,4 +175,4 @@ class _Nests:
 
     @property
     def lowest(self) -> Const:
-        return Const(float(np.finfo(self.op.scores.dtype).min))
+        return Const(lowest(self.op.scores.dtype))

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparsec.ir.builders import zero
 from sparsec.ir.kernel import Buffer, Const, Expr, Var
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
-from sparsec.ir.types import is_float, sums
+from sparsec.ir.types import sums
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -71,7 +72,7 @@ class Product:
     @property
     def zero(self) -> Const:
         """What sums start with."""
-        return Const(0.0 if is_float(self.sums) else 0)
+        return zero(self.sums)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

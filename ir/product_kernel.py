@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.errors import LayoutError
-from sparsec.ir.bounds import logical_extent
+from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -34,8 +34,6 @@ from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import BATCH, COLUMN, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.sparse_activations import skipping_nest
-
-LANE = Var("v")  # the column in a tile
 
 
 def build_kernel(product: Product, tiling: Tiling) -> Kernel:
@@ -128,8 +126,8 @@ class _Packed:
         last: Expr | None = None
         if order.in_place and order.blocks:
             sizes = self.layout.sizes(self.shape)
-            first = _all(call("==", Var(f"p{level}"), 0) for level in order.blocks)
-            last = _all(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
+            first = all_of(call("==", Var(f"p{level}"), 0) for level in order.blocks)
+            last = all_of(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
             init = call("select", first, zero, before) if starts else before
             result = call("select", last, result, acc) if result != acc else acc
         return Tile(
@@ -154,8 +152,8 @@ class _Packed:
         if product.values is not None:
             weight = Load(product.values.name, (BATCH, Position(self.name)))
         step: Stmt = For(self.lanes, (Assign(acc, weight * x, accumulate=True),))
-        if logical_extent(self.layout, self.shape, self.layout.dims[1]) > self.shape[1]:
-            step = If(call("<", Coordinate(self.name, self.layout.dims[1]), self.shape[1]), (step,))
+        if inside := is_inside(self.layout, self.shape, self.name, self.layout.dims[1:]):
+            step = If(inside, (step,))
         return _nest(tuple(self.walks[level] for level in self.order.inside), step)
 
     def stage(self, body: Stmt) -> Stmt:
@@ -221,14 +219,14 @@ class _Packed:
         start, stop, width = self.columns
         for first, end in self.product.cleared:
             beside = start if end <= 0 else Const(_number(stop) - width)
-            if beside != (Const(0) if end <= 0 else Const(_number(_dim(self.product.columns)) - width)):
+            if beside != (Const(0) if end <= 0 else Const(_number(as_extent(self.product.columns)) - width)):
                 continue  # another run of tiles has that edge
             column = COLUMN + LANE + (first - _number(beside))
             y = _at(self.product.y, self.product.y_index, {"i": row, "m": column})
             zero: Stmt = Assign(y, self.product.zero)
             if row != ROW:
                 zero = self.where_row_exists(zero)
-            lanes = For((*rows, Range("v", Const(0), Const(end - first))), (zero,))
+            lanes = For((*rows, lane_axis(end - first)), (zero,))
             edge = call("==", COLUMN, beside)
             yield If(edge if last is None else call("and", edge, last), (lanes,))
 
@@ -309,7 +307,7 @@ class _Packed:
     @cached_property
     def lanes(self) -> tuple[Axis, ...]:
         """The rows and the columns of a tile."""
-        return (*(self.walks[level] for level in self.order.lanes), Range("v", Const(0), Const(self.width)))
+        return (*(self.walks[level] for level in self.order.lanes), lane_axis(self.width))
 
     @property
     def row(self) -> Expr:
@@ -318,9 +316,7 @@ class _Packed:
     @cached_property
     def row_exists(self) -> Expr | None:
         """The condition that the row is none of those that fill up the last block, if there are any."""
-        rows, depth = self.shape
-        padded = logical_extent(self.layout, (rows, depth), self.layout.dims[0]) > rows
-        return call("<", self.row, rows) if padded else None
+        return is_inside(self.layout, self.shape, self.name, self.layout.dims[:1])
 
 
 def _nest(axes: tuple[Axis, ...], body: Stmt) -> Stmt:
@@ -332,8 +328,8 @@ def _nest(axes: tuple[Axis, ...], body: Stmt) -> Stmt:
 
 def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
     """Loop over an activation as the weight."""
-    lanes = (Range("r", Const(0), Const(rows[2])), Range("v", Const(0), Const(columns[2])))
-    depth = Range("k", Const(0), _dim(product.depth))
+    lanes = (Range("r", Const(0), Const(rows[2])), lane_axis(columns[2]))
+    depth = Range("k", Const(0), as_extent(product.depth))
     acc = Load("acc", (Var("r"), LANE))
     row, column = ROW + Var("r"), COLUMN + LANE
     weight = _at(product.weight, product.weight_index, {"i": row})
@@ -356,7 +352,7 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
 
 
 def _outer(product: Product, columns: Run) -> tuple[Range, Range]:
-    return Range("b", Const(0), _dim(product.batch)), Range("m", *columns)
+    return Range("b", Const(0), as_extent(product.batch)), Range("m", *columns)
 
 
 def _result(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
@@ -370,17 +366,6 @@ def _at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> L
     return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
 
 
-def _all(conditions: Iterable[Expr]) -> Expr:
-    first, *rest = conditions
-    for condition in rest:
-        first = call("and", first, condition)
-    return first
-
-
 def _number(value: Expr) -> int:
     assert isinstance(value, Const), "only products with a constant number of columns have cleared runs"
     return int(value.value)
-
-
-def _dim(extent: int | str) -> Expr:
-    return Var(extent) if isinstance(extent, str) else Const(extent)

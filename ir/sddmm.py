@@ -9,13 +9,11 @@ product by vectors along the depth, whose lanes are added up by halves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sparsec.ir.bounds import logical_extent
+from sparsec.ir.builders import LANE, as_extent, halves, is_inside, lane_axis, zero
 from sparsec.ir.kernel import (
     Assign,
-    Axis,
     Buffer,
     Const,
     Coordinate,
@@ -37,6 +35,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.product import SUM
+from sparsec.ir.types import sums
 
 STORED = "stored"  # the symbol for how many elements the layout stores
 VECTOR = 4  # elements of the last dense level from which on it makes vectors
@@ -114,17 +113,17 @@ def build_sddmm(op: SDDMM, tiling: SDDMMTiling) -> Kernel:
 
 def _block(op: SDDMM, lanes: tuple[Walk, ...]) -> Stmt:
     """Sum a dense block, or a part of one, in registers."""
-    sizes = op.layout.sizes(op.shape)
+    sizes, dtype = op.layout.sizes(op.shape), sums(op.y.dtype)
     acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
     step: Stmt = Assign(acc, _factor(op.a, op.a_index, op) * _factor(op.b, op.b_index, op), accumulate=True)
     if inside := is_inside(op.layout, op.shape, op.pattern.name):
         step = If(inside, (step,))
     return Tile(
         "acc",
-        op.y.dtype,
+        dtype,
         tuple(sizes[axis.level] for axis in lanes),
         (
-            For(lanes, (Assign(acc, Const(0.0)),)),
+            For(lanes, (Assign(acc, zero(dtype)),)),
             For((Range("k", Const(0), Const(op.depth)),), (For(lanes, (step,)),)),
             For(lanes, (_store(op, acc),)),
         ),
@@ -133,28 +132,20 @@ def _block(op: SDDMM, lanes: tuple[Walk, ...]) -> Stmt:
 
 def _dot(op: SDDMM, widths: tuple[int, ...]) -> Stmt:
     """Sum one entry by vectors along the depth."""
-    lane = Var("v")
-    product = _factor(op.a, op.a_index, op, lane) * _factor(op.b, op.b_index, op, lane)
-    body: list[Stmt] = [For((_lanes(widths[0]),), (Assign(Load("acc", (lane,)), Const(0.0)),))]
+    dtype, acc = sums(op.y.dtype), Load("acc", (LANE,))
+    product = _factor(op.a, op.a_index, op, LANE) * _factor(op.b, op.b_index, op, LANE)
+    body: list[Stmt] = [For((lane_axis(widths[0]),), (Assign(acc, zero(dtype)),))]
     start = 0
     for width in widths:
         stop = start + (op.depth - start) // width * width
-        update = For((_lanes(width),), (Assign(Load("acc", (lane,)), product, accumulate=True),))
+        update = For((lane_axis(width),), (Assign(acc, product, accumulate=True),))
         body.append(For((Range("k", Const(start), Const(stop), width),), (update,)))
         start = stop
     assert start == op.depth, f"parts of {widths} do not cover a depth of {op.depth}"
     inside = is_inside(op.layout, op.shape, op.pattern.name)
     body[1:] = [If(inside, tuple(body[1:]))] if inside else body[1:]
     body += halves("acc", widths[0])
-    return Tile("acc", op.y.dtype, (widths[0],), (*body, _store(op, Load("acc", (Const(0),)))))
-
-
-def halves(tile: str, width: int) -> Iterator[Stmt]:
-    """Yield what adds up the lanes of a tile, a power of two of them, into its first one."""
-    while width > 1:
-        width //= 2
-        second = Load(tile, (Var("v") + width,))
-        yield For((_lanes(width),), (Assign(Load(tile, (Var("v"),)), second, accumulate=True),))
+    return Tile("acc", dtype, (widths[0],), (*body, _store(op, Load("acc", (Const(0),)))))
 
 
 def vector_axis(layout: Layout, shape: tuple[int, ...]) -> str:
@@ -163,21 +154,6 @@ def vector_axis(layout: Layout, shape: tuple[int, ...]) -> str:
     if layout.leaf == len(layout.levels) or size < VECTOR:
         return "k"
     return "i" if layout.levels[-1][0].dim == layout.dims[0] else "j"
-
-
-def is_inside(layout: Layout, shape: tuple[int, ...], name: str, dims: tuple[str, ...] = ()) -> Expr | None:
-    """Return the condition that an element that the layout stores is none that fills up a block; None if none is.
-
-    Parameters
-    ----------
-    dims : those that may fill up; all of them if not given
-    """
-    conditions = [
-        call("<", Coordinate(name, dim), extent)
-        for dim, extent in zip(layout.dims, shape, strict=True)
-        if dim in (dims or layout.dims) and logical_extent(layout, shape, dim) > extent
-    ]
-    return None if not conditions else conditions[0] if len(conditions) == 1 else call("and", *conditions)
 
 
 def leading_dense(layout: Layout, stop: int) -> int:
@@ -195,16 +171,11 @@ def leading_dense(layout: Layout, stop: int) -> int:
     return next(others, stop)
 
 
-def as_extent(dim: int | str) -> Expr:
-    """Return a dimension, constant or symbolic, as an expression."""
-    return Var(dim) if isinstance(dim, str) else Const(dim)
-
-
 def _store(op: SDDMM, acc: Expr) -> Assign:
     result = substitute(op.epilogue, {"acc": acc, "mask": Stored(op.pattern.name)})
     if op.elsewhere is not None:
-        zero = 0.0 if op.pattern.dtype.startswith("float") else 0
-        result = call("select", call("==", Stored(op.pattern.name), zero), op.elsewhere, result)
+        empty = call("==", Stored(op.pattern.name), zero(op.pattern.dtype))
+        result = call("select", empty, op.elsewhere, result)
     return Assign(Load(op.y.name, (Var("b"), Position(op.pattern.name))), result)
 
 
@@ -213,7 +184,3 @@ def _factor(buffer: Buffer, index: tuple[Expr, ...], op: SDDMM, lane: Expr | Non
     depth = Var("k") if lane is None else Var("k") + lane
     bindings = {"i": Coordinate(op.pattern.name, rows), "j": Coordinate(op.pattern.name, columns), "k": depth}
     return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
-
-
-def _lanes(width: int) -> Axis:
-    return Range("v", Const(0), Const(width))

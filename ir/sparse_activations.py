@@ -22,9 +22,9 @@ from math import prod
 
 from sparsec.errors import LayoutError
 from sparsec.ir.bounds import logical_extent
+from sparsec.ir.builders import LANE, as_extent, halves, is_inside, lane_axis, zero
 from sparsec.ir.kernel import (
     Assign,
-    Axis,
     Const,
     Coordinate,
     For,
@@ -34,7 +34,6 @@ from sparsec.ir.kernel import (
     Stmt,
     Stored,
     Tile,
-    Var,
     Walk,
     call,
     substitute,
@@ -42,10 +41,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.product import COLUMN, ROW, Product, Run
-from sparsec.ir.sddmm import as_extent, halves
 from sparsec.ir.sums import Sum
-
-LANE = Var("v")
 
 
 def skipping_nest(product: Product, columns: Run) -> Stmt:
@@ -67,17 +63,17 @@ def skipping_nest(product: Product, columns: Run) -> Stmt:
     shape = (product.rows, product.depth)
     known = _known(layout, shape)
     walks = [Walk(f"p{level}", product.weight.name, level) for level in range(len(layout.levels))]
-    lanes = _lanes(columns[2])
+    lanes = (lane_axis(columns[2]),)
     rows = logical_extent(layout, shape, layout.dims[0])
     total = Load("y", (ROW, LANE))
     y = Load(product.y.name, tuple(substitute(part, {"m": COLUMN + LANE}) for part in product.y_index))
     result = substitute(product.epilogue, {"acc": total, "m": COLUMN + LANE})
     tile = Tile(
         "y",
-        product.y.dtype,
+        product.sums,
         (rows, columns[2]),
         (
-            For((_range("i", rows),), (For(lanes, (Assign(total, Const(0.0)),)),)),
+            For((_range("i", rows),), (For(lanes, (Assign(total, product.zero),)),)),
             For(tuple(walks[:known]), (_where_not_zero(product, layout, tuple(walks[known:]), columns[2]),)),
             For((_range("i", product.rows),), (For(lanes, (Assign(y, result),)),)),
         ),
@@ -94,7 +90,7 @@ def _where_not_zero(product: Product, layout: Layout, rows: tuple[Walk, ...], wi
     )
     dense = tuple(walk for walk in rows if walk.level >= layout.leaf)
     target = Load("y", (Coordinate(name, row), LANE))
-    step: Stmt = For((*dense, *_lanes(width)), (Assign(target, Stored(name) * x, accumulate=True),))
+    step: Stmt = For((*dense, lane_axis(width)), (Assign(target, Stored(name) * x, accumulate=True),))
     outer = rows[: len(rows) - len(dense)]
     power = 1 << (width - 1).bit_length()
     count = Load("nonzeros", (LANE,))
@@ -103,16 +99,15 @@ def _where_not_zero(product: Product, layout: Layout, rows: tuple[Walk, ...], wi
         "int32",
         (power,),
         (
-            *((For(_lanes(power), (Assign(count, Const(0)),)),) if power > width else ()),
-            For(_lanes(width), (Assign(count, call("select", call("==", x, 0.0), 0, 1)),)),
+            *((For((lane_axis(power),), (Assign(count, Const(0)),)),) if power > width else ()),
+            For((lane_axis(width),), (Assign(count, call("select", call("==", x, zero(product.x.dtype)), 0, 1)),)),
             *halves("nonzeros", power),
             If(call("<", 0, Load("nonzeros", (Const(0),))), (For(outer, (step,)) if outer else step,)),
         ),
     )
     assert isinstance(product.rows, int) and isinstance(product.depth, int)
-    if logical_extent(layout, (product.rows, product.depth), depth) > product.depth:
-        return If(call("<", Coordinate(name, depth), product.depth), (found,))
-    return found
+    inside = is_inside(layout, (product.rows, product.depth), name, (depth,))
+    return If(inside, (found,)) if inside else found
 
 
 def _known(layout: Layout, shape: tuple[int, int]) -> int:
@@ -130,10 +125,6 @@ def _known(layout: Layout, shape: tuple[int, int]) -> int:
             "follow a depth, so that a branch would cost what it saves; store it with the rows innermost, as in CSC"
         )
     return known
-
-
-def _lanes(width: int) -> tuple[Axis, ...]:
-    return (Range("v", Const(0), Const(width)),)
 
 
 def _range(var: str, extent: int) -> Range:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ml_dtypes  # noqa: F401  it registers bfloat16
+import ml_dtypes
 import numpy as np
 
 HALVES = ("float16", "bfloat16")
@@ -44,3 +44,12 @@ def sums(dtype: str) -> str:
     if is_float(dtype):
         return arithmetic(dtype)
     return dtype if np.dtype(dtype).itemsize > 4 else "int32"
+
+
+def lowest(dtype: str) -> float:
+    """Return the lowest finite number of a type.
+
+    >>> lowest("float16")
+    -65504.0
+    """
+    return float(ml_dtypes.finfo(dtype).min)

@@ -14,6 +14,7 @@ import numpy as np
 import sparsec
 from sparsec.graph.graph import Graph, Node
 from sparsec.graph.patterned import PATTERNED, Patterned
+from sparsec.ir.builders import is_inside
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import (
     Assign,
@@ -36,7 +37,6 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import loop_order
 from sparsec.ir.named import CSR, NAMED
 from sparsec.ir.notation import parse_layout
-from sparsec.ir.sddmm import is_inside
 from sparsec.ir.verifier import verify
 from sparsec.operators import OPERATORS
 from sparsec.schedules.steps import Accumulate
@@ -109,7 +109,8 @@ PATTERNED["viterbi"] = as_kernel
 OPERATORS["viterbi"] = operator
 
 # -- What it computes --------------------------------------------------------------------------------------------------
-# The interpreter is the meaning of a kernel; the verifier has seen that no index can leave its buffer.
+# The interpreter is the meaning of a kernel, and checks every index; the verifier refuses those that surely leave their
+# buffers before anything runs.
 
 STATES, SEQUENCES = 60, 40
 rng = np.random.default_rng(0)

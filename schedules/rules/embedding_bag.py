@@ -8,6 +8,7 @@ from sparsec.ir.embedding_bag import EmbeddingBag, build_embedding_bag
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import CSR, DENSE
 from sparsec.ir.notation import parse_layout
+from sparsec.ir.types import sums
 from sparsec.schedules.steps import Accumulate
 from sparsec.schedules.trace import Scheduled, schedule_kernel
 from sparsec.targets import Target
@@ -20,7 +21,7 @@ BYTE = 0.15  # cycles to bring a byte of a row, which is not in cache, from memo
 
 def schedule_embedding_bag(op: EmbeddingBag, target: Target) -> Scheduled:
     """Lower embedding bags, the dense columns of a row as vectors."""
-    lanes = target.lanes(op.y.dtype)
+    lanes = target.lanes(sums(op.y.dtype))
     return schedule_kernel(build_embedding_bag(op), [Accumulate("init|update|finish", lanes)])
 
 

@@ -16,6 +16,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.masked_softmax import MaskedSoftmax, build_masked_softmax
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
+from sparsec.ir.types import sums
 from sparsec.schedules.rules.product import column_widths
 from sparsec.schedules.steps import Accumulate, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace, schedule_kernel
@@ -87,13 +88,13 @@ def _price(mask: np.ndarray, columns: int, size: int, target: Target) -> Attenti
 
 def schedule_softmax(op: MaskedSoftmax, target: Target) -> Scheduled:
     """Lower a softmax over stored elements, its rows in the lanes of vectors where the layout has them so."""
-    lanes = target.lanes(op.scores.dtype)
+    lanes = target.lanes(sums(op.scores.dtype))
     return schedule_kernel(build_masked_softmax(op), [Accumulate("init|update|finish", lanes)])
 
 
 def schedule_mix(op: Product, target: Target) -> Scheduled:
     """Lower a product with a weight that is made at run time: a vector of columns, more where rows are few."""
-    lanes = target.lanes(op.y.dtype)
+    lanes = target.lanes(op.sums)
     assert op.weight.layout is not None
     sizes = op.weight.layout.sizes([dim for dim in op.weight.shape if isinstance(dim, int)])
     vectors = 1 if sizes[-1] > 4 else 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sparsec.ir.sddmm import SDDMM, SDDMMTiling, build_sddmm, vector_axis
+from sparsec.ir.types import sums
 from sparsec.schedules.steps import Accumulate
 from sparsec.schedules.trace import Scheduled, schedule_kernel
 from sparsec.targets import Target
@@ -15,14 +16,14 @@ DOT_VECTORS = 4
 
 def schedule_sddmm(op: SDDMM, target: Target) -> Scheduled:
     """Tile, lower and vectorise a sampled product for a target."""
-    lanes = target.lanes(op.y.dtype)
+    lanes = target.lanes(sums(op.y.dtype))
     tiling = tile_sddmm(op, target)
     return schedule_kernel(build_sddmm(op, tiling), [Accumulate("init|update|finish", lanes)])
 
 
 def tile_sddmm(op: SDDMM, target: Target) -> SDDMMTiling:
     """Choose the most of a dense block that registers hold, or else whole vectors of the depth."""
-    lanes = target.lanes(op.y.dtype)
+    lanes = target.lanes(sums(op.y.dtype))
     sizes = op.layout.sizes(op.shape)
     levels = 0
     for count in range(1, len(sizes) - op.layout.leaf + 1):

@@ -77,6 +77,13 @@ def sddmm(mask: np.ndarray, depth: int, layout: Layout, batch: int = 1) -> Case:
     return Case(op, {"P": mask, "A": a, "B": b}, {"Y": expected})
 
 
+def stored_as(case: Case, dtype: str) -> Case:
+    """Store the pattern and all operands in one type of half precision; the exact sums are rounded once."""
+    op = replace(case.op, **{name: replace(getattr(case.op, name), dtype=dtype) for name in ("pattern", "a", "b", "y")})
+    arrays = {name: array.astype(dtype) for name, array in case.arrays.items()}
+    return Case(op, arrays, {name: array.astype(dtype) for name, array in case.expected.items()})
+
+
 def interpreted(kernel: Kernel, case: Case) -> dict[str, np.ndarray]:
     stored = {"stored": case.expected["Y"].shape[1]}
     packed = {"P": case.op.layout.pack(case.arrays["P"])}

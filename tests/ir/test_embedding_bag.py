@@ -1,6 +1,7 @@
 """Embedding bags are sums of rows, over every layout of the table that tells where a row is."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.named import BITMAP, COO, CSC, CSR, DENSE, bsr, n_of_m, row_vectors
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
+from sparsec.ir.types import HALVES
 from sparsec.schedules.rules.embedding_bag import schedule_embedding_bag
 from tests.ir.layout_strategies import layouts
 from tests.ir.product_cases import NATIVE, Compiled, integers, sparse
@@ -64,7 +66,8 @@ class Case:
         )
 
     def agrees(self, found: np.ndarray) -> None:
-        np.testing.assert_allclose(found, self.expected, rtol=1e-6 if self.op.mean else 0)
+        found, expected = (np.asarray(array, np.float32) for array in (found, self.expected))
+        np.testing.assert_allclose(found, expected, rtol=1e-6 if self.op.mean else 0)
 
     def interpret(self, kernel: Kernel) -> None:
         self.agrees(interpret(kernel, self.arrays, {"bags": len(self.expected)})["Y"])
@@ -107,12 +110,48 @@ def test_compiled(layout, bags, mean, weighted):
 @pytest.mark.parametrize("layout", [DENSE, CSR], ids=str)
 def test_numbers_of_no_row_stay_in_the_table(layout):
     case = Case(sparse(8, 16, 0.5), layout, "equal")
-    ids = np.int64([-1, 8, 2**31 - 1, -(2**31), 3] * 4)
+    far = [2**31, 2**32 + 1, 2**63 - 1]
+    ids = np.int64([-1, 8, 2**31 - 1, -(2**31), 3, *far, *(-number for number in far), 5, 0, 7, 9, -8, 6, 1, 2, 4])
     case.arrays["ids"] = ids
     case.expected = np.stack([case.arrays["W"][np.clip(part, 0, 7)].sum(axis=0) for part in np.split(ids, 4)])
     scheduled = schedule_embedding_bag(case.op, NATIVE)
     case.interpret(scheduled.kernel)
     case.agrees(Compiled(scheduled.lowered, scheduled.func)(case.arrays, {"Y": (4, 16)})["Y"])
+
+
+OUTSIDE = {
+    "behind": [0, 5000, 21, 2**31, 2**32 + 1],
+    "before": [-1000, 2, -1, -(2**31), -(2**32) - 3],
+    "descending": [18, 11, 11, 3, 0],
+    "everywhere": [2**63 - 1, -(2**63), 20, 7, -5],
+}
+
+
+@pytest.mark.parametrize("offsets", OUTSIDE.values(), ids=OUTSIDE)
+@pytest.mark.parametrize("layout", [DENSE, CSR], ids=str)
+def test_bags_stay_in_the_numbers(layout, offsets):
+    case = Case(sparse(8, 16, 0.5), layout, "offsets", weighted=True)
+    case.arrays["offsets"] = np.int64(offsets)
+    picked = case.arrays["W"][case.arrays["ids"]] * case.arrays["weights"][:, None]
+    starts = [*np.clip(case.arrays["offsets"], 0, 20), 20]
+    case.expected = np.stack([picked[starts[n] : starts[n + 1]].sum(axis=0) for n in range(5)])
+    scheduled = schedule_embedding_bag(case.op, NATIVE)
+    case.interpret(scheduled.kernel)
+    case.agrees(Compiled(scheduled.lowered, scheduled.func)(case.arrays, {"Y": (5, 16)})["Y"])
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("layout", [DENSE, CSR, row_vectors(4)], ids=str)
+def test_sums_of_halves_are_rounded_once(layout, half):
+    """The table fits both types, but what its rows add up to on the way does not."""
+    case = Case(15 * sparse(30, 37, 0.8), layout, "offsets", weighted=True)
+    buffers = {name: replace(getattr(case.op, name), dtype=half) for name in ("table", "y", "weights")}
+    case.op = replace(case.op, **buffers)
+    case.arrays |= {name: case.arrays[name].astype(half) for name in ("W", "weights")}
+    case.expected = case.expected.astype(half)
+    scheduled = schedule_embedding_bag(case.op, NATIVE)
+    case.interpret(scheduled.kernel)
+    case.agrees(Compiled(scheduled.lowered, scheduled.func)(case.arrays, {"Y": case.expected.shape})["Y"])
 
 
 @pytest.mark.parametrize("layout", [COO, CSC], ids=str)

@@ -9,11 +9,12 @@ from sparsec.ir.named import COO, CSR, bsr
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.sddmm import SDDMMTiling, build_sddmm
+from sparsec.ir.types import HALVES
 from sparsec.schedules.rules.sddmm import tile_sddmm
 from tests.ir.layout_strategies import layouts
 from tests.ir.named_layouts import CSC, DENSE, bucketed, row_vectors
 from tests.ir.product_cases import NATIVE
-from tests.ir.sddmm_cases import PATTERNS, check, pattern, run, sddmm
+from tests.ir.sddmm_cases import PATTERNS, check, pattern, run, sddmm, stored_as
 
 LAYOUTS = {
     "compressed rows": CSR,
@@ -75,4 +76,12 @@ def test_what_is_no_number_stays_at_its_entry():
     case.arrays["A"][0, 3, 0] = np.nan
     expected = case.expected["Y"].reshape(16, 16)
     expected[3, 3] = np.nan
+    check(case)
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("layout", [CSR, bsr(4, 8), bsr(16, 16)], ids=str)
+def test_sums_of_halves_are_rounded_once(layout, half):
+    case = stored_as(sddmm(pattern("random", 18, 19), 55, layout), half)
+    run(case, tile_sddmm(case.op, NATIVE))
     check(case)

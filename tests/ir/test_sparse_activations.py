@@ -10,8 +10,10 @@ from sparsec.ir.named import BITMAP, CSC, CSR, DENSE, bsr, row_vectors
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product_kernel import build_kernel
+from sparsec.ir.types import HALVES
 from sparsec.schedules.steps import Accumulate, Tile
 from sparsec.schedules.trace import Trace
+from tests.ir.halves import stored_as
 from tests.ir.layout_strategies import layouts
 from tests.ir.product_cases import Case, check, interpreted, linear, sparse, widths
 
@@ -85,3 +87,10 @@ def test_layouts_with_the_depth_innermost_are_refused(layout):
     case = linear(sparse(40, 24, 0.3), 16, layout=layout)
     with pytest.raises(LayoutError, match=r"only \d of its rows follow a depth"):
         build_kernel(case.product, Tile((16,), skip_zeros=True).tiling(16, 40))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("layout", [CSC, LAYOUTS["columns of blocks"]], ids=str)
+def test_sums_of_halves_are_rounded_once(layout, half):
+    case = stored_as(with_zeros(linear(sparse(45, 96, 0.8), 37, layout=layout), "some vectors", 37), *[half] * 3)
+    check(case, Trace((Tile(widths(37, 16), skip_zeros=True), Accumulate("init|update|finish", 16))))
