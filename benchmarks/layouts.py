@@ -140,7 +140,7 @@ def main(only: str, count: int, seed: int, rounds: int, output: Path | None) -> 
             results[title] = [outcome.to_json() for outcome in outcomes]
     output = output or RESULTS / f"{this_machine().slug}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n")
+    output.write_text(json.dumps(results, separators=(",", ":")) + "\n")
     console.print(f"written to {output}")
 
 
