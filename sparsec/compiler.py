@@ -21,9 +21,9 @@ from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.lower import lower, plan_text
-from sparsec.graph.mask_attention import mask_attention
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
+from sparsec.graph.recognize_masked_attention import recognize_masked_attention
 from sparsec.graph.store_weights import store_weights
 from sparsec.ir.types import HALVES
 from sparsec.operators import build_operator
@@ -274,7 +274,7 @@ class _Run:
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
         canonicalize(graph, self.write)
-        for find in (mask_attention, bag_embeddings):
+        for find in (recognize_masked_attention, bag_embeddings):
             find(graph, self.target)
             self.write(find.__name__, graph)
         for pass_ in (plan_images, plan_layouts):

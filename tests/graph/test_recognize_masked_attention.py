@@ -12,7 +12,9 @@ HEADS, SIZE = 2, 8
 LOWEST = float(np.finfo(np.float32).min)
 
 
-def attention(rows: int, written: str, mask: np.ndarray, low: float = -np.inf, batch: int | str = 2):
+def attention(
+    rows: int, written: str, mask: np.ndarray, low: float = -np.inf, batch: int | str = 2, factor: float = 1.0
+):
     """A model whose operands are projections of its input, and what it is fed."""
     b = Builder()
     width = HEADS * SIZE
@@ -28,6 +30,10 @@ def attention(rows: int, written: str, mask: np.ndarray, low: float = -np.inf, b
         scores = b.Add(bias[0, 0], b.MatMul(b.Mul(q, np.float32(0.3)), k))
     elif written == "selected":
         scores = b.Where(mask, b.Mul(np.float32(0.5), b.MatMul(q, k)), np.float32(low))
+    elif written == "added, multiplied":
+        scores = b.Mul(b.Add(b.MatMul(q, k), bias), np.float32(factor))
+    elif written == "selected, divided":
+        scores = b.Div(b.Where(mask, b.MatMul(q, k), np.float32(low)), np.float32(1 / factor))
     elif written == "with a bias":
         scores = b.Add(b.MatMul(q, k), bias + np.float32(0.5) * np.arange(rows, dtype=np.float32))
     context = b.Transpose(b.MatMul(b.Softmax(scores, axis=-1), v), perm=[0, 2, 1, 3])
@@ -44,6 +50,17 @@ def steps(artifact: sparsec.Artifact, feed: dict) -> list[str]:
 def test_spellings(written, low):
     model, feed = attention(64, written, windows(64, 16, 0), low)
     assert "masked_softmax" in steps(agree(model, feed), feed)
+
+
+@pytest.mark.parametrize("written", ["added, multiplied", "selected, divided"])
+@pytest.mark.parametrize(
+    ("low", "factor", "followed"),
+    [(-1e4, 1e-4, False), (-1e4, 0.5, False), (-1e9, 0.5, True), (-1e3, 16, True), (-np.inf, 1e-4, True)],
+)
+def test_a_mask_is_scaled_with_the_scores(written, low, factor, followed):
+    """What is negligible before it is multiplied by little need not be so afterwards."""
+    model, feed = attention(64, written, windows(64, 16, 0), low, factor=factor)
+    assert ("masked_softmax" in steps(agree(model, feed), feed)) == followed
 
 
 @pytest.mark.parametrize("rows", [91, 100])

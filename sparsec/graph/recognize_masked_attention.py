@@ -28,7 +28,7 @@ WORTH = 0.9
 """The part of the price of all scores that the price of those that are kept must stay below."""
 
 
-def mask_attention(graph: Graph, target: Target) -> None:
+def recognize_masked_attention(graph: Graph, target: Target) -> None:
     """Rewrite attention under constant masks to `masked_attention`."""
     for node in list(graph.nodes):
         found = _find(graph, node) if node.op == "matmul" else None
@@ -94,7 +94,8 @@ class _Scores:
     """What is done to a product of activations before its softmax, read backwards.
 
     ``product`` is None where something else is done. ``kept`` is where the mask leaves scores as they are, None without
-    a mask, and ``finite`` where it lowers them by a number that is not infinite.
+    a mask, and ``finite`` where it lowers them by a number that is not infinite. ``scale`` is what the scores are
+    multiplied by, and on the way back to the product, so far, what a mask is multiplied by, too.
     """
 
     def __init__(self, value: Value) -> None:
@@ -121,7 +122,7 @@ class _Scores:
             return None
         mask, inner = added
         plane = self._plane(mask)
-        if plane is None or not ((plane == 0) | (plane <= NEGLIGIBLE)).all():
+        if plane is None or not ((plane == 0) | (plane * self.scale <= NEGLIGIBLE)).all():
             return None
         self.kept = plane == 0 if self.kept is None else self.kept & (plane == 0)
         self.finite = self.finite | (np.isfinite(plane) & (plane != 0))
@@ -149,7 +150,7 @@ class _Scores:
         planes = mask.reshape(-1, *(1, 1, *mask.shape)[-2:])
         if not (planes == planes[0]).all():
             return None
-        return np.broadcast_to(planes[0], self.shape[-2:])  # type: ignore[arg-type]
+        return np.broadcast_to(planes[0].astype(np.float64), self.shape[-2:])  # type: ignore[arg-type]
 
 
 def _softmax(weights: Value) -> tuple[Node | None, float]:
