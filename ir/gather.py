@@ -40,7 +40,7 @@ class Gather:
     terms : the summands of an index that depend on the coordinate, such as `W.k * 128`
     dim, level : the logical dimension, and the level that stores a digit of it; None where its order is what is stored
     arrays : names of the index arrays whose values add up to the digit
-    table : uint16 or uint32 [largest value + 1], the offset for each value, relative to the value 0
+    table : uint16 or uint32 [largest value + 1], the offset for each value, relative to the value 0; all fit int32
     """
 
     terms: tuple[Expr, ...]
@@ -110,7 +110,7 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
         if not additive or not kind.adds_up(table):
             return None
         arrays = tuple(f"level{level}.{name}" for name in kind.coordinates)
-    if table.min() < 0:
+    if table.min() < 0 or table.max() > np.iinfo(np.int32).max:
         return None
     dtype = np.uint16 if table.max() <= np.iinfo(np.uint16).max else np.uint32
     return Gather(terms, buffer, digit.dim, level, arrays, table.astype(dtype))

@@ -163,11 +163,15 @@ class Layout:
         It is the narrowest of uint8, uint16, uint32 and uint64 that has `min_index_bits` and holds every value that
         the array could ever hold, so that all weights of one shape share one kernel.
         """
+        return {name: _index_type(limit, min_index_bits) for name, limit in self.index_limits(shape).items()}
+
+    def index_limits(self, shape: Sequence[int]) -> dict[str, int]:
+        """Return the largest value that every index array of a tensor of `shape` could hold, whatever its zeros."""
         padded = dict(zip(self.dims, self.padded(shape), strict=True))
         limits = {f"{dim}.order": padded[dim] - 1 for dim, _ in self.orders}
         for depth, ((_, level), axis) in enumerate(zip(self.levels, self.axes(shape), strict=True)):
             limits |= {f"level{depth}.{name}": limit for name, limit in level.arrays(axis).items()}
-        return {name: _index_type(limit, min_index_bits) for name, limit in limits.items()}
+        return limits
 
     def logical(self, coordinates: Sequence[Index], load: Load) -> tuple[Index, ...]:
         """Return the logical coordinates for the coordinates of all levels; `load` reads the order arrays.

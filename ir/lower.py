@@ -18,6 +18,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from sparsec.errors import KernelError
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -41,8 +42,9 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Cursor, Dense
 from sparsec.ir.nesting import Nesting, Pending
+from sparsec.ir.printer import print_buffer
 from sparsec.ir.standing import convert, keep
-from sparsec.ir.stored import MIN_INDEX_BITS, array_types
+from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
 from sparsec.ir.types import arithmetic
 from sparsec.ir.verifier import verify
 
@@ -82,10 +84,22 @@ def lower(kernel: Kernel) -> Lowered:
 
     Raises
     ------
-    KernelError : if the kernel does not verify
+    KernelError : if the kernel does not verify, or an index could need more than 32 bits
     """
     verify(kernel)
+    _check_indices(kernel)
     return _Lowering(kernel).run()
+
+
+def _check_indices(kernel: Kernel) -> None:
+    for buffer in kernel.buffers.values():
+        for array, greatest in greatest_indices(buffer).items():
+            if greatest > np.iinfo(np.int32).max:
+                what = f"an index in {array} of {buffer.name}" if array else f"an index into {buffer.name}"
+                raise KernelError(
+                    f"Kernel {kernel.name}, `{print_buffer(buffer)}`: {what} could be {greatest}, which does not fit "
+                    "the 32 bits in which indices are computed; split the operator into several over smaller tensors."
+                )
 
 
 class _Lowering(Nesting):

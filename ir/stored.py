@@ -1,8 +1,9 @@
-"""What the packed operands of a kernel take in memory."""
+"""What the operands of a kernel take in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
@@ -24,6 +25,19 @@ def array_types(kernel: Kernel, buffer: Buffer, gather: Gather | None) -> dict[s
     if any(Stored(buffer.name) in walk_expressions(value) for value in expressions(kernel.body)):
         types["data"] = np.dtype(buffer.dtype)
     return types
+
+
+def greatest_indices(buffer: Buffer) -> dict[str, int]:
+    """Return the greatest index that leads into a buffer, and that each of its index arrays could hold, by array.
+
+    Words of bits are no indices. Of symbolic dimensions no more is known than that they are at least 1.
+    """
+    extents = _extents(buffer)
+    if buffer.layout is None:
+        return {"": prod(extents) - 1}
+    words = {f"level{depth}.{name}" for depth, (_, level) in enumerate(buffer.layout.levels) for name in level.words}
+    limits = buffer.layout.index_limits(extents) | {"data": buffer.layout.axes(extents)[-1].positions - 1}
+    return {name: limit for name, limit in limits.items() if name not in words}
 
 
 def stored_bytes(kernel: Kernel, masks: Mapping[str, np.ndarray]) -> int:

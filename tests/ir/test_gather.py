@@ -79,7 +79,7 @@ def test_a_constant_offset_stays_in_the_index():
     assert gather_of(CSR, K * 16 + Const(160)).table.tolist() == [16 * k for k in range(24)]
 
 
-@pytest.mark.parametrize(("pitch", "dtype"), [(2849, np.uint16), (2850, np.uint32)])
+@pytest.mark.parametrize(("pitch", "dtype"), [(2849, np.uint16), (2850, np.uint32), (2**31 // 23, np.uint32)])
 def test_offsets_take_the_type_that_holds_them(pitch, dtype):
     assert gather_of(CSR, K * pitch).table.dtype == dtype
 
@@ -89,8 +89,9 @@ def test_offsets_take_the_type_that_holds_them(pitch, dtype):
     [
         (dense_blocks(4), K * 16),
         (CSR, Const(512) - K * 16),
+        (CSR, K * (2**31 // 23 + 1)),
     ],
-    ids=["nothing is stored", "offsets that fall"],
+    ids=["nothing is stored", "offsets that fall", "offsets that do not fit an index"],
 )
 def test_where_nothing_is_gathered(layout, x):
     assert gather_of(layout, x) is None

@@ -159,6 +159,22 @@ def test_what_does_not_verify_is_not_lowered():
         lower(kernel)
 
 
+WIDE = {
+    "an index into X": 'X: float32[n, 65536, 32769], W: float32[4, 8] @ "(i, k) -> (i : dense, k : compressed)"',
+    "an index in level1.indptr of W": 'W: float32[65536, 32768] @ "(i, k) -> (i : dense, k : compressed)"',
+    "an index in level1.rank of W": 'W: float32[65536, 32768] @ "(i, k) -> (i : dense, k : bitmap)"',
+    "an index in data of W": 'W: float32[65536, 32769] @ "(i, k) -> (i : dense, k : dense)"',
+}
+
+
+@pytest.mark.parametrize("what", WIDE)
+def test_what_32_bits_could_not_lead_to_is_refused(what):
+    walk = "    for i in W[0]:\n        for k in W[1]:\n            Y[W.i] = W"
+    kernel = parse_kernel(f"kernel f({WIDE[what]}) -> Y: float32[65536]:\n{walk}")
+    with pytest.raises(KernelError, match=rf"{what} could be \d{{10}}, .*; split the operator"):
+        lower(kernel)
+
+
 # -- golden text ---------------------------------------------------------------------------------------------------
 
 
