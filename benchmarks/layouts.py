@@ -85,8 +85,8 @@ def race(case: Case, target: Target, rounds: int = ROUNDS) -> Outcome:
 
 
 def _timed(proposal: Proposal, seconds: float) -> Timed:
-    layout, tile = str(proposal.product.layout), vars(proposal.trace.steps[0])
-    return Timed(proposal.name, layout, tile, proposal.seconds, seconds)
+    tile = {option: value for option, value in vars(proposal.trace.steps[0]).items() if value}
+    return Timed(proposal.name, str(proposal.product.layout), tile, proposal.seconds, seconds)
 
 
 def outcome_table(outcomes: list[Outcome], title: str) -> Table:
