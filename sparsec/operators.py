@@ -187,7 +187,8 @@ def embedding_bag(
 
     Give ``size`` for bags of equal size and an input ``ids``, int64 [bags, size]. Give ``count`` for an input ``ids``,
     int64 [count], and an input ``offsets``, int64 [bags], with the place in ``ids`` where each bag starts. A number of
-    no row is taken as the nearest row.
+    no row is taken as the nearest row, a place outside of ``ids`` as the nearest one, and a bag that ends before it
+    starts as empty.
 
     Parameters
     ----------
