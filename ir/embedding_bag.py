@@ -4,7 +4,8 @@
 
 The levels that hold digits of the row are dense, so that a row is found where its number says; what is below them is
 walked. A bag is summed in a tile. So that nothing outside is read, a number outside of the table is taken as the
-nearest row, an offset outside of the numbers as the nearest place, and a bag that ends before it starts as empty.
+nearest row or wraps around, an offset outside of the numbers is taken as the nearest place, and a bag that ends before
+it starts as empty.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class EmbeddingBag:
     weights : `[count]`, what each row is multiplied by
     size : rows in a bag, where there are no offsets
     mean : whether to divide by the number of rows; the mean of no rows is 0
+    wrap : whether a number of no row is taken modulo the number of rows, so that negative ones count from the end
     """
 
     name: str
@@ -61,6 +63,7 @@ class EmbeddingBag:
     weights: Buffer | None = None
     size: int = 0
     mean: bool = False
+    wrap: bool = False
 
 
 def build_embedding_bag(op: EmbeddingBag) -> Kernel:
@@ -118,16 +121,17 @@ def objection_to_rows(layout: Layout) -> str | None:
 def _walks(op: EmbeddingBag) -> tuple[tuple[Walk, ...], tuple[Walk, ...]]:
     """Return the walks to what is stored of a row, and those of the dense columns that end the layout, as lanes."""
     layout, shape = _layout(op), _shape(op)
-    last = clamped(Load(op.ids.name, (NUMBER,)), Const(shape[0] - 1))
+    given = Load(op.ids.name, (NUMBER,))
+    number = given % shape[0] if op.wrap else clamped(given, Const(shape[0] - 1))
     outside: list[Walk] = []
     lanes: list[Walk] = []
-    for number, ((digit, _), size) in enumerate(zip(layout.levels, layout.sizes(shape), strict=True)):
-        walk = Walk(f"p{number}", op.table.name, number)
+    for level, ((digit, _), size) in enumerate(zip(layout.levels, layout.sizes(shape), strict=True)):
+        walk = Walk(f"p{level}", op.table.name, level)
         if digit.dim == layout.dims[0]:
-            row: Expr = last // digit.divisor if digit.divisor != 1 else last
+            row: Expr = number // digit.divisor if digit.divisor != 1 else number
             row = row % size if digit.size is not None else row
-            outside.append(Walk(walk.var, walk.buffer, number, row))
-        elif number >= layout.leaf:
+            outside.append(Walk(walk.var, walk.buffer, level, row))
+        elif level >= layout.leaf:
             lanes.append(walk)
         else:
             outside.append(walk)

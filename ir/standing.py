@@ -197,7 +197,7 @@ class Standing:
             return select(self.expr(condition), self.expr(a, dtype), self.expr(b, dtype))
         if value.name in COMPARISONS:
             return self._emit(value, widest(self._loaded(value)) or self._of_integers(value))
-        if dtype == "int32" and value.name in ("max", "min"):  # what is clamped may not fit an index before
+        if dtype == "int32" and value.name in ("max", "min", "%"):  # what is brought in range may not fit before
             return convert(self._emit(value, self._of_integers(value)), dtype)
         return self._emit(value, dtype)
 

@@ -221,7 +221,7 @@ def embedding_bag(
         rest.append("weights")
         operands.append(graph.input("weights", shape, "float32"))
     layout = layout or choose_table(matrix, target)
-    attrs = {"rest": tuple(rest), "layout": str(layout), "size": size or 0, "mean": mode == "mean"}
+    attrs = {"rest": tuple(rest), "layout": str(layout), "size": size or 0, "mean": mode == "mean", "wrap": False}
     y = graph.add("embedding_bag", operands, (many, matrix.shape[1]), attrs, dtype="float32")
     return _returning(graph, y)
 

@@ -18,21 +18,22 @@ def bag_embeddings(graph: Graph, target: Target) -> None:
         found = _find(graph, node)
         if found is None:
             continue
-        table, ids = found
+        table, ids, mode = found
         assert table.data is not None
         layout = choose_table(table.data, target)
         if layout == DENSE:
             continue
         bags = product(ids.shape[:-1])
-        attrs = {"rest": (), "layout": str(layout), "size": ids.shape[-1], "mean": node.op == "mean"}
+        attrs = {"rest": (), "layout": str(layout), "size": ids.shape[-1]}
+        attrs |= {"mean": node.op == "mean", "wrap": mode == "wrap"}
         rows = graph.add("embedding_bag", [table, ids], (bags, table.shape[1]), attrs, dtype=table.dtype, before=node)
         graph.replace(node.output, reshape(graph, rows, node.output.shape, node))
     graph.remove_dead()
     graph.verify()
 
 
-def _find(graph: Graph, node: Node) -> tuple[Value, Value] | None:
-    """Return the table and the ids of a sum or a mean over the last axis of the ids."""
+def _find(graph: Graph, node: Node) -> tuple[Value, Value, str] | None:
+    """Return the table and the ids of a sum or a mean over the last axis of the ids, and what ids of no row mean."""
     if node.op not in ("sum", "mean") or node.attrs["keepdims"]:
         return None
     rows = node.inputs[0]
@@ -44,4 +45,5 @@ def _find(graph: Graph, node: Node) -> tuple[Value, Value] | None:
     fits = table.data is not None and table.rank == 2 and table.dtype == "float32" and ids.rank >= 1
     if not fits or axes != [rows.rank - 2] or not isinstance(ids.shape[-1], int) or ids.shape[-1] < 1:
         return None
-    return (table, ids) if np.dtype(ids.dtype).kind == "i" else None
+    mode = take.attrs["mode"]
+    return (table, ids, mode) if np.dtype(ids.dtype).kind == "i" and mode != "nan" else None

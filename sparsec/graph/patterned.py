@@ -9,9 +9,9 @@ After the graph is physical, these nodes are groups of their own:
     The exponentials of what an ``sddmm`` made, and for each row its largest score and its sum of exponentials.
 ``masked_product(E, V, total, mask; layout, empty)``
     ``Y[b.., i, m] = Σ_j E[b.., position(i, j)] · V[b.., j, m] / total[b.., i]``, and ``empty`` where the total is 0.
-``embedding_bag(table, ids, offsets?, weights?; rest, layout, size, mean)``
+``embedding_bag(table, ids, offsets?, weights?; rest, layout, size, mean, wrap)``
     ``Y[n, :] = Σ_t weights[t] · table[ids[t], :]`` over the bags that ``offsets`` start, or else of ``size`` rows each.
-    ``rest`` names the operands after ``ids``.
+    ``rest`` names the operands after ``ids``, and numbers of no row ``wrap`` around or are taken as the nearest row.
 """
 
 from __future__ import annotations
@@ -160,6 +160,7 @@ def _embedding_bag(node: Node) -> Patterned:
         buffers.get("weights"),
         attrs["size"],
         attrs["mean"],
+        attrs["wrap"],
     )
     values = {"ids": (ids, (count,)), "Y": (y, y.shape)}
     values |= {name: (value, value.shape if name == "offsets" else (count,)) for name, value in named.items()}

@@ -107,13 +107,16 @@ def test_compiled(layout, bags, mean, weighted):
     case.agrees(compiled(case.arrays, {"Y": case.expected.shape})["Y"])
 
 
+@pytest.mark.parametrize("wrap", [False, True])
 @pytest.mark.parametrize("layout", [DENSE, CSR], ids=str)
-def test_numbers_of_no_row_stay_in_the_table(layout):
-    case = Case(sparse(8, 16, 0.5), layout, "equal")
+def test_numbers_of_no_row_stay_in_the_table(layout, wrap):
+    case = Case(sparse(7, 16, 0.5), layout, "equal")
     far = [2**31, 2**32 + 1, 2**63 - 1]
     ids = np.int64([-1, 8, 2**31 - 1, -(2**31), 3, *far, *(-number for number in far), 5, 0, 7, 9, -8, 6, 1, 2, 4])
     case.arrays["ids"] = ids
-    case.expected = np.stack([case.arrays["W"][np.clip(part, 0, 7)].sum(axis=0) for part in np.split(ids, 4)])
+    rows = ids % 7 if wrap else np.clip(ids, 0, 6)
+    case.expected = np.stack([case.arrays["W"][part].sum(axis=0) for part in np.split(rows, 4)])
+    case.op = replace(case.op, wrap=wrap)
     scheduled = schedule_embedding_bag(case.op, NATIVE)
     case.interpret(scheduled.kernel)
     case.agrees(Compiled(scheduled.lowered, scheduled.func)(case.arrays, {"Y": (4, 16)})["Y"])
