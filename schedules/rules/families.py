@@ -13,6 +13,7 @@ from functools import partial
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, tvw, v_n_m
 from sparsec.ir.product import Product
+from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import Inner, Nest
@@ -26,7 +27,7 @@ from sparsec.schedules.rules.refusals import (
     ragged_columns,
     ragged_rows,
 )
-from sparsec.schedules.rules.weight import SHAPES, TAPS, Weight
+from sparsec.schedules.rules.weight import Weight
 
 FULL = 0.95  # of a weight, from which on it is taken as dense
 SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name

@@ -7,10 +7,8 @@ from functools import cached_property
 import numpy as np
 
 from sparsec.ir.layout import Layout
+from sparsec.ir.structures import kernel_shapes
 from sparsec.ir.sums import Sum
-
-SHAPES = 16  # of kernels, at most
-TAPS = 16  # of a kernel whose shapes are counted, at most
 
 
 class Weight:
@@ -101,22 +99,8 @@ class Weight:
     def patterns(self, taps: int) -> tuple[int, int]:
         """Return how many of so many taps each kernel keeps, and in how many shapes; zeros where they are not few."""
         if taps not in self._patterns:
-            self._patterns[taps] = self._find_patterns(taps)
+            self._patterns[taps] = kernel_shapes(self.mask, taps)
         return self._patterns[taps]
-
-    def _find_patterns(self, taps: int) -> tuple[int, int]:
-        if not 1 < taps <= TAPS or not self.entries:
-            return 0, 0
-        bits = np.packbits(self.mask.reshape(-1, taps), axis=1).astype(np.uint16)
-        words = bits[:, 0] << 8 | bits[:, 1] if taps > 8 else bits[:, 0]
-        found = np.flatnonzero(np.bincount(words))
-        size = np.array([int(word).bit_count() for word in found])
-        n = int(size.max())
-        shapes = found[size == n]
-        if 2 * n > taps or len(shapes) > SHAPES:
-            return 0, 0
-        inside = (found[:, None] & ~shapes == 0).any(axis=1)
-        return (n, len(shapes)) if inside.all() else (0, 0)
 
 
 def _most(m: int) -> np.ndarray:

@@ -12,16 +12,11 @@ import numpy as np
 from sparsec.graph.fuse import Group
 from sparsec.graph.why import why
 from sparsec.ir.product import Product
+from sparsec.ir.structures import FULL, Combined, find_structures
 from sparsec.schedules.rules.options import Option
 from sparsec.schedules.rules.prices import batch, extent
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.targets import Target
-
-BLOCKS = ((16, 1), (8, 1), (4, 1), (2, 1), (1, 16), (1, 8), (1, 4), (4, 4))
-"""Shapes of blocks, rows by columns, that pruning is done in."""
-
-FULL = 0.95
-"""The part of a structure's elements that must be nonzero for the structure to describe the zeros."""
 
 NEARLY_ALL = 0.995
 """The part of rows or columns with nonzeros from which on the others are not worth a word."""
@@ -92,7 +87,7 @@ def describe_layer(
         product.name,
         tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
         float(1 - nonzeros / weight.size),
-        structure(weight),
+        structure(weight, product.taps),
         str(layout),
         nbytes,
         weight.nbytes,
@@ -116,37 +111,33 @@ def _size(product: Product, dim: int | str) -> int:
     return batch(product) if dim == product.batch else extent(dim)
 
 
-def structure(matrix: np.ndarray) -> str:
-    """Say how the zeros of a matrix lie.
+def structure(matrix: np.ndarray, taps: int = 1) -> str:
+    """Say how the zeros of a matrix lie, whose depth ends in so many taps of kernels.
 
-    >>> structure(np.kron(np.eye(4), np.ones((4, 1))))
+    >>> structure(np.kron(np.eye(4, 64), np.ones((4, 1))))
     '4x1 blocks'
     """
     mask = matrix != 0
-    if mask.mean() >= FULL:
+    if np.count_nonzero(mask) >= FULL * mask.size:
         return "dense"
     if not mask.any():
         return "all zero"
     rows, columns = mask.any(axis=1), mask.any(axis=0)
-    kept = mask[rows][:, columns]
     found = [
         f"{name} {1 - used.mean():.0%} empty"
         for name, used in (("rows", rows), ("columns", columns))
         if used.mean() < NEARLY_ALL
     ]
-    if kept.mean() < FULL:
-        found.append(_pattern(kept))
+    if np.count_nonzero(mask) < FULL * np.count_nonzero(rows) * np.count_nonzero(columns):
+        found.append(_inside(mask, rows, taps))
     return ", ".join(found) or "dense"
 
 
-def _pattern(mask: np.ndarray) -> str:
-    quads = mask.reshape(len(mask), -1, 4) if mask.shape[1] % 4 == 0 else None
-    if quads is not None and mask.mean() > 0.4 and quads.sum(axis=2).max() <= 2:
-        return "2:4"
-    for r, c in BLOCKS:
-        if mask.shape[0] % r or mask.shape[1] % c:
-            continue
-        blocks = mask.reshape(mask.shape[0] // r, r, -1, c).any(axis=(1, 3))
-        if mask.sum() >= FULL * blocks.sum() * r * c:
-            return f"{r}x{c} blocks"
-    return "unstructured"
+def _inside(mask: np.ndarray, rows: np.ndarray, taps: int) -> str:
+    """Say how the zeros lie among rows that are used; tiles may have been made of these alone."""
+    masks = [mask] if rows.all() else [mask, mask[rows]]
+    found = [each for each in (next(find_structures(one, taps), None) for one in masks) if each]
+    if found:
+        return str(max(found, key=lambda each: prod(each.period)))
+    combined = Combined(max(2, round(mask.size / np.count_nonzero(mask))))
+    return str(combined) if combined.fits(mask) else "unstructured"
