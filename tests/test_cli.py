@@ -219,6 +219,17 @@ def test_inspect_shows_layouts_of_each_kind_of_layer(cli: Call, files: Path) -> 
         assert all(option["name"] in every.out for option in layer["options"])
 
 
+def test_inspect_takes_the_layouts_that_compile_takes(cli: Call, files: Path) -> None:
+    flags = ("--layout", "bitmap", "--layout", "fc1=CSR", "--json")
+    compiled = json.loads(cli("compile", files / "model.onnx", "-o", "given.so", *flags).out)["manifest"]["layers"]
+    for more in ((), ("--layouts",)):
+        layers = json.loads(cli("inspect", files / "model.onnx", *flags, *more).out)["layers"]
+        shown = [{name: layer[name] for name in layer if name not in ("options", "why")} for layer in layers]
+        assert shown == compiled
+        chosen = [option["layout"] for layer in layers for option in layer.get("options", ()) if option["chosen"]]
+        assert chosen == [layer["layout"] for layer in layers if more]
+
+
 def test_inspect_writes_a_page(cli: Call, files: Path) -> None:
     assert cli("inspect", files / "model.onnx", "--html", "page.html").out.startswith("page.html: ")
     page = Page(Path("page.html").read_text(encoding="utf-8"))
@@ -325,6 +336,8 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "inspect a truncated artifact": (["inspect", "{}/short.so"], "short.so is cut short or damaged"),
     "inspect nothing": (["inspect", "{}/nothing.onnx"], "cannot read .*nothing.onnx"),
     "layouts of an artifact": (["inspect", "{}/model.so", "--layouts"], "a library keeps no other layouts.*ONNX file"),
+    "layout of an artifact": (["inspect", "{}/model.so", "--layout", "CSR"], "a library keeps no other .*ONNX file"),
+    "layout of no layer": (["inspect", "{}/model.onnx", "--layout", "fc9=CSR"], "no layer with weights has that name"),
     "page below a file": (
         ["inspect", "{}/model.onnx", "--html", "{}/x.npy/p.html"],
         "cannot write .*there is no folder",
