@@ -94,8 +94,10 @@ class Diagonals(Structure):
             return False
         inside = mask[: len(mask) // p * p, : mask.shape[1] // p * p]
         # Where the entry of each group stands, and thence by how much its row is shifted.
-        place = sum(j * inside[:, j::p].astype(np.uint8) for j in range(1, p))
-        shift = (place.astype(np.int16) - np.arange(len(inside), dtype=np.int16)[:, None]) % p
+        place = np.zeros((len(inside), inside.shape[1] // p), np.int16)
+        for j in range(1, p):
+            place += j * inside[:, j::p].view(np.uint8)
+        shift = (place - np.arange(len(inside), dtype=np.int16)[:, None]) % p
         live = _counts(inside, p) > 0
         least, most = (np.where(live, shift, none).reshape(-1, p, shift.shape[1]) for none in (p, -1))
         return bool((most.max(axis=1) <= least.min(axis=1))[live.reshape(least.shape).any(axis=1)].all())
@@ -138,7 +140,7 @@ class NM(Structure):
     def fits(self, mask: np.ndarray) -> bool:
         counts = _counts(mask, self.m)
         counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
-        return _all_equal(counts, self.n) and np.count_nonzero(counts) >= FULL * counts.size
+        return _all_equal(counts, self.n) and bool(np.count_nonzero(counts) >= FULL * counts.size)
 
 
 @dataclass(frozen=True)
