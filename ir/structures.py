@@ -43,7 +43,7 @@ class Structure(ABC):
 def find_structures(mask: np.ndarray, taps: int = 1) -> Iterator[Structure]:
     """Yield what describes the zeros of a mask, bool [rows, depth], the most telling first.
 
-    >>> [str(found) for found in find_structures(np.kron(np.eye(4, 64), np.ones((4, 1))) != 0)]
+    >>> [str(found) for found in find_structures(np.kron(np.eye(4), np.ones((4, 1))) != 0)]
     ['4x1 blocks']
     """
     rows, columns = mask.any(axis=1), mask.any(axis=0)
@@ -140,7 +140,8 @@ class NM(Structure):
     def fits(self, mask: np.ndarray) -> bool:
         counts = _counts(mask, self.m)
         counts = counts[counts.any(axis=1)][:, counts.any(axis=0)]
-        return _all_equal(counts, self.n) and bool(np.count_nonzero(counts) >= FULL * counts.size)
+        filled = np.count_nonzero(counts) >= FULL * counts.size
+        return bool(filled and counts.shape[1] > 1 and _all_equal(counts, self.n))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _size(product: Product, dim: int | str) -> int:
 def structure(matrix: np.ndarray, taps: int = 1) -> str:
     """Say how the zeros of a matrix lie, whose depth ends in so many taps of kernels.
 
-    >>> structure(np.kron(np.eye(4, 64), np.ones((4, 1))))
+    >>> structure(np.kron(np.eye(4), np.ones((4, 1))))
     '4x1 blocks'
     """
     mask = matrix != 0
