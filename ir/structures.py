@@ -21,7 +21,7 @@ FULL = 0.95  # the part of a structure's elements that must be nonzero for it to
 GROUPS = (*range(2, 17), 32, 64)  # columns of which each row may keep so many
 TILE = 16  # more rows than this that stay or go together are a tile
 FEW = 4  # tiles could have come about by chance
-LEAST = 8  # rows of a tile that has single weights beside it
+LEAST = 8  # rows of a tile that has N:M inside or single weights beside it
 CORNER = 512, 288  # rows and columns that guesses are made from
 SHAPES = 16  # of kernels, at most
 TAPS = 16  # of a kernel whose shapes are counted, at most
@@ -308,7 +308,7 @@ def _n_of_m(mask: np.ndarray, groups: np.ndarray, n: int, m: int) -> Iterator[St
         yield VNM(v, n, m, columns)
     yield NM(n, m)
     r = _grow(lambda r: Blocks(r, 1).fits(groups), len(mask))
-    if 1 < r <= np.count_nonzero(groups) // FEW and not Blocks(2, 1).fits(mask):
+    if LEAST <= r <= np.count_nonzero(groups) // FEW and not Blocks(2, 1).fits(mask):
         yield TiledNM(r, n, m)
 
 
