@@ -98,6 +98,6 @@ def test_a_part_with_a_structure_is_not_the_whole() -> None:
     assert structure(weight) == "unstructured"
 
 
-@pytest.mark.parametrize("mask", [np.eye(6), np.eye(8, 64), np.eye(64)], ids=["6", "8x64", "64"])
+@pytest.mark.parametrize("mask", [np.eye(6), np.eye(8, 64)], ids=["6", "8x64"])
 def test_one_diagonal_is_no_structure(mask: np.ndarray) -> None:
     assert list(find_structures(mask != 0)) == []
