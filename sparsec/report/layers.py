@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from sparsec.report.units import bytes_text, plural, seconds_text
 
@@ -57,40 +59,93 @@ def is_sparse(layout: str) -> bool:
     return set(re.findall(r": (\w+)", layout)) != {"dense"}
 
 
+DROPPED = ("dense", "bytes", "operator", "weight", "predicted")
+"""What a terminal that is too narrow for all columns goes without, the first first."""
+
+NAME_WIDTH = 18
+"""Names, and structures, are folded to no less than this before a column is dropped for them."""
+
+
 def layer_table(layers: Layers, title: str) -> RenderableType:
     """One row for each layer, the sums below; layouts have letters, which are explained under the table."""
     letters = _letters(layers)
-    table = Table(title=title, title_justify="left", show_footer=True)
     summed = totals(layers)
-    table.add_column("layer", f"{plural(summed.layers, 'layer')}, {summed.sparse} sparse", overflow="fold")
-    table.add_column("operator")
-    table.add_column("weight", no_wrap=True)
-    table.add_column("zeros", justify="right", no_wrap=True)
-    table.add_column("structure")
-    table.add_column("layout", no_wrap=True)
-    table.add_column("bytes", bytes_text(summed.nbytes), justify="right", no_wrap=True)
-    table.add_column("predicted", seconds_text(summed.seconds), justify="right", no_wrap=True)
+    counted = f"{plural(summed.layers, 'layer')}, {summed.sparse} sparse"
     times = [layer["measured"] for layer in layers if "measured" in layer]
-    if times:
-        table.add_column("measured", seconds_text(sum(times)), justify="right", no_wrap=True)
-    table.add_column("dense", seconds_text(summed.dense_seconds), justify="right", no_wrap=True)
-    table.add_column("speed-up", f"{summed.speedup:.2f}×", justify="right", no_wrap=True)
-    for layer in layers:
-        kind = "sparse" if is_sparse(layer["layout"]) else "dense"
-        table.add_row(
-            layer["name"],
-            layer["op"],
-            "×".join(map(str, layer["shape"])),
-            f"{layer['sparsity']:.1%}",
-            layer["structure"],
-            f"{kind} {letters[layer['layout']]}",
-            bytes_text(layer["nbytes"]),
-            seconds_text(layer["seconds"]),
-            *([seconds_text(layer["measured"]) if "measured" in layer else "–"] if times else []),
-            seconds_text(layer["dense_seconds"]),
-            f"{layer['dense_seconds'] / layer['seconds']:.2f}×",
-        )
-    return Group(table, *(f"{letter}  {layout}" for layout, letter in letters.items()))
+    measured = [seconds_text(layer["measured"]) if "measured" in layer else "–" for layer in layers]
+    kinds = ["sparse" if is_sparse(layer["layout"]) else "dense" for layer in layers]
+    columns = [
+        _Column("layer", [layer["name"] for layer in layers], counted),
+        _Column("operator", [layer["op"] for layer in layers]),
+        _Column("weight", ["×".join(map(str, layer["shape"])) for layer in layers]),
+        _Column("zeros", [f"{layer['sparsity']:.1%}" for layer in layers], justify="right"),
+        _Column("structure", [layer["structure"] for layer in layers]),
+        _Column("layout", [f"{kind} {letters[layer['layout']]}" for kind, layer in zip(kinds, layers, strict=True)]),
+        _numbers("bytes", [bytes_text(layer["nbytes"]) for layer in layers], bytes_text(summed.nbytes)),
+        _numbers("predicted", [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
+        *([_numbers("measured", measured, seconds_text(sum(times)))] if times else []),
+        _numbers("dense", [seconds_text(x["dense_seconds"]) for x in layers], seconds_text(summed.dense_seconds)),
+        _numbers("speed-up", [f"{x['dense_seconds'] / x['seconds']:.2f}×" for x in layers], f"{summed.speedup:.2f}×"),
+    ]
+    return Group(_Fitted(title, columns), *(f"{letter}  {layout}" for layout, letter in letters.items()))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column before the width of the terminal is known."""
+
+    header: str
+    cells: Sequence[str]
+    footer: str = ""
+    justify: Literal["left", "right"] = "left"
+
+    @property
+    def width(self) -> int:
+        """What takes no folding."""
+        return max(map(cell_len, (self.header, self.footer, *self.cells)))
+
+    @property
+    def least(self) -> int:
+        """What can be read."""
+        return min(self.width, NAME_WIDTH) if self.header in ("layer", "structure") else self.width
+
+
+def _numbers(header: str, cells: Sequence[str], footer: str) -> _Column:
+    return _Column(header, cells, footer, "right")
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A table with as many of its columns as a terminal has room for."""
+
+    title: str
+    columns: Sequence[_Column]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = list(self.columns)
+        dropped = []
+        for name in DROPPED:
+            if _spare(shown, options.max_width) >= 0:
+                break
+            dropped.append(name)
+            shown = [column for column in shown if column.header != name]
+        spare = max(0, _spare(shown, options.max_width))
+        table = Table(title=self.title, title_justify="left", show_footer=True)
+        for column in shown:
+            extra = min(spare, column.width - column.least)
+            spare -= extra
+            width = column.least + extra
+            table.add_column(column.header, column.footer, justify=column.justify, width=width, overflow="fold")
+        for row in zip(*(column.cells for column in shown), strict=True):
+            table.add_row(*row)
+        yield table
+        if dropped:
+            yield Text(f"not shown, as the terminal is narrow: {', '.join(dropped)}", style="dim")
+
+
+def _spare(columns: Sequence[_Column], width: int) -> int:
+    """The cells that are left where each column has its least width, two of padding and a line after it."""
+    return width - 1 - sum(column.least + 3 for column in columns)
 
 
 def _letters(layers: Layers) -> dict[str, str]:

@@ -34,12 +34,12 @@ def layer(name: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def printed(renderable: Any) -> str:
-    console = Console(width=100, markup=False, highlight=False)
+def printed(renderable: Any, width: int = 100) -> str:
+    console = Console(width=width, markup=False, highlight=False)
     with console.capture() as capture:
         console.print(renderable)
     text = capture.get()
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= width
     return text
 
 
@@ -96,3 +96,17 @@ def test_measured_times_are_a_column_where_there_are_any() -> None:
     layers = [layer("fc1"), layer("fc2")]
     assert "measured" not in printed(layer_table(layers, "model"))
     assert "–" in printed(layer_table([layers[0] | {"measured": 0.5}, layers[1]], "model"))
+
+
+@pytest.mark.parametrize(
+    ("width", "dropped"), [(80, ["dense", "bytes", "operator", "weight"]), (100, ["dense", "bytes"]), (240, [])]
+)
+def test_narrow_terminals_keep_names_and_go_without_columns(width: int, dropped: list[str]) -> None:
+    name = "/encoder/layer.11/attention/output/dense/MatMul"
+    text = printed(layer_table([layer(name, shape=[3072, 768]), layer("fc", structure="4x1 blocks")], "model"), width)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    header = next(line for line in text.splitlines() if line.startswith("┃"))
+    assert "".join(row[0] for row in rows).startswith(f"{name}fc")
+    assert {"unstructured", "4x1 blocks", "90.0%", "sparse A", "20.00×"} <= {cell for row in rows for cell in row}
+    assert not any(f" {column} " in header for column in dropped)
+    assert ("not shown, as the terminal is narrow: " + ", ".join(dropped) in text) == bool(dropped)
