@@ -300,6 +300,7 @@ class _Run:
         self.choose.given.check_all_used()
         self.write("plan", plan_text(plan))
         self.progress("generate code, link (first time: a minute)", 0.8)
+        plan.manifest["storage"] = self.storage
         artifact = build(plan)
         self.progress("done", 1.0)
         return artifact

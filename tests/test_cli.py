@@ -277,6 +277,22 @@ def test_bench_races_a_model(cli: Call, files: Path) -> None:
     assert json.loads(Path("race.json").read_text())["speedup"]["onnxruntime"]["median"] > 0
 
 
+@pytest.mark.parametrize("given", ["--storage", "--artifact"])
+def test_bench_allows_for_rounded_weights(cli: Call, files: Path, given: str) -> None:
+    args = ["--peers", "onnxruntime", "--seconds", 0.1, "--quiet", "--json", "race.json"]
+    if given == "--artifact":
+        cli("compile", files / "model.onnx", "--storage", "float16", "-o", "half.so", "--quiet")
+    result = cli("bench", files / "model.onnx", given, "float16" if given == "--storage" else "half.so", *args)
+    assert result == (0, "", "")
+    assert 1e-5 < json.loads(Path("race.json").read_text())["lanes"][0]["error"] < 8 * 2**-11
+
+
+def test_bench_suspects_a_library_of_other_weights(cli: Call, files: Path, weights: list[np.ndarray]) -> None:
+    onnx.save(perceptron([2 * weights[0], weights[1]]), "twice.onnx")
+    args = ("--artifact", files / "model.so", "--peers", "onnxruntime", "--seconds", 0.1, "--quiet")
+    expect_failure(cli("bench", "twice.onnx", *args), "differ from .* so it was probably not compiled from twice.onnx")
+
+
 @pytest.mark.parametrize("command", ["compile", "run", "bench", "inspect", "targets"])
 def test_help_has_examples(cli: Call, command: str) -> None:
     result = cli(command, "--help")
@@ -344,6 +360,7 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     ),
     "page over the model": (["inspect", "{}/model.onnx", "--html", "{}/model.onnx"], "it is the model itself"),
     "peers of an artifact": (["bench", "{}/model.so", "--peers", "openvino"], "peers run the ONNX file"),
+    "storage of an artifact": (["bench", "{}/model.so", "--storage", "float16"], "keeps the storage"),
     "no such peer": (
         ["bench", "{}/model.onnx", "--artifact", "{}/model.so", "--peers", "abacus"],
         "unknown peer 'abacus'",

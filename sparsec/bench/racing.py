@@ -20,7 +20,7 @@ from sparsec.bench import worker
 from sparsec.bench.engine import Absent, Engine
 from sparsec.bench.inputs import seeded_inputs
 from sparsec.bench.machine import this_machine
-from sparsec.bench.result import RELATIVE_TOLERANCE, SCALE_TOLERANCE, Lane, Race
+from sparsec.bench.result import HALF_TOLERANCE, RELATIVE_TOLERANCE, SCALE_TOLERANCE, Lane, Race
 from sparsec.errors import InputError, SparsecError
 
 _TURN_SECONDS = 0.3
@@ -37,6 +37,7 @@ def race(
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     pythons: Mapping[str, str] | None = None,
+    storage: str | None = None,
 ) -> Race:
     """Race a compiled model against dense runtimes.
 
@@ -63,6 +64,8 @@ def race(
         Seed of the inputs.
     pythons : mapping, optional
         Interpreters for engines that live in an environment of their own.
+    storage : {"float16", "bfloat16"}, optional
+        What the weights of the artifact were rounded to, which its outputs are allowed for.
 
     Raises
     ------
@@ -104,7 +107,8 @@ def race(
                 engine.close()
     lanes = []
     for engine in engines:
-        error, agrees = _compare(outputs[engine.name], outputs[reference.name])
+        rounded = storage if engine.name == "sparsec" else None
+        error, agrees = _compare(outputs[engine.name], outputs[reference.name], rounded)
         turns = [turn[engine.name] for turn in rounds]
         fastest = min(min(times) for times in turns)
         medians = [median(times) for times in turns]
@@ -130,7 +134,9 @@ def _take_turns(engines: Sequence[Engine], seconds: float) -> list[dict[str, lis
     return rounds
 
 
-def _compare(outputs: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]]) -> tuple[float, bool]:
+def _compare(
+    outputs: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]], storage: str | None = None
+) -> tuple[float, bool]:
     """Largest difference relative to the scale of its output, and whether all are within tolerance.
 
     Equal infinities agree, and so do two NaNs; a NaN on one side only is an infinite error.
@@ -144,6 +150,6 @@ def _compare(outputs: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]])
         difference = np.subtract(ours, theirs, where=~same, out=np.zeros_like(theirs, np.float64))
         worst = np.max(np.abs(np.nan_to_num(difference, nan=np.inf)), initial=0.0)
         error = max(error, float(worst) / scale)
-        atol = SCALE_TOLERANCE * scale
+        atol = (HALF_TOLERANCE[storage] if storage else SCALE_TOLERANCE) * scale
         agrees &= np.allclose(ours, theirs, rtol=RELATIVE_TOLERANCE, atol=atol, equal_nan=True)
     return error, agrees

@@ -11,6 +11,10 @@ from sparsec.errors import InputError
 RELATIVE_TOLERANCE, SCALE_TOLERANCE = 1e-3, 1e-4
 """Outputs agree where ``|a - b| <= 1e-3 |b| + 1e-4 max |b|``."""
 
+HALF_TOLERANCE = {"float16": 8 * 2.0**-11, "bfloat16": 8 * 2.0**-8}
+"""What takes the place of 1e-4 where weights were rounded: each layer is off by at most 2⁻¹¹ or 2⁻⁸ of Σ |W| |X|, and
+roundings that do not depend on one another grow with the root of the layers, which is 8 for 64 of them."""
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -38,7 +42,8 @@ class Lane:
     error : float
         Largest difference from the reference engine, relative to the output's scale (its largest magnitude).
     agrees : bool
-        Whether every output is within `RELATIVE_TOLERANCE` and `SCALE_TOLERANCE` of the reference.
+        Whether every output is within `RELATIVE_TOLERANCE` and `SCALE_TOLERANCE` of the reference, or within
+        `HALF_TOLERANCE` where the weights were rounded.
     """
 
     engine: str

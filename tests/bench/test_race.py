@@ -191,6 +191,11 @@ def test_outputs_are_compared_by_their_scale():
     assert compare(nan, reference) == (np.inf, False)
     assert compare([reference[0][:1], reference[1]], reference) == (np.inf, False)
     assert compare(reference[:1], reference) == (np.inf, False)
+    assert compare(far, reference, "float16")[1] is True
+    for storage, bound in ("float16", 0.39), ("bfloat16", 3.1):
+        for off, agrees in (0.95 * bound, True), (1.1 * bound, False):
+            outputs = [np.float32([100.0, off]), reference[1]]
+            assert compare(outputs, [np.float32([100.0, 0.0]), reference[1]], storage)[1] is agrees
 
 
 def test_machine_is_described():
