@@ -26,7 +26,7 @@ from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention
 from sparsec.graph.store_weights import store_weights
 from sparsec.ir.types import HALVES
-from sparsec.operators import build_operator
+from sparsec.operators import MASKED, build_operator
 from sparsec.report.maps import WeightMap
 from sparsec.schedules.rules.options import options as find_options
 from sparsec.schedules.rules.product import propose
@@ -206,8 +206,10 @@ def op(
     name : {"attention", "embedding_bag", "matmul", "sddmm"}
     operands, options
         What the function of this name in `sparsec.operators` takes.
-    target, dump, storage
+    target, dump
         As in `compile`.
+    storage
+        As in `compile`, for the operators that have a weight or a table.
     threads : int, optional
         As in `sparsec.load`.
     layout : str or Layout, optional
@@ -222,6 +224,8 @@ def op(
         An operator or activation that is not known, or operands that do not fit together.
     """
     run = _Run(_target(target), None, dump, storage=storage, given=GivenLayouts(layout))
+    if storage is not None and name in MASKED:
+        raise InputError(f"{name} has a mask and no weights to store as {storage}; leave storage out")
     return run.build(build_operator(name, operands, options, layout, run.target)).load(threads)
 
 

@@ -105,7 +105,7 @@ def sddmm(target: Target, mask: Any, depth: int, batch: int | None = None, *, la
     Parameters
     ----------
     mask : array [rows, columns], or anything of SciPy's with ``toarray``
-        Where products are wanted, and what each is multiplied by.
+        Where products are wanted, and what each is multiplied by; finite.
     depth : int
     batch : int, optional
         How many products share the mask; ``a``, ``b`` and ``y`` have it as their first dimension.
@@ -144,7 +144,7 @@ def attention(
     Parameters
     ----------
     mask : array [rows, keys], or anything of SciPy's with ``toarray``
-        Not zero where a row sees a key.
+        Positive where a row sees a key, and zero elsewhere; not what some libraries add to the scores.
     heads : int
         How many heads, of all samples, share the mask.
     size : int
@@ -156,7 +156,9 @@ def attention(
     layout : Layout
         How the scores are stored; as it is, what should be fastest.
     """
-    kept = _matrix(mask, "mask", "attention takes a matrix [rows, keys]") != 0
+    values = _matrix(mask, "mask", "attention takes a matrix [rows, keys]")
+    _refuse(values, ~np.isfinite(values) | (values < 0), "attention")
+    kept = values != 0
     for name, number in (("heads", heads), ("size", size)):
         _check_size(name, number)
     blocks = (1, 1)
@@ -233,6 +235,9 @@ OPERATORS: dict[str, Callable[..., Graph]] = {
     "sddmm": sddmm,
 }
 
+MASKED = ("attention", "sddmm")
+"""Operators whose constant is a mask, so that there are no weights to store."""
+
 
 def _layout(given: Given | None) -> Layout | None:
     """The layout of a mask or a table, None where it is free."""
@@ -262,7 +267,17 @@ def _extent(graph: Graph, name: str, given: Any) -> Any:
 def _pattern(mask: Any, operator: str) -> np.ndarray:
     """A mask as uint8 where all of it is 0 or 1, else as float32."""
     values = _matrix(mask, "mask", f"{operator} takes a matrix [rows, columns]")
+    _refuse(values, ~np.isfinite(values), operator)
     return values.astype(np.uint8) if np.isin(values, (0, 1)).all() else values
+
+
+def _refuse(mask: np.ndarray, wrong: np.ndarray, operator: str) -> None:
+    """Refuse a mask with values that are wrong, such as one of 0 and −∞, which means the opposite of what it does."""
+    if wrong.any():
+        raise InputError(
+            f"the mask holds {mask[wrong][0]:g}, but {operator} takes one that is nonzero where a result is wanted and "
+            "zero elsewhere, not one that is added to scores; of such a mask pass `mask == 0`"
+        )
 
 
 def _matrix(values: Any, name: str, taken: str) -> np.ndarray:

@@ -140,7 +140,8 @@ class Program:
 
     @classmethod
     def make(cls, operator: MaskOperator, matrix: Array, layout: Layout | Sum, storage: str | None) -> Program:
-        graph = build_operator(operator.name, (matrix,), operator.options, layout, NATIVE)
+        operand = np.abs(matrix) if operator.name == "attention" else matrix  # whose mask has no sign
+        graph = build_operator(operator.name, (operand,), operator.options, layout, NATIVE)
         if storage is not None:
             store_weights(graph, storage)
         steps = {node: step for node in graph.nodes if (step := _step(node, layout))}
