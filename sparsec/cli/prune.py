@@ -110,7 +110,7 @@ def prune(
         pruned = sparsec.prune(model, text, sparsity, score=score, scope=scope, skip=skip, include=include)
         pruned.save(output)
     if as_json or not quiet:
-        _report(pruned, output, as_json)
+        _report(pruned, output, scope, as_json)
 
 
 def _read_batch(file: Path) -> dict[str, Any]:
@@ -127,14 +127,17 @@ def _read_batch(file: Path) -> dict[str, Any]:
         ) from None
 
 
-def _report(pruned: Pruned, output: Path, as_json: bool) -> None:
-    from sparsec.report import print_json, screen
+def _report(pruned: Pruned, output: Path, scope: str, as_json: bool) -> None:
+    from sparsec.report import plural, print_json, screen, some
 
     if as_json:
         print_json({"model": str(output)} | pruned.as_dict())
         return
     out = screen()
     out.print(_table(pruned))
+    if emptied := pruned.emptied:
+        remedy = "--scope layer, which ranks each layer alone" if scope == "global" else "a lower --sparsity"
+        out.print(f"Warning: nothing is left of {plural(len(emptied), 'layer')} ({some(emptied)}); try {remedy}")
     out.print(f"{output}: {pruned.sparsity:.1%} zeros in what was pruned")
     out.print(f"Next: sparsec inspect {quote(str(output))}")
 

@@ -83,6 +83,11 @@ class Pruned:
         pruned = [layer for layer in self.layers if not layer.kept]
         return sum(layer.zeros for layer in pruned) / sum(layer.size for layer in pruned)
 
+    @property
+    def emptied(self) -> list[str]:
+        """The names of pruned layers of which nothing is left, so that they compute zeros or their biases alone."""
+        return [layer.name for layer in self.layers if not layer.kept and layer.zeros == layer.size]
+
     def hold(self) -> AbstractContextManager[None]:
         """Keep pruned weights at zero while the model is trained in the block.
 
@@ -112,7 +117,8 @@ class Pruned:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         layers = [layer.as_dict() for layer in self.layers]
-        return {"pattern": str(self.pattern), "sparsity": self.sparsity, "layers": layers}
+        facts = {"pattern": str(self.pattern), "sparsity": self.sparsity, "emptied": self.emptied}
+        return facts | {"layers": layers}
 
 
 def prune(

@@ -6,7 +6,7 @@ from sparsec.report.options import options_tables
 from sparsec.report.screen import print_json, screen
 from sparsec.report.steps import step_table
 from sparsec.report.tensors import summarize_tensor, tensor_table
-from sparsec.report.units import bytes_text, plural, seconds_text
+from sparsec.report.units import bytes_text, plural, seconds_text, some
 
 __all__ = [
     "Totals",
@@ -17,6 +17,7 @@ __all__ = [
     "print_json",
     "screen",
     "seconds_text",
+    "some",
     "step_table",
     "summarize_tensor",
     "tensor_table",

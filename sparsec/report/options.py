@@ -10,13 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsec.report.layers import Layers, totals
-from sparsec.report.units import bytes_text, plural, seconds_text
+from sparsec.report.units import bytes_text, plural, seconds_text, some
 
 FEW = 6
 """Layouts of a layer that are shown unless all are asked for; the chosen one and dense are always among them."""
-
-NAMES = 3
-"""Names that stand for the layers of a table."""
 
 
 def options_tables(layers: Layers, everything: bool = False) -> RenderableType:
@@ -84,8 +81,7 @@ def _one_kind(kind: Sequence[Mapping[str, Any]], everything: bool) -> Renderable
 def _title(kind: Sequence[Mapping[str, Any]]) -> str:
     """What the layers of a table are."""
     first = kind[0]
-    names = ", ".join(layer["name"] for layer in kind[:NAMES])
-    more = f" and {len(kind) - NAMES} more" if len(kind) > NAMES else ""
+    names = some([layer["name"] for layer in kind])
     weight = "×".join(map(str, first["shape"]))
     note = "; numbers of the first" if len(kind) > 1 else ""
-    return f"{names}{more}: {first['op']} {weight}, {first['sparsity']:.1%} zeros, {first['structure']}{note}"
+    return f"{names}: {first['op']} {weight}, {first['sparsity']:.1%} zeros, {first['structure']}{note}"

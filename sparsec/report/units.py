@@ -1,4 +1,6 @@
-"""Bytes, seconds and counts as people write them."""
+"""Bytes, seconds, counts and lists of names as people write them."""
+
+from collections.abc import Sequence
 
 
 def bytes_text(count: float) -> str:
@@ -26,6 +28,16 @@ def plural(count: int, noun: str) -> str:
     ('1 layer', '0 layers')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names of many.
+
+    >>> some(["fc1", "fc2", "fc3", "fc4", "fc5"])
+    'fc1, fc2, fc3 and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:

@@ -121,7 +121,9 @@ def test_a_layer_of_which_nothing_is_left_is_pointed_at(cli: Call) -> None:
     tensor = model.graph.initializer[1]
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1e-3), tensor.name))
     onnx.save(model, "faint.onnx")
-    assert "nothing is left" in cli("faint.onnx", "--sparsity", "0.5").out
+    out = cli("faint.onnx", "--sparsity", "0.5").out
+    assert "Warning: nothing is left of 1 layer (fc2); try --scope layer" in out and out.count("nothing is left") == 2
+    assert json.loads(cli("faint.onnx", "--sparsity", "0.5", "--json").out)["emptied"] == ["fc2"]
     assert "nothing is left" not in cli("faint.onnx", "--sparsity", "0.5", "--scope", "layer").out
 
 
