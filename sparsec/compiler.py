@@ -78,8 +78,9 @@ def compile(
         activations keep the types that the model has. See `sparsec.graph.store_weights` for how far off results are.
     layouts : str, Layout or mapping, optional
         Layouts that are not to be chosen: one for all layers, or by the name of the layer, in which ``*`` stands for
-        anything. A layout has a name, such as ``"CSR"``, or is written out, as
-        ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its inputs ``k``.
+        anything; a whole name counts before others, and of these the first that fits. A layout has a name, such as
+        ``"CSR"``, or is written out, as ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its
+        inputs ``k``.
 
     Raises
     ------
@@ -223,7 +224,8 @@ def op(
     InputError
         An operator or activation that is not known, or operands that do not fit together.
     """
-    run = _Run(_target(target), None, dump, storage=storage, given=GivenLayouts(layout))
+    given = None if layout is None or name != "matmul" else {name: layout}  # the others build it into their graph
+    run = _Run(_target(target), None, dump, storage=storage, given=GivenLayouts(given))
     if storage is not None and name in MASKED:
         raise InputError(f"{name} has a mask and no weights to store as {storage}; leave storage out")
     return run.build(build_operator(name, operands, options, layout, run.target)).load(threads)

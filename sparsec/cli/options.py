@@ -106,8 +106,11 @@ def quiet_flag(function: Any) -> Any:
 
 def _by_layer(given: tuple[str, ...]) -> dict[str, str]:
     """Read `LAYER=LAYOUT`, and a layout alone as one for all layers; those of the command line's end count first."""
-    pairs = (text.split("=", 1) if "=" in text else ("*", text) for text in reversed(given))
-    return {layer.strip(): layout.strip() for layer, layout in pairs}
+    found: dict[str, str] = {}
+    for text in reversed(given):
+        layer, layout = text.split("=", 1) if "=" in text else ("*", text)
+        found.setdefault(layer.strip(), layout.strip())
+    return found
 
 
 def _as_dict(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, Any], ...]) -> dict[str, Any]:

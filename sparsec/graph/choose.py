@@ -50,4 +50,6 @@ class Chooser:
                 return self.choose(group.product, matrix, self.target)
             return propose_given(group.product, matrix, layout, self.target)
         except LayoutError as error:
-            raise LayoutError(f"{group.label}: {error}") from None
+            where = "; give it for some layers only, as LAYER=LAYOUT (in Python layouts={LAYER: LAYOUT})"
+            for_all = layout is not None and self.given.for_all(group.label)
+            raise LayoutError(f"{group.label}: {error}{where if for_all else ''}") from None

@@ -6,24 +6,60 @@ from onnx import helper, numpy_helper
 
 import sparsec
 from sparsec.errors import InputError, LayoutError
-from sparsec.graph.given_layouts import read_layout
-from sparsec.ir.named import CSR, NAMED, bsr, n_of_m, tile_wise
+from sparsec.graph.given_layouts import GivenLayouts, read_layout
+from sparsec.ir.named import (
+    CSC,
+    CSR,
+    NAMED,
+    bsr,
+    fkw,
+    n_of_m,
+    permuted_diagonal,
+    tile_wise,
+    tile_wise_two_sided,
+    tvw,
+    v_n_m,
+)
 from sparsec.ir.notation import parse_storage
 from tests.ir.product_cases import integers, sparse
 
 
 @pytest.mark.parametrize(
     ("text", "layout"),
-    [("CSR", CSR), ("2:4", n_of_m(2, 4)), ("BSR:2,3", bsr(2, 3)), ("tile-wise:32", tile_wise(32)), (str(CSR), CSR)],
+    [
+        ("CSR", CSR),
+        (" csr", CSR),
+        ("2:4", n_of_m(2, 4)),
+        ("16:2:8", v_n_m(16, 2, 8)),
+        ("BSR:2,3", bsr(2, 3)),
+        ("block:4x1", bsr(4, 1)),
+        ("8x1 blocks", bsr(8, 1)),
+        ("fkw", fkw()),
+        ("tile-wise:32", tile_wise(32)),
+        ("tile-wise:32,two-sided", tile_wise_two_sided(32)),
+        ("diagonals of 4x4 blocks", permuted_diagonal(4)),
+        ("2:4 in 32x4 tiles", tvw(32)),
+        (str(CSR), CSR),
+    ],
 )
 def test_layouts_are_read_by_name_and_in_the_notation(text, layout):
     assert read_layout(text) == layout
 
 
-@pytest.mark.parametrize("text", ["CSV", "CSR:4", "BSR:a", "2:4:8", ""])
+@pytest.mark.parametrize("text", ["CSV", "CSR:4", "BSR:a", "2:4:8:2", ""])
 def test_what_is_no_layout_is_refused(text):
-    with pytest.raises(LayoutError, match="is not the name of a layout; use one of dense; CSR"):
+    with pytest.raises(LayoutError, match=r"is not the name of a layout.*; use one of dense; CSR"):
         read_layout(text)
+
+
+def test_a_misspelt_name_is_corrected():
+    with pytest.raises(LayoutError, match=r"'tilewise:32' is not the name of a layout \(did you mean tile-wise\?\)"):
+        read_layout("tilewise:32")
+
+
+def test_what_is_no_text_is_no_layout():
+    with pytest.raises(LayoutError, match=r"^5 is no layout; give its name"):
+        sparsec.compile("missing.onnx", layouts=5)
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -62,6 +98,38 @@ def test_layers_take_the_first_layout_that_fits_their_name():
 def test_a_name_that_no_layer_has_is_refused():
     with pytest.raises(InputError, match="given for 'third', but no layer with weights has that name"):
         sparsec.compile(two_layers()[0], layouts={"third": "CSR"})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_whole_name_counts_before_names_with_stars(order):
+    given = GivenLayouts(dict([("fc*", "CSR"), ("fc1", "CSC")][::order]))
+    assert (given("fc1"), given("fc2"), given("conv")) == (CSC, CSR, None)
+    given.check_all_used()
+
+
+def test_the_name_of_a_module_fits_its_layers():
+    given = GivenLayouts({"2": "CSR", "2:linear_1": "CSC"})
+    assert (given("2:linear"), given("2:linear_1"), given("12:linear")) == (CSR, CSC, None)
+
+
+def test_a_name_that_never_counts_is_refused():
+    given = GivenLayouts({"*": "CSR", "fc*": "CSC"})
+    assert given("fc1") == CSR
+    with pytest.raises(InputError, match=r"given for 'fc\*', but the one for '\*' overrides it"):
+        given.check_all_used()
+
+
+def test_the_closest_names_are_listed():
+    given = GivenLayouts({"encoder.fc3": "CSR"})
+    for layer in ("head", "encoder.fc1", "encoder.fc2", "stem"):
+        given(layer)
+    with pytest.raises(InputError, match=r"the closest are 'encoder.fc2', 'encoder.fc1', "):
+        given.check_all_used()
+
+
+def test_a_layout_for_all_layers_that_cannot_hold_one_is_to_be_given_for_some():
+    with pytest.raises(LayoutError, match=r"first: .* give it for some layers only, as LAYER=LAYOUT"):
+        sparsec.inspect(two_layers()[0], layouts="1:24")
 
 
 def test_a_layout_that_cannot_hold_a_weight_names_the_layer_and_the_place():

@@ -45,7 +45,7 @@ def test_sddmm_of_operands_that_do_not_fit():
 @pytest.mark.parametrize(("operator", "sizes"), [("sddmm", (4,)), ("attention", (1, 4))])
 def test_masks_that_are_added_to_scores_are_refused(operator, sizes):
     for masked in (-np.inf, np.nan, -1e9) if operator == "attention" else (-np.inf, np.nan):
-        with pytest.raises(InputError, match="the mask holds .* of such a mask pass `mask == 0`"):
+        with pytest.raises(InputError, match=r"the mask holds .* of such a mask pass `mask == 0`"):
             sparsec.op(operator, np.where(np.eye(3), 0, masked), *sizes)
     with pytest.raises(InputError, match=f"{operator} has a mask and no weights to store as float16"):
         sparsec.op(operator, np.eye(3), *sizes, storage="float16")
