@@ -52,7 +52,7 @@ def build_operator(
     try:
         bound = inspect.signature(build).bind(*operands, **options)
     except TypeError as error:
-        raise InputError(f"{name}{inspect.signature(build)} was called with other operands: {error}") from None
+        raise InputError(f"{name} was called with other operands, {error}; call it as in {CALLS[name]}") from None
     graph = build(*bound.args, **bound.kwargs)
     for node in graph.nodes:
         node.where = name
@@ -234,6 +234,14 @@ OPERATORS: dict[str, Callable[..., Graph]] = {
     "matmul": matmul,
     "sddmm": sddmm,
 }
+
+CALLS = {
+    "attention": 'sparsec.op("attention", mask, heads=12, size=64)',
+    "embedding_bag": 'sparsec.op("embedding_bag", table, bags=8, size=16)',
+    "matmul": 'sparsec.op("matmul", weight, columns=64)',
+    "sddmm": 'sparsec.op("sddmm", mask, depth=64)',
+}
+"""How each is called at the least."""
 
 MASKED = ("attention", "sddmm")
 """Operators whose constant is a mask, so that there are no weights to store."""

@@ -151,6 +151,9 @@ class Session:
 
     def _take_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[np.ndarray]:
         names = [info.name for info in self.inputs]
+        if any(isinstance(value, Mapping) for value in args):
+            expected = ", ".join(map(str, self.inputs))
+            raise InputError(f"a dictionary was given for {expected}; inputs by name are keywords: session(**inputs)")
         if len(args) > len(names):
             raise InputError(f"{len(args)} inputs were given; expected {len(names)}: {', '.join(names)}")
         given = dict(zip(names, args, strict=False))

@@ -38,7 +38,7 @@ def test_sddmm_of_operands_that_do_not_fit():
         sparsec.op("sddmm", np.ones(3), 4)
     with pytest.raises(InputError, match="depth=0"):
         sparsec.op("sddmm", np.ones((3, 3)), 0)
-    with pytest.raises(InputError, match=r"sddmm.*missing a required argument: 'depth'"):
+    with pytest.raises(InputError, match=r"sddmm.*missing a required argument: 'depth'; call it as in sparsec.op\("):
         sparsec.op("sddmm", np.ones((3, 3)))
 
 

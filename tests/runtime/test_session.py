@@ -92,6 +92,7 @@ def test_denormals_are_kept(session: Session, models: Path) -> None:
     ("args", "kwargs", "message"),
     [
         ((), {}, r"missing x float32\[4, 16\]"),
+        (({"x": X},), {}, r"inputs by name are keywords: session\(\*\*inputs\)"),
         ((X, X), {}, "2 inputs were given; expected 1: x"),
         ((X,), {"x": X}, "input 'x' was given by position and by name"),
         ((), {"y": X}, "there is no input 'y'; expected x"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -82,5 +82,4 @@ class Pattern(ABC):
     def _check(self, holds: bool, what: str) -> None:
         """Refuse options, from `__post_init__`."""
         if not holds:
-            options = ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))  # type: ignore[arg-type]
-            raise PruningError(f"{type(self).__name__}({options}) is no pattern: {what}")
+            raise PruningError(f"{self} is no pattern: {what}")
