@@ -20,6 +20,7 @@ from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
+from sparsec.graph.layer_names import layer_names
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
@@ -102,18 +103,21 @@ class Report:
     layers : those with weights, in the order in which they run
     symbols : the bounds of dimensions that are open
     maps : of the weight of each layer
+    removed : names of layers of the model that are gone, since zeros leave them without effect or they were merged
     """
 
     target: Target
     layers: tuple[Layer, ...]
     symbols: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     maps: tuple[WeightMap, ...] = field(default=(), repr=False, compare=False)
+    removed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values, without the maps."""
         symbols = {name: list(bounds) for name, bounds in self.symbols.items()}
         layers = [layer.as_dict() for layer in self.layers]
-        return {"target": self.target.as_dict(), "symbols": symbols, "layers": layers}
+        facts = {"target": self.target.as_dict(), "symbols": symbols}
+        return facts | {"layers": layers, "removed": list(self.removed)}
 
     def to_html(
         self, path: str | os.PathLike[str], title: str = "model", steps: Sequence[StepTime] = (), threads: int = 1
@@ -183,7 +187,7 @@ def inspect(
             maps.append(WeightMap.of(matrix))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()
-    return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps))
+    return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps), tuple(run.removed))
 
 
 def op(
@@ -265,6 +269,7 @@ class _Run:
         self.dump = None if dump is None else Path(dump)
         self.dumped = 0
         self.outputs: tuple[str, ...] = ("y",)
+        self.removed: list[str] = []
         if self.dump is not None:
             try:
                 (self.dump / "kernels").mkdir(parents=True, exist_ok=True)
@@ -279,7 +284,7 @@ class _Run:
         graph, self.outputs = from_relax(imported), imported.outputs
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
-        canonicalize(graph, self.write)
+        layers = canonicalize(graph, self.write)
         for find in (recognize_masked_attention, bag_embeddings):
             find(graph, self.target)
             self.write(find.__name__, graph)
@@ -287,6 +292,8 @@ class _Run:
             pass_(graph)
             self.write(pass_.__name__, graph)
         graph.verify()
+        left = set(layer_names(graph))
+        self.removed = [name for name in layers if name not in left]
         return graph
 
     def fuse(self, graph: Graph) -> list[Group]:
@@ -306,7 +313,7 @@ class _Run:
         self.choose.given.check_all_used()
         self.write("plan", plan_text(plan))
         self.progress("generate code, link (first time: a minute)", 0.8)
-        plan.manifest["storage"] = self.storage
+        plan.manifest.update(storage=self.storage, removed=self.removed)
         artifact = build(plan)
         self.progress("done", 1.0)
         return artifact

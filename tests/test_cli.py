@@ -258,6 +258,21 @@ def test_inspect_for_another_machine_is_not_timed(cli: Call, files: Path, monkey
     )
 
 
+def test_layers_that_are_gone_are_told_of(cli: Call, weights: list[np.ndarray]) -> None:
+    model = perceptron([weights[0], 0 * weights[1]])
+    model.graph.node[2].output[0] = "branch"
+    model.graph.node.append(helper.make_node("MatMul", ["x", "past"], ["skip"], name="skip"))
+    model.graph.node.append(helper.make_node("Add", ["branch", "skip"], ["y"], name="join"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((DEPTH, ROWS), np.float32), "past"))
+    onnx.save(model, "branch.onnx")
+    told = "2 layers are gone, since zeros leave them without effect or they were merged: fc1, fc2\n"
+    for arguments in (["compile"], ["inspect"], ["inspect", "--layouts"]):
+        assert told in cli(*arguments, "branch.onnx").out
+    for file in ("branch.onnx", "branch.so"):
+        assert json.loads(cli("inspect", file, "--json").out)["removed"] == ["fc1", "fc2"]
+    assert told in cli("inspect", "branch.so").out
+
+
 def test_targets_are_listed(cli: Call) -> None:
     assert "neoverse-n1" in cli("targets").out
     assert json.loads(cli("targets", "--json").out)["targets"]["znver4"]["vector_bits"] == 512

@@ -275,6 +275,21 @@ def test_inspect_describes_the_layers():
     assert [layer["layout"] for layer in sparsec.compile(model).manifest["layers"]] == [first.layout, second.layout]
 
 
+def test_layers_that_are_gone_are_named(tmp_path):
+    b = Builder()
+    merged = b.MatMul(b.MatMul("x", normal(24, 64), name="widen"), normal(64, 24), name="narrow")
+    read_by_none = b.MatMul(b.Relu(merged), normal(24, 32), name="read_by_none")
+    branch = b.MatMul(b.Relu(read_by_none), normal(32, 24) * 0, name="empty")
+    b.Add(branch, b.MatMul(b.Relu(merged), normal(24, 24), name="kept"), name="y")
+    model = b.model({"x": [64, 24]}, {"y": [64, 24]})
+    report = sparsec.inspect(model)
+    left = [layer.name for layer in report.layers]
+    assert len(left) == 2 and len(report.removed) == 3 and set(report.removed).isdisjoint(left)
+    assert {"MatMul(read_by_none)", "MatMul(empty)"} < set(report.removed)
+    assert report.as_dict()["removed"] == sparsec.compile(model).manifest["removed"] == list(report.removed)
+    assert "layers are gone, since zeros leave them" in report.to_html(tmp_path / "page.html").read_text()
+
+
 def test_inspect_of_an_artifact_says_where_its_layers_are(tmp_path):
     with pytest.raises(ModelError, match=r"model.so is compiled already; .*manifest\['layers'\]"):
         sparsec.inspect(tmp_path / "model.so")

@@ -99,7 +99,7 @@ def compile(
 
 
 def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from sparsec.report import bytes_text, plural, print_json, screen, totals
+    from sparsec.report import bytes_text, plural, print_json, removed_text, screen, totals
 
     summed = totals(manifest["layers"])
     sizes = model.stat().st_size, output.stat().st_size
@@ -114,4 +114,6 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
     out = screen()
     out.print(f"{output}: {bytes_text(sizes[1])}{share}, for {manifest['target']['name']}, in {seconds:.1f} s")
     out.print(f"{plural(summed.layers, 'layer')}, {summed.sparse} of them sparse{predicted}")
+    if gone := removed_text(manifest["removed"]):
+        out.print(gone)
     out.print(f"Next: sparsec {'run' if runs_here(manifest['target']) else 'inspect'} {quote(str(output))}")

@@ -68,7 +68,7 @@ def inspect(
     that of the best dense layout.
     """
     import sparsec
-    from sparsec.report import layer_table, options_tables, print_json, screen, totals, with_times
+    from sparsec.report import layer_table, options_tables, print_json, removed_text, screen, totals, with_times
 
     if html:
         check_writable(html)
@@ -105,6 +105,8 @@ def inspect(
         screen().print(options_tables(layers, shown == "all"))
     elif not html:
         screen().print(layer_table(layers, title))
+    if not (as_json or html) and (gone := removed_text(report.get("removed", ()))):
+        screen().print(gone)
     if html and not quiet:
         screen().print(f"{html}: {html.stat().st_size / 1e6:.1f} MB, to open in a browser")
 

@@ -1,6 +1,6 @@
 """Tables and numbers for people, made from the data that programs read: manifests, reports of `inspect`, profiles."""
 
-from sparsec.report.layers import Totals, layer_table, totals
+from sparsec.report.layers import Totals, layer_table, removed_text, totals
 from sparsec.report.measured import with_times
 from sparsec.report.options import options_tables
 from sparsec.report.screen import print_json, screen
@@ -15,6 +15,7 @@ __all__ = [
     "options_tables",
     "plural",
     "print_json",
+    "removed_text",
     "screen",
     "seconds_text",
     "some",

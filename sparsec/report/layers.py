@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from sparsec.report.units import bytes_text, plural, seconds_text
+from sparsec.report.units import bytes_text, plural, seconds_text, some
 
 Layers = Sequence[Mapping[str, Any]]
 """Each the fields of `sparsec.graph.layer.Layer`, from a report or from a manifest, and `measured` where it was."""
@@ -146,6 +146,20 @@ class _Fitted:
 def _spare(columns: Sequence[_Column], width: int) -> int:
     """The cells that are left where each column has its least width, two of padding and a line after it."""
     return width - 1 - sum(column.least + 3 for column in columns)
+
+
+def removed_text(names: Sequence[str]) -> str:
+    """Say which layers of the model are gone; empty where none is.
+
+    >>> removed_text(["fc1", "fc2"])
+    '2 layers are gone, since zeros leave them without effect or they were merged: fc1, fc2'
+    """
+    if not names:
+        return ""
+    why = "is gone, since zeros leave it without effect or it was merged"
+    if len(names) > 1:
+        why = "are gone, since zeros leave them without effect or they were merged"
+    return f"{plural(len(names), 'layer')} {why}: {some(names)}"
 
 
 def _letters(layers: Layers) -> dict[str, str]:

@@ -14,7 +14,7 @@ import sparsec
 from sparsec.errors import ArtifactError
 from sparsec.report.bandwidth import memory_bandwidth
 from sparsec.report.charts import roofline, time_chart
-from sparsec.report.layers import is_sparse, totals
+from sparsec.report.layers import is_sparse, removed_text, totals
 from sparsec.report.maps import WeightMap, picture
 from sparsec.report.measured import with_times
 from sparsec.report.units import bytes_text, plural, seconds_text
@@ -61,7 +61,7 @@ def render_page(
 
     Parameters
     ----------
-    report : `target`, `layers` and `symbols`, of a report or a manifest
+    report : `target`, `layers`, `symbols` and `removed`, of a report or a manifest
     title : what the model is called
     maps : of the weight of each layer; may be empty
     steps : what a profile on this machine measured of the compiled model; may be empty
@@ -73,6 +73,7 @@ def render_page(
     timed = {"layers": sum(times), "model": sum(step.seconds for step in steps)} if times else None
     bandwidth = memory_bandwidth(report["target"]["l3_bytes"]) if times else None
     summed = totals(layers)
+    gone = removed_text(report.get("removed", ()))
     known = all("flops" in layer for layer in layers)
     environment = Environment(
         loader=PackageLoader("sparsec.report", ""),
@@ -90,7 +91,7 @@ def render_page(
         maps=bool(maps),
         timed=timed,
         threads=threads,
-        notes=[*notes, *_open_dimensions(report["symbols"])],
+        notes=[*notes, *_open_dimensions(report["symbols"]), *([gone] if gone else [])],
         time_chart=Markup(time_chart(layers)) if layers else "",
         roofline=Markup(roofline(layers, report["target"], bandwidth)) if layers and known else "",
         version=sparsec.__version__,
