@@ -24,8 +24,10 @@ __all__ = ["Artifact", "Session", "__version__", "compile", "inspect", "load", "
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "operators":  # whose functions say what `op` takes
+        return import_module("sparsec.operators")
     raise AttributeError(f"module 'sparsec' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "operators"])

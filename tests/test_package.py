@@ -1,6 +1,8 @@
 """What setup.cfg says agrees with what is on disk."""
 
 import re
+import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -43,6 +45,12 @@ def test_data_files_are_listed() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(ROOT).parts)
             assert any(path.match(pattern) for pattern in listed.get(package, ())), path
+
+
+def test_the_operators_load_on_first_use() -> None:
+    code = "import sparsec, sys; assert 'tvm' not in sys.modules; print(sparsec.operators.matmul.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "matmul\n", done.stderr
 
 
 def test_version_is_the_same_everywhere() -> None:
