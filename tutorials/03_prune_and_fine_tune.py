@@ -1,6 +1,6 @@
 """Prune a network in five patterns, fine-tune it, and plot what each costs in accuracy and gains in speed.
 
-    python tutorials/03_prune_and_fine_tune.py [plot.png]
+    python tutorials/03_prune_and_fine_tune.py [pruning.png]
 
 The network is a perceptron for scikit-learn's handwritten digits, with layers wide enough for their time to say
 something. Which weights go is a compromise: one by one they hurt least, and what is left of blocks, tiles or whole
@@ -75,6 +75,7 @@ dense = nn.Sequential(
     *(nn.Linear(WIDTH, WIDTH), nn.ReLU()),
     nn.Linear(WIDTH, 10),
 )
+print("training the dense network", flush=True)
 train(dense, 10)
 
 # -- Speed: all test images at once, on one thread ---------------------------------------------------------------------
@@ -107,7 +108,7 @@ def speedup(network: nn.Module) -> float:
 
 dense_accuracy, dense_session = accuracy(dense), compiled(dense, "dense")
 fastest = min(seconds(dense_session) for _ in range(100))
-print(f"dense: {dense_accuracy:.1%} of {len(test_x)} test images are right, {seconds_text(fastest)}")
+print(f"dense: {dense_accuracy:.1%} of {len(test_x)} test images are right, {seconds_text(fastest)}", flush=True)
 
 # -- Prune, fine-tune, compile -----------------------------------------------------------------------------------------
 # A stage prunes a little more and lets the rest recover: `fine_tune` is called after each, and what is pruned stays
@@ -142,6 +143,7 @@ for name, rounds in PATTERNS.items():
         )
         point = Point(zeros(network), accuracy(network), speedup(network))
         curves[name].append(point)
+        print(f"{pattern}: {point.sparsity:.1%} zeros, trained and compiled", flush=True)
         table.add_row(pattern, f"{point.sparsity:.1%}", f"{point.accuracy:.1%}", f"{point.speedup:.1f}×")
 Console(width=80).print(table)
 
@@ -166,9 +168,9 @@ right.set(xlabel="zeros in the hidden layers, %", ylabel="times as fast as dense
 right.minorticks_off()
 right.set_yticks([1, 2, 4, 8, 16, 32], labels=["1×", "2×", "4×", "8×", "16×", "32×"])
 left.legend()
-plot = Path(sys.argv[1] if len(sys.argv) > 1 else f"{folder.name}/plot.png")
+plot = Path(sys.argv[1] if len(sys.argv) > 1 else "pruning.png")
 figure.savefig(plot)
-print(f"plotted {len(curves)} patterns to {plot.name}, {plot.stat().st_size:,} bytes")
+print(f"plotted {len(curves)} patterns to {plot}, {plot.stat().st_size:,} bytes")
 
 tiles = curves["tile-wise 32"][2]
 loss = dense_accuracy - tiles.accuracy
