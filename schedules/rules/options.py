@@ -29,6 +29,7 @@ class Option:
     nbytes : of the weight in this layout, as the kernel reads it; 0 where there is none
     seconds : predicted for one core, with the tiles that are cheapest for it; infinite where there are none
     chosen : whether the weight is stored so
+    weighed : whether its family is among those that a choice is made from for such a weight (`Family.worth`)
     """
 
     family: str
@@ -38,6 +39,7 @@ class Option:
     nbytes: int
     seconds: float
     chosen: bool
+    weighed: bool = True
 
 
 def options(product: Product, matrix: np.ndarray, target: Target, chosen: Proposal) -> list[Option]:
@@ -57,13 +59,14 @@ def options(product: Product, matrix: np.ndarray, target: Target, chosen: Propos
     families = {proposal.family for proposal in able}
     refused = [family for family in FAMILIES if family.name not in families]
     refusals = [(family.name, family.refusal(weight, product) or NO_TILES) for family in refused]
-    found = [_able(proposal, weight.mask, chosen) for proposal in able]
+    unweighed = {family.name for family in FAMILIES if not family.worth(weight, product)}
+    found = [_able(proposal, weight.mask, chosen, proposal.family not in unweighed) for proposal in able]
     found += [Option(name, name, "", refusal, 0, inf, False) for name, refusal in refusals]
     return sorted(found, key=lambda option: option.seconds)
 
 
-def _able(proposal: Proposal, mask: np.ndarray, chosen: Proposal) -> Option:
+def _able(proposal: Proposal, mask: np.ndarray, chosen: Proposal, weighed: bool) -> Option:
     layout, name = proposal.product.layout, proposal.name
     same = layout == chosen.product.layout
     seconds = chosen.seconds if same else proposal.seconds
-    return Option(proposal.family, name, str(layout), None, proposal.nbytes(mask), seconds, same)
+    return Option(proposal.family, name, str(layout), None, proposal.nbytes(mask), seconds, same, weighed)

@@ -23,6 +23,10 @@ def why(options: Sequence[Option], dense_seconds: float) -> str:
     if chosen is None:
         return ""
     others = [option for option in able if option is not chosen and option.name != "dense"]
+    passed_over = [option for option in others if option.seconds < chosen.seconds]
+    if any(option.weighed for option in passed_over):  # the layout was given, so nothing was passed over
+        passed_over = []
+    others = [option for option in others if option not in passed_over]
     faster = dense_seconds / chosen.seconds
     parts = [] if chosen.name == "dense" else [f"{_times(faster)}as fast as dense by the model"]
     smaller = [option for option in others if option.nbytes <= CLEARLY * chosen.nbytes]
@@ -32,6 +36,9 @@ def why(options: Sequence[Option], dense_seconds: float) -> str:
         parts.append(f"{share}, but take {_times(small.seconds / chosen.seconds)}as long")
     elif others:
         parts.append(f"the next, {others[0].name}, would take {_times(others[0].seconds / chosen.seconds)}as long")
+    if passed_over:
+        first = passed_over[0].name
+        parts.append(f"{first} is priced lower, but is no candidate for such zeros")
     return f"{chosen.name}: {'; '.join(parts) or 'nothing else can hold the weight'}"
 
 

@@ -51,6 +51,18 @@ def test_the_quickest_comes_first() -> None:
     assert len({option.name for option in able}) == len(able)
 
 
+def test_what_is_quicker_than_the_choice_was_not_weighed() -> None:
+    quicker = 0
+    for density in (0.1, 0.15, 0.2, 0.24):
+        able = found(linear(sparse(128, 96, density), 128))
+        (chosen,) = [option for option in able if option.chosen]
+        assert chosen.name != "dense" and chosen.weighed
+        before = able[: able.index(chosen)]
+        quicker += len(before)
+        assert not any(option.weighed for option in before)
+    assert quicker
+
+
 @pytest.mark.parametrize("columns", [64, 1024])
 def test_bytes_are_those_of_the_arrays_that_the_kernel_takes(columns: int) -> None:
     case = linear(sparse(96, 128, 0.1), columns)
