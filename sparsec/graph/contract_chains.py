@@ -162,10 +162,11 @@ class _Costs:
 def _emit(graph: Graph, nodes: Sequence[Node], made: Composed) -> None:
     first, y = nodes[0], nodes[-1].output
     layer = next(node for node in nodes if node.op in LAYERS)
-    x = reshape(graph, first.inputs[0], made.source, first)
+    source, shape = ((1, *s) if len(s) == 1 else s for s in (made.source, made.shape))  # layers take rows of features
+    x = reshape(graph, first.inputs[0], source, first)
     weight = graph.constant(made.weight.astype(y.dtype), layer.inputs[1].name)
-    result = graph.add(made.op, [x, weight], made.shape, made.attrs, dtype=y.dtype, before=layer, name=y.name)
+    result = graph.add(made.op, [x, weight], shape, made.attrs, dtype=y.dtype, before=layer, name=y.name)
     if made.bias.any():
         bias = graph.constant(made.bias.astype(y.dtype).reshape(made.bias_shape), "bias")
-        result = graph.add("add", [result, bias], made.shape, before=layer)
+        result = graph.add("add", [result, bias], shape, before=layer)
     graph.replace(y, reshape(graph, result, y.shape, layer))
