@@ -24,7 +24,7 @@ def why(options: Sequence[Option], dense_seconds: float) -> str:
         return ""
     others = [option for option in able if option is not chosen and option.name != "dense"]
     passed_over = [option for option in others if option.seconds < chosen.seconds]
-    if any(option.weighed for option in passed_over):  # the layout was given, so nothing was passed over
+    if any(option.weighed for option in passed_over):  # given, or dense for too small a gain
         passed_over = []
     others = [option for option in others if option not in passed_over]
     faster = dense_seconds / chosen.seconds
