@@ -111,26 +111,6 @@ def dense_blocks(r: int, taps: int = 1) -> Layout:
     return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{tap}{row})")
 
 
-def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layout:
-    """Return the layout of the sparse kernels: chunks of rows, parts of the depth, and rows bucketed by length.
-
-    Parameters
-    ----------
-    part, parts : columns in a part, and how many parts there are
-    r : rows of a dense block
-    chunk : rows of a chunk, a multiple of r; 0 for one chunk
-    """
-    levels = [f"i floordiv {chunk} : dense"] if chunk else []
-    if parts > 1:
-        levels.append(f"k floordiv {part} : dense")
-    block = f" floordiv {r}" if r > 1 else ""
-    levels.append(f"i{block}" + (f" mod {chunk // r}" if chunk else "") + " : bucketed")
-    levels.append("k" + (f" mod {part}" if parts > 1 else "") + " : compressed")
-    if r > 1:
-        levels.append(f"i mod {r} : dense")
-    return parse_layout(f"(i, k) -> ({', '.join(levels)})")
-
-
 def _block(dim: str, size: int) -> tuple[str, str]:
     """Return the digit of `dim` outside a block, and the level inside it, which one coordinate does not need."""
     return (f"{dim} floordiv {size}", f", {dim} mod {size} : dense") if size > 1 else (dim, "")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import CSC, DENSE, row_vectors
 from sparsec.ir.notation import parse_layout
+from sparsec.schedules.rules.cuts import Cut, in_rows
 
-__all__ = ["CSC", "DENSE", "bucketed", "csr_kblocked", "row_vectors"]
+__all__ = ["CSC", "DENSE", "bucketed", "csr_kblocked", "depth_blocked", "row_vectors"]
 
 
 def csr_kblocked(kb: int) -> Layout:
@@ -17,3 +18,8 @@ def csr_kblocked(kb: int) -> Layout:
 def bucketed(kb: int) -> Layout:
     """Return `csr_kblocked`, with the rows of each block sorted by their number of entries."""
     return parse_layout(f"(i, k) -> (k floordiv {kb} : dense, i : bucketed, k mod {kb} : compressed)")
+
+
+def depth_blocked(part: int, r: int = 1, chunk: int = 0, parts: int = 1) -> Layout:
+    """Return what families write for sparse weights: chunks of rows, parts of the depth, blocks of r rows by length."""
+    return in_rows(Cut(0, 0, r, chunk, parts, part), "bucketed", "compressed")

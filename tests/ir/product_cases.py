@@ -21,7 +21,7 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Const, Expr, Kernel, Load, Var, call, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.lower import Lowered
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import CSR, dense_blocks
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
 from sparsec.ir.sums import Sum
@@ -29,7 +29,7 @@ from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
-from tests.ir.named_layouts import row_vectors
+from tests.ir.named_layouts import depth_blocked, row_vectors
 
 NATIVE = Target.parse("native")
 GUARD = 64  # elements before and after every array; a multiple of the alignment that compiled code relies on

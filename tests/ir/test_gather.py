@@ -8,13 +8,13 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.layout import Layout
 from sparsec.ir.lower import lower
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import CSR, dense_blocks
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, Product
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.steps import Tile
-from tests.ir.named_layouts import row_vectors
+from tests.ir.named_layouts import depth_blocked, row_vectors
 from tests.ir.product_cases import CHOSEN, Case, Compiled, check, integers, linear, sparse, trace, widths
 
 K = DEPTH

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from sparsec.errors import KernelError
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.lower import lower
-from sparsec.ir.named import BITMAP, CSR, dense_blocks, depth_blocked, fkw_by_channel
+from sparsec.ir.named import BITMAP, CSR, dense_blocks, fkw_by_channel
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.steps import Accumulate, Tile
 from sparsec.schedules.trace import schedule_kernel
 from tests.ir.kernel_texts import TEXTS
 from tests.ir.layout_strategies import matrix_layouts
+from tests.ir.named_layouts import depth_blocked
 from tests.ir.product_cases import (
     CHOSEN,
     Compiled,

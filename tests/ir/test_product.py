@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
 from sparsec.ir.kernel import Buffer, Const, Var
-from sparsec.ir.named import CSC, CSR, NAMED, dense_blocks, depth_blocked
+from sparsec.ir.named import CSC, CSR, NAMED, dense_blocks
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product import Tiling
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.steps import Tile
 from tests.ir.layout_strategies import matrix_layouts
+from tests.ir.named_layouts import depth_blocked
 from tests.ir.product_cases import CHOSEN, EPILOGUES, Case, attention, interpreted, linear, sparse, widths
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "products"

@@ -5,11 +5,12 @@ import pytest
 import tvm
 from tvm.s_tir import TensorIntrin
 
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import CSR, dense_blocks
 from sparsec.schedules.intrinsics.fma import fma
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
+from tests.ir.named_layouts import depth_blocked
 from tests.ir.product_cases import aligned, attention, linear, sparse, tensor, trace
 from tests.schedules.assembly import assembly, hottest, spills
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import ScheduleError
-from sparsec.ir.named import CSR, dense_blocks, depth_blocked
+from sparsec.ir.named import CSR, dense_blocks
 from sparsec.schedules import trace as module
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from tests.ir.layout_strategies import matrix_layouts
+from tests.ir.named_layouts import depth_blocked
 from tests.ir.product_cases import CHOSEN, EPILOGUES, Compiled, attention, check, interpreted, linear, sparse, trace
 
 WIDTHS = st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple)
