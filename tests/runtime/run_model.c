@@ -1,8 +1,8 @@
-/* Run a model: run_model INPUTS reads the raw inputs, one after another, and prints every output element. */
+/* Run a model: run_model INPUTS OUTPUTS reads the inputs, and writes the outputs, as raw elements one after another. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "affine.h"
+#include "model.h"
 
 static size_t elements(const sparsec_tensor *tensor, const int64_t *shape) {
   size_t count = 1;
@@ -16,7 +16,7 @@ static void die(const char *message) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 2) die("usage: run_model INPUTS");
+  if (argc != 3) die("usage: run_model INPUTS OUTPUTS");
   FILE *file = fopen(argv[1], "rb");
   sparsec_context *ctx = sparsec_create(1);
   if (!file || !ctx) die(ctx ? "cannot open the inputs" : sparsec_last_error());
@@ -35,11 +35,14 @@ int main(int argc, char **argv) {
     outputs[i] = malloc(elements(tensor, sparsec_output_shape(ctx, i)) * tensor->itemsize);
   }
   if (sparsec_run(ctx, inputs, outputs)) die(sparsec_last_error());
+  file = fopen(argv[2], "wb");
+  if (!file) die("cannot open the outputs");
   for (int i = 0; i < sparsec_num_outputs(); i++) {
-    const float *data = outputs[i];
-    size_t count = elements(sparsec_output(i), sparsec_output_shape(ctx, i));
-    for (size_t j = 0; j < count; j++) printf("%.9g\n", data[j]);
+    const sparsec_tensor *tensor = sparsec_output(i);
+    size_t count = elements(tensor, sparsec_output_shape(ctx, i));
+    if (fwrite(outputs[i], tensor->itemsize, count, file) != count) die("cannot write the outputs");
   }
+  if (fclose(file)) die("cannot write the outputs");
   sparsec_destroy(ctx);
   return 0;
 }
