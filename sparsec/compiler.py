@@ -242,9 +242,10 @@ def _target(target: str | Target) -> Target:
 def _check_storage(storage: str | None, target: Target) -> None:
     if storage not in (None, *HALVES):
         raise InputError(f"weights cannot be stored as {storage!r}; storage is one of {', '.join(HALVES)}")
-    if storage == "float16" and target.arch == "x86_64" and not target.has("f16c"):
+    machine = target.machine
+    if storage == "float16" and machine.arch == "x86_64" and not machine.has("f16c"):
         raise TargetError(
-            f"{target.name} has no instruction that reads float16 (F16C), so layers would be slow; "
+            f"{machine.name} has no instruction that reads float16 (F16C), so layers would be slow; "
             "store the weights as bfloat16"
         )
 

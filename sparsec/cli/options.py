@@ -160,4 +160,5 @@ def runs_here(target: dict[str, Any]) -> bool:
         native = Target.parse("native")
     except TargetError:  # this machine compiles for others only
         return False
-    return native.triple == target["triple"] and native.isa.issuperset(target["isa"])
+    needs = target.get("emulated_on") or target
+    return native.triple == needs["triple"] and native.isa.issuperset(needs["isa"])

@@ -18,7 +18,8 @@ Examples:
 def targets(as_json: bool) -> None:
     """List the processors that --target takes.
 
-    Extensions can be added or taken away after a comma: x86-64-v3,+avxvnni.
+    Extensions can be added or taken away after a comma: x86-64-v3,+avxvnni. emulate: before a name runs the schedules
+    of that processor on this machine: emulate:armv8.6, and of GPUs only so: emulate:sm_90.
     """
     from rich.table import Table
 

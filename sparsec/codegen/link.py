@@ -68,7 +68,7 @@ def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, libra
     )
     (folder / "exports.map").write_text(_EXPORTS)
     sources = [*sorted(RUNTIME.glob("*.c")), folder / "tables.c", folder / "constants.S", *objects]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig_triple(), *_FLAGS, f"-I{RUNTIME}"]
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.machine.zig_triple(), *_FLAGS, f"-I{RUNTIME}"]
     command += [f"-Wl,--version-script={folder / 'exports.map'}", "-o", str(library), *map(str, sources)]
     # Objects hold the constants, so they go away with the folder; only Zig's own builds of libc stubs are kept.
     environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": zig_cache(folder)}

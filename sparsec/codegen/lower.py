@@ -150,7 +150,7 @@ def lower(module: tvm.IRModule, target: Target) -> tuple[dict[str, Kernel], tvm.
 
 
 def _lower_one(name: tvm.ir.GlobalVar, function: tirx.PrimFunc, target: Target) -> tuple[Kernel, tirx.PrimFunc]:
-    bind = tirx.transform.BindTarget(target.tvm())
+    bind = tirx.transform.BindTarget(target.machine.tvm())
     buffers = tvm.ir.transform.Sequential([bind, *_passes()])(tvm.IRModule({name: function}))
     registers: list[Any] = []
     flat = hide_registers(_as_c_function(name.name_hint, buffers[name]), registers)
@@ -180,7 +180,7 @@ def _blaming(kernel: str) -> Iterator[None]:
 
 def write_objects(module: tvm.IRModule, target: Target, folder: Path) -> list[Path]:
     """Compile lowered kernels with LLVM, each in an object file of its own and as many at a time as there are cores."""
-    build, tvm_target = tvm.get_global_func("target.build.llvm"), target.tvm()
+    build, tvm_target = tvm.get_global_func("target.build.llvm"), target.machine.tvm()
 
     def compile_one(name: tvm.ir.GlobalVar) -> Path:
         path = folder / f"{PREFIX}{name.name_hint}.o"

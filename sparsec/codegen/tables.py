@@ -66,7 +66,8 @@ def _call(plan: Plan, kernel: Kernel, step: Step, number: int, symbols: Mapping[
 
 
 def _probes(plan: Plan) -> list[str]:
-    probes = {name: probe(name, plan.target.arch) for name in sorted(plan.target.isa)}
+    machine = plan.target.machine
+    probes = {name: probe(name, machine.arch) for name in sorted(machine.isa)}
     return [f"{_quote(name)}, {p.leaf}u, {p.subleaf}, {p.register}, {p.bit}, {p.state}" for name, p in probes.items()]
 
 
@@ -111,7 +112,7 @@ def _shapes(plan: Plan, symbols: Mapping[str, str]) -> str:
 def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
     workspace = [_workspace(plan, kernels[step.kernel], step) for step in plan.steps]
     counts = {
-        "probes": len(plan.target.isa),
+        "probes": len(plan.target.machine.isa),
         "symbols": len(plan.symbols),
         "inputs": len(plan.inputs),
         "outputs": len(plan.outputs),

@@ -1,6 +1,6 @@
 """Processors that sparsec compiles for. Nothing here imports TVM until `Target.tvm` is called."""
 
-from sparsec.targets.catalogue import TARGETS
+from sparsec.targets.catalogue import GPUS, TARGETS
 from sparsec.targets.target import Target
 
-__all__ = ["TARGETS", "Target"]
+__all__ = ["GPUS", "TARGETS", "Target"]

@@ -1,7 +1,8 @@
 """Processors that sparsec knows: their extensions and the facts that schedule rules reason with.
 
 Sources: Agner Fog's *Microarchitecture* and *Instruction tables*, Intel's *Optimization Reference Manual*, AMD's
-*Software Optimization Guides* for families 17h, 19h and 1Ah, Arm's *Software Optimization Guides*.
+*Software Optimization Guides* for families 17h, 19h and 1Ah, Arm's *Software Optimization Guides*; NVIDIA's white papers
+on the A100, Ada and H100, and the *CUDA C++ Programming Guide*, table of compute capabilities.
 """
 
 from sparsec.targets.features import X86_V2, X86_V3, X86_V4
@@ -11,6 +12,7 @@ KIB, MIB = 1024, 1024 * 1024
 
 X86_TRIPLE = "x86_64-linux-gnu"
 ARM_TRIPLE = "aarch64-linux-gnu"
+GPU_TRIPLE = "nvptx64-nvidia-cuda"
 
 _X86_CRYPTO = frozenset({"adx", "aes", "pclmul"})
 _SKYLAKE_X = X86_V4 | _X86_CRYPTO
@@ -23,6 +25,8 @@ _ZEN2 = X86_V3 | _X86_CRYPTO | {"sha", "sse4a"}
 _ZEN3 = _ZEN2 | {"vaes", "vpclmulqdq"}
 _ZEN4 = _ICELAKE | {"avx512bf16", "sse4a"}
 _NEOVERSE_N1 = frozenset({"crc", "dotprod", "fullfp16", "lse", "neon", "rdm"})
+# The Arm architecture reference manual, section A2.12, as far as it is mandatory.
+_ARMV8_6 = frozenset({"bf16", "crc", "dotprod", "i8mm", "lse", "neon", "rdm"})
 _NEOVERSE_V1 = _NEOVERSE_N1 | {"bf16", "i8mm", "sve"}
 
 # LLVM splits 512-bit vectors in two on some unless told otherwise; sparsec's kernels choose their own width.
@@ -57,16 +61,34 @@ def _x86(
 
 
 def _arm(name: str, isa: frozenset[str], l1: int, l2: int, l3: int, *, fma: float, loads: float, ghz: float) -> Target:
+    is_architecture = name in ("aarch64", "armv8.6")
     return Target(
         name=name,
         triple=ARM_TRIPLE,
-        mcpu="generic" if name == "aarch64" else name,
+        mcpu="generic" if is_architecture else name,
         isa=isa,
         l1_bytes=l1 * KIB,
         l2_bytes=l2 * KIB,
         l3_bytes=l3 * KIB,
         fma_per_cycle=fma,
         loads_per_cycle=loads,
+        ghz=ghz,
+        features=tuple(f"+{feature}" for feature in sorted(isa)) if is_architecture else (),
+    )
+
+
+def _gpu(name: str, isa: frozenset[str], shared: int, l2: int, *, fma: float, ghz: float) -> Target:
+    """One multiprocessor as a core, whose vectors are warps and whose L1 is what a block can have of shared memory."""
+    return Target(
+        name=name,
+        triple=GPU_TRIPLE,
+        mcpu=name,
+        isa=isa,
+        l1_bytes=shared * KIB,
+        l2_bytes=l2 * KIB,
+        l3_bytes=0,
+        fma_per_cycle=fma,
+        loads_per_cycle=1,
         ghz=ghz,
     )
 
@@ -87,6 +109,7 @@ _ALL = [
     _x86("znver4", _ZEN4, 32, 1024, 32768, fma=1, loads=1, ghz=3.6),
     _x86("znver5", _ZEN4 | {"avx512vp2intersect", "avxvnni"}, 48, 1024, 32768, fma=2, loads=2, ghz=4.0),
     _arm("aarch64", frozenset({"neon"}), 32, 512, 4096, fma=2, loads=2, ghz=2.5),
+    _arm("armv8.6", _ARMV8_6, 64, 1024, 32768, fma=2, loads=2, ghz=2.5),
     _arm("cortex-a72", frozenset({"crc", "neon"}), 32, 1024, 0, fma=2, loads=1, ghz=1.8),
     _arm("cortex-a76", _NEOVERSE_N1, 64, 512, 2048, fma=2, loads=2, ghz=2.4),
     _arm("neoverse-n1", _NEOVERSE_N1, 64, 1024, 32768, fma=2, loads=2, ghz=2.6),
@@ -96,4 +119,16 @@ _ALL = [
 ]
 
 TARGETS = {target.name: target for target in _ALL}
+"""What code is generated for."""
+
+# name, instruction sets (those of lower versions are among them), shared memory of a block, L2 in KiB
+_GPUS = [
+    _gpu("sm_80", frozenset({"sm_80"}), 163, 40960, fma=2, ghz=1.4),
+    _gpu("sm_89", frozenset({"sm_80", "sm_89"}), 99, 73728, fma=4, ghz=2.2),
+    _gpu("sm_90", frozenset({"sm_80", "sm_89", "sm_90"}), 227, 51200, fma=4, ghz=1.7),
+]
+
+GPUS = {target.name: target for target in _GPUS}
+"""What can only be emulated."""
+
 ALIASES = {"x86_64": "x86-64-v2", X86_TRIPLE: "x86-64-v2", ARM_TRIPLE: "aarch64"}

@@ -68,6 +68,7 @@ def _state(feature: str) -> int:
 PROBES: dict[str, dict[str, Probe]] = {
     "x86_64": {name: Probe(*where, bit, _state(name)) for where, names in _X86.items() for name, bit in names.items()},
     "aarch64": {name: Probe(leaf, 0, 0, bit) for leaf, names in _ARM.items() for name, bit in names.items()},
+    "nvptx64": {},
 }
 """Every extension that sparsec knows, by architecture and LLVM name."""
 

@@ -10,6 +10,9 @@ from sparsec.targets.features import implied_by, probe
 
 _BITS = {"float64": 64, "int64": 64, "float32": 32, "int32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "uint8": 8}
 
+EMULATE = "emulate:"
+"""Starts the name of a target whose schedules run on this machine."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -34,6 +37,8 @@ class Target:
         A sustained clock, for predicted times.
     cores : int
         Physical cores that a compiled model may use.
+    emulated_on : Target, optional
+        What code is generated for, where this target is only emulated; see `parse`.
     """
 
     name: str
@@ -48,28 +53,37 @@ class Target:
     ghz: float
     cores: int = 1
     features: tuple[str, ...] = ()
+    emulated_on: Target | None = None
 
     @staticmethod
     def parse(text: str) -> Target:
         """The target of this name: ``native``, a processor, an x86-64 level or a triple.
 
-        Extensions can be added or taken away after a comma: ``"x86-64-v3,+avxvnni"``.
+        Extensions can be added or taken away after a comma: ``"x86-64-v3,+avxvnni"``. ``emulate:`` before a name stands
+        for the schedules of that processor in code for this machine, in which each instruction is the loop that says
+        what it does: ``"emulate:armv8.6"`` tries on any machine what ``"armv8.6"`` runs on its own. Only this can be
+        done yet with the GPUs, such as ``"emulate:sm_90"``.
 
         Raises
         ------
         TargetError
-            If the processor or an extension is not known, or ``native`` is neither x86-64 nor AArch64.
+            If the processor or an extension is not known, no code can be generated for it, or ``native`` is neither
+            x86-64 nor AArch64.
         """
-        from sparsec.targets.catalogue import ALIASES, TARGETS
+        from sparsec.targets.catalogue import ALIASES, GPUS, TARGETS
         from sparsec.targets.native import detect
 
+        if text.startswith(EMULATE):
+            return _emulated(text.removeprefix(EMULATE))
         name, *changes = (part.strip() for part in text.split(","))
         if name == "native":
             base = detect()
         elif ALIASES.get(name, name) in TARGETS:
             base = TARGETS[ALIASES.get(name, name)]
+        elif name in GPUS:
+            raise TargetError(f"sparsec generates no code for {name} yet; {EMULATE}{name} runs its schedules here")
         else:
-            known = ", ".join(["native", *TARGETS])
+            known = ", ".join(["native", *TARGETS, *(f"{EMULATE}{name}" for name in GPUS)])
             raise TargetError(f"unknown target {name!r}; the known ones are {known}")
         return base.with_features(*changes) if changes else base
 
@@ -94,17 +108,31 @@ class Target:
 
     @property
     def arch(self) -> str:
-        """``x86_64`` or ``aarch64``."""
+        """``x86_64`` or ``aarch64``, or ``nvptx64`` where it is emulated."""
         return self.triple.split("-")[0]
 
     @property
+    def machine(self) -> Target:
+        """What code is generated for: this target, or the one that it is emulated on."""
+        return self.emulated_on or self
+
+    @property
+    def emits(self) -> frozenset[str]:
+        """Extensions whose instructions are emitted; those of an emulated target are written out as loops."""
+        return frozenset() if self.emulated_on else self.isa
+
+    @property
     def vector_bits(self) -> int:
-        """Width of a vector register."""
+        """Width of a vector register; on a GPU that of a warp, 32 lanes of 32 bits."""
+        if self.arch == "nvptx64":
+            return 1024
         return 512 if self.has("avx512f") else 256 if self.has("avx2") else 128
 
     @property
     def vector_registers(self) -> int:
-        """Number of vector registers."""
+        """Number of vector registers; on a GPU those of a thread."""
+        if self.arch == "nvptx64":
+            return 255
         return 32 if self.has("avx512f") or self.arch == "aarch64" else 16
 
     def has(self, feature: str) -> bool:
@@ -131,4 +159,14 @@ class Target:
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON values, for manifests and reports."""
         derived = {"vector_bits": self.vector_bits, "vector_registers": self.vector_registers}
-        return asdict(self) | derived | {"isa": sorted(self.isa), "features": list(self.features)}
+        facts = asdict(replace(self, emulated_on=None)) | derived
+        facts |= {"isa": sorted(self.isa), "features": list(self.features)}
+        return facts | {"emulated_on": self.emulated_on and self.emulated_on.as_dict()}
+
+
+def _emulated(text: str) -> Target:
+    """The target of this name, in code for this machine."""
+    from sparsec.targets.catalogue import GPUS
+
+    base = GPUS[text] if text in GPUS else Target.parse(text)
+    return replace(base, name=f"{EMULATE}{base.name}", emulated_on=Target.parse("native"))

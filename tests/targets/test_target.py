@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from sparsec.cli.options import runs_here
 from sparsec.errors import TargetError
-from sparsec.targets import TARGETS, Target
+from sparsec.targets import GPUS, TARGETS, Target
 from sparsec.targets.features import PROBES
 
 
@@ -82,6 +84,9 @@ def test_changed_extensions_are_llvms_too(name: str, change: str) -> None:
         ("neoverse-n1,+avx2", "unknown aarch64 extension 'avx2'"),
         ("znver4,avx2", r"written \+avxvnni or -avxvnni after the target, not 'avx2'"),
         ("znver4,", r"not ''"),
+        ("sm_90", "generates no code for sm_90 yet; emulate:sm_90 runs its schedules here"),
+        ("emulate:sm_10", "unknown target 'sm_10'; the known ones are .*emulate:sm_80"),
+        ("emulate:armv8.6,+avx2", "unknown aarch64 extension 'avx2'"),
     ],
 )
 def test_unknown_names_are_told(text: str, message: str) -> None:
@@ -92,6 +97,19 @@ def test_unknown_names_are_told(text: str, message: str) -> None:
 def test_facts_are_json() -> None:
     facts = json.loads(json.dumps(Target.parse("znver5").as_dict()))
     assert facts["vector_bits"] == 512 and "avx512vnni" in facts["isa"]
+
+
+@pytest.mark.parametrize("name", ["armv8.6", "sapphirerapids", "x86-64-v3,+avxvnni", *GPUS])
+def test_an_emulated_target_has_the_facts_of_one_and_the_code_of_another(name: str) -> None:
+    native, target = Target.parse("native"), Target.parse(f"emulate:{name}")
+    real = GPUS.get(name) or Target.parse(name)
+    assert target == replace(real, name=f"emulate:{name}", emulated_on=native)
+    assert (target.machine, target.emits) == (native, frozenset())
+    assert (real.machine, real.emits) == (real, real.isa)
+    facts = target.as_dict()
+    assert (facts["vector_bits"], facts["isa"]) == (real.vector_bits, sorted(real.isa))
+    assert facts["emulated_on"] == native.as_dict() and runs_here(facts)
+    assert runs_here(real.as_dict()) == (real.triple == native.triple and real.isa <= native.isa)
 
 
 def test_importing_targets_does_not_import_tvm() -> None:

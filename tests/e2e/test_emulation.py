@@ -1,0 +1,16 @@
+"""Networks scheduled for processors that this machine is not, and run here."""
+
+import numpy as np
+import pytest
+
+import sparsec
+from benchmarks import digits
+
+
+@pytest.mark.parametrize("name", ["armv8.6", "sapphirerapids", "sm_80", "sm_90"])
+def test_the_digits_network(name: str) -> None:
+    network = digits.train(sparsity=0.9, epochs=1, pruning_epochs=1)
+    images = network.images[:16]
+    artifact = sparsec.compile(digits.export(network.pruned, len(images)), target=f"emulate:{name}")
+    found = artifact.load(threads=1)(images)
+    np.testing.assert_allclose(found, digits.forward(network.pruned, images), rtol=1e-4, atol=1e-4)
