@@ -1,7 +1,7 @@
 """The meaning of kernels, in NumPy.
 
 Statements run one after the other and loops run in order, parallel ones too. What is loaded is converted to the element
-type of the assignment's target, float32 where that is of half precision, and every operation rounds to that type; a
+type of the assignment's target, float32 where that is of half precision or 8 bits, and every operation rounds to it; a
 product and the sum that takes it are two operations (compiled code may fuse them). Integers wrap around. `select`
 evaluates only the side that it takes. Walks go through the layout protocol, so that each level means here what it means
 in generated code.
@@ -45,7 +45,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.levels import ROOT, Cursor, Dense
 from sparsec.ir.packed import Packed
 from sparsec.ir.printer import print_expression, print_statement
-from sparsec.ir.types import arithmetic, is_float
+from sparsec.ir.types import BYTES, is_float
 from sparsec.ir.types import widest as widest_float
 from sparsec.ir.verifier import verify
 
@@ -212,10 +212,17 @@ class _Run:
 
     def assign(self, stmt: Assign) -> None:
         target = self.arrays[stmt.target.buffer]
-        dtype = np.dtype(arithmetic(str(target.dtype)))
+        dtype = np.dtype(stmt.computed_in(self.element))
         value = self.evaluate(stmt.value, dtype)
         place = self.place(stmt.target)
-        target[place] = _convert(target[place], dtype) + value if stmt.accumulate else value
+        if stmt.accumulate:
+            value = _convert(target[place], dtype) + value
+        target[place] = value if str(target.dtype) not in BYTES else _saturated(value, target.dtype)
+
+    def element(self, name: str) -> str:
+        """Return the type of the elements of a buffer, a packed operand or a tile."""
+        found = self.arrays[name] if name in self.arrays else self.packed[name].arrays["data"]
+        return str(found.dtype)
 
     def runs_abreast(self, stmt: For) -> bool:
         """Say whether the iterations of the last loop of a nest can be taken all at once."""
@@ -240,6 +247,8 @@ class _Run:
         if isinstance(value, Coordinate):
             return _convert(self.coordinate(value), dtype)
         assert isinstance(value, Op)
+        if value.name == "float":
+            return _convert(self.evaluate(value.args[0], np.dtype(np.int32)), dtype)
         if value.name == "select":
             condition, first, second = value.args
             return self.select(condition, first, second, dtype)
@@ -321,6 +330,14 @@ def _convert(value: Any, dtype: np.dtype) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.astype(dtype, copy=False) if value.dtype != dtype else value
     return np.int64(value).astype(dtype)
+
+
+def _saturated(value: Any, dtype: np.dtype) -> Any:
+    """Return numbers rounded to nearest even, as the nearest integers of a type; NaN is the lowest one."""
+    if not is_float(value.dtype):
+        return value
+    limits = np.iinfo(dtype)
+    return np.clip(np.where(np.isnan(value), limits.min, np.rint(value)), limits.min, limits.max).astype(dtype)
 
 
 def _uninitialised(shape: tuple[int, ...], dtype: str) -> np.ndarray:

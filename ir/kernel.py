@@ -19,11 +19,12 @@ accumulator that lives in registers; assignments hold all arithmetic. The nodes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Union
 
 from sparsec.ir.layout import Layout
+from sparsec.ir.types import BYTES, arithmetic
 
 # -- expressions ---------------------------------------------------------------------------------------------------
 
@@ -35,6 +36,7 @@ FUNCTIONS = {  # name -> number of arguments
     "abs": 1,
     "erf": 1,
     "exp": 1,
+    "float": 1,
     "log": 1,
     "max": 2,
     "min": 2,
@@ -130,7 +132,8 @@ class Coordinate(Expr):
 class Op(Expr):
     """An arithmetic operator, a comparison or one of `FUNCTIONS`.
 
-    `//` and `%` round toward minus infinity; `select(condition, a, b)` evaluates only the side that it takes.
+    `//` and `%` round toward minus infinity; `select(condition, a, b)` evaluates only the side that it takes. The operand
+    of `float` is computed in int32, and then converted to the type of the floats around it.
     """
 
     name: str
@@ -225,12 +228,23 @@ class Assign:
     """`target = value`, or `target += value`.
 
     The arithmetic is carried out in the element type of the target. Where that is of half precision it is carried out
-    in float32, and what is assigned is rounded once, to nearest even.
+    in float32, and what is assigned is rounded once, to nearest even. So it is where the target has 8 bits, whose range
+    the result is brought into; but a single element of the same type, or an integer constant, is copied as it is.
     """
 
     target: Load
     value: Expr
     accumulate: bool = False
+
+    def computed_in(self, element: Callable[[str], str]) -> str:
+        """Return the type that the value is computed in, where `element` tells the type of a buffer's elements."""
+        target = element(self.target.buffer)
+        if target in BYTES and not self.accumulate:
+            if isinstance(self.value, Const) and isinstance(self.value.value, int):
+                return target
+            if isinstance(self.value, Load | Stored) and element(self.value.buffer) == target:
+                return target
+        return arithmetic(target)
 
 
 Stmt = For | If | Tile | Assign

@@ -43,9 +43,8 @@ from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Cursor, Dense
 from sparsec.ir.nesting import Nesting, Pending
 from sparsec.ir.printer import print_buffer
-from sparsec.ir.standing import convert, keep
+from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
-from sparsec.ir.types import arithmetic
 from sparsec.ir.verifier import verify
 
 QUAD = 4  # coordinates of 16 bits in a 64-bit load
@@ -227,13 +226,16 @@ class _Lowering(Nesting):
                 frames.enter_context(T.If(self.expr(condition)))
                 frames.enter_context(T.Then())
             target = self.handles[stmt.target.buffer]
-            copied = isinstance(stmt.value, Const | Load | Stored) and not stmt.accumulate
-            dtype = str(target.dtype) if copied else arithmetic(str(target.dtype))
+            dtype = stmt.computed_in(self.element)
             value = self.expr(stmt.value, dtype)
             indices = [self.index(index) for index in stmt.target.indices]
             if stmt.accumulate:
                 value = convert(target[tuple(indices)], dtype) + value
-            T.buffer_store(target, convert(value, str(target.dtype)), indices)
+            T.buffer_store(target, store(value, str(target.dtype)), indices)
+
+    def element(self, name: str) -> str:
+        """Return the type of the elements of a buffer, a packed operand or a tile."""
+        return str(self.handles[name if name in self.handles else f"{name}.data"].dtype)
 
     def _keep_ordered(self, stmt: Assign, lanes: tuple[Axis, ...]) -> None:
         """Look up coordinates of permuted dimensions once for all lanes, which an instruction could not do."""

@@ -17,7 +17,7 @@ from sparsec.ir.builders import zero
 from sparsec.ir.kernel import Buffer, Const, Expr, Var
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
-from sparsec.ir.types import sums
+from sparsec.ir.types import is_float, sums
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -66,8 +66,8 @@ class Product:
 
     @property
     def sums(self) -> str:
-        """The type in which products are added up; half precision is for storage only."""
-        return sums(self.y.dtype)
+        """The type in which products are added up: int32 for integers; half precision is for storage only."""
+        return sums(self.y.dtype if is_float(self.x.dtype) else self.x.dtype)
 
     @property
     def zero(self) -> Const:

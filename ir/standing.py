@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -28,7 +29,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.levels import Axis as LevelAxis
-from sparsec.ir.types import widest
+from sparsec.ir.types import BYTES, is_float, widest
 
 
 class Standing:
@@ -195,6 +196,8 @@ class Standing:
             data = any(isinstance(part, Load | Stored) for part in walk_expressions(condition))
             select = tirx.Select if data else T.if_then_else
             return select(self.expr(condition), self.expr(a, dtype), self.expr(b, dtype))
+        if value.name == "float":
+            return convert(self.expr(value.args[0], "int32"), dtype)
         if value.name in COMPARISONS:
             return self._emit(value, widest(self._loaded(value)) or self._of_integers(value))
         if dtype == "int32" and value.name in ("max", "min", "%"):  # what is brought in range may not fit before
@@ -218,6 +221,16 @@ class Standing:
 def convert(value: Any, dtype: str) -> Any:
     """Return a loaded value or an index in `dtype`."""
     return value if isinstance(value, int) or str(value.ty.dtype) == dtype else T.cast(value, dtype)
+
+
+def store(value: Any, dtype: str) -> Any:
+    """Return a computed value in the type that it is stored in; results of 8 bits round to nearest even, and saturate."""
+    if dtype not in BYTES or isinstance(value, int) or not is_float(str(value.ty.dtype)):
+        return convert(value, dtype)
+    limits = np.iinfo(dtype)
+    low, high = (tirx.const(float(limit), "float32") for limit in (limits.min, limits.max))
+    inside = tirx.min(tirx.max(value, low), high)  # NaN is the lowest
+    return T.cast(T.cast(tirx.nearbyint(inside), "int32"), dtype)
 
 
 def keep(value: Any, name: str) -> Any:

@@ -20,13 +20,17 @@ def is_float(dtype: str | np.dtype) -> bool:
     return str(dtype) in FLOATS
 
 
+BYTES = ("int8", "uint8")
+"""What quantised numbers are stored in: results are computed in float32, rounded to nearest even, and saturate."""
+
+
 def arithmetic(dtype: str) -> str:
     """Return the type in which what is stored as `dtype` is computed.
 
-    >>> arithmetic("bfloat16"), arithmetic("int8")
-    ('float32', 'int8')
+    >>> arithmetic("bfloat16"), arithmetic("uint8"), arithmetic("int32")
+    ('float32', 'float32', 'int32')
     """
-    return "float32" if dtype in HALVES else dtype
+    return "float32" if dtype in HALVES + BYTES else dtype
 
 
 def widest(dtypes: list[str]) -> str | None:

@@ -42,7 +42,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.printer import KEYWORDS, print_buffer, print_expression, print_header, print_statement
-from sparsec.ir.types import FLOATS, INTEGERS, arithmetic, is_float
+from sparsec.ir.types import FLOATS, INTEGERS, is_float
 
 DTYPES = frozenset((*FLOATS, *INTEGERS))
 INTEGER_OPS = frozenset({"//", "%"})
@@ -258,7 +258,8 @@ class _Verifier:
             self.fail(f"{name} is an input, which cannot be assigned to")
         if not isinstance(buffer, Buffer | Tile):
             self.fail(f"{name} is neither a tile nor an output, so nothing can be assigned to it")
-        dtype = np.dtype(arithmetic(self.element(stmt.target)))
+        self.element(stmt.target)
+        dtype = np.dtype(stmt.computed_in(self.element_type))
         found = self.kind(stmt.value, dtype)
         if found != _kind(dtype):
             self.fail(f"a value of kind {found} cannot be assigned to {name}, which is {dtype}")
@@ -310,6 +311,10 @@ class _Verifier:
         if len(value.args) != arity:
             self.fail(f"{value.name} takes {arity} operands, not {len(value.args)}")
         operands = value.args
+        if value.name == "float":
+            if self.kind(operands[0], np.dtype("int32")) != "int":
+                self.fail(f"the operand of `{text}` must be an integer")
+            return "float"
         if value.name == "select":
             self.condition(operands[0])
             operands = operands[1:]
@@ -332,6 +337,10 @@ class _Verifier:
         if value.name in INTEGER_OPS and operands[1] == Const(0):
             self.fail(f"`{text}` divides by zero")
         return "bool" if value.name in COMPARISONS else found
+
+    def element_type(self, name: str) -> str:
+        buffer = self.names.get(name)
+        return buffer.dtype if isinstance(buffer, Buffer | Tile) else ""
 
     def element(self, load: Load) -> str:
         """Check the indices of a load, and return the type of the element."""
