@@ -345,6 +345,11 @@ def _uninitialised(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.full(shape, np.nan if is_float(kind) else np.iinfo(kind).max, dtype=kind)
 
 
+def _popcount(x: Any) -> Any:
+    octets = np.array(x)[..., None].view(np.uint8)
+    return np.unpackbits(octets, axis=-1).sum(axis=-1, dtype=x.dtype)
+
+
 def _erf(x: Any) -> Any:
     return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=x.dtype)[()]
 
@@ -365,6 +370,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "/": operator.truediv,
     "//": operator.floordiv,
     "%": operator.mod,
+    "&": operator.and_,
+    "^": operator.xor,
     "<": operator.lt,
     "<=": operator.le,
     "==": operator.eq,
@@ -375,6 +382,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "log": np.log,
     "max": np.maximum,
     "min": np.minimum,
+    "popcount": _popcount,
     "pow": np.power,
     "rsqrt": _rsqrt,
     "sigmoid": _sigmoid,

@@ -30,7 +30,7 @@ from sparsec.ir.types import BYTES, arithmetic
 
 Scalar = Union["Expr", int, float]
 
-ARITHMETIC = ("+", "-", "*", "/", "//", "%")
+ARITHMETIC = ("+", "-", "*", "/", "//", "%", "&", "^")
 COMPARISONS = ("<", "<=", "==", "and")
 FUNCTIONS = {  # name -> number of arguments
     "abs": 1,
@@ -40,6 +40,7 @@ FUNCTIONS = {  # name -> number of arguments
     "log": 1,
     "max": 2,
     "min": 2,
+    "popcount": 1,
     "pow": 2,
     "rsqrt": 1,
     "select": 3,
@@ -78,6 +79,12 @@ class Expr:
 
     def __mod__(self, other: Scalar) -> Expr:
         return Op("%", (self, expr(other)))
+
+    def __and__(self, other: Scalar) -> Expr:
+        return Op("&", (self, expr(other)))
+
+    def __xor__(self, other: Scalar) -> Expr:
+        return Op("^", (self, expr(other)))
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,8 @@ class Coordinate(Expr):
 class Op(Expr):
     """An arithmetic operator, a comparison or one of `FUNCTIONS`.
 
-    `//` and `%` round toward minus infinity; `select(condition, a, b)` evaluates only the side that it takes. The operand
+    `//` and `%` round toward minus infinity; `&`, `^` and `popcount` are on the bits of integers, in two's complement
+    of the type in which they are computed; `select(condition, a, b)` evaluates only the side that it takes. The operand
     of `float` is computed in int32, and then converted to the type of the floats around it.
     """
 

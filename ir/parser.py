@@ -10,7 +10,8 @@
                 | element ("=" | "+=") expression
     axis       := name "in" "range" "(" expression "," expression ["," number] ")"
                 | name "in" name "[" number "]" ["at" expression]
-    expression := atom {operator atom}, where `and`, comparisons, sums and products bind in this order, weakest first
+    expression := atom {operator atom}, where `and`, comparisons, `^`, `&`, sums and products bind in this order,
+                  weakest first
     atom       := ["-"] (number | "inf" | "nan") | "(" expression ")" | name "(" expressions ")"
                 | element | name "." name | "position" "(" name ")" | name
     element    := name "[" [expressions] "]"
@@ -59,7 +60,7 @@ _TOKEN = re.compile(
       | (?P<int>\d+)
       | (?P<name>[A-Za-z_]\w*)
       | (?P<string>"[^"\n]*")
-      | (?P<sign>->|//|<=|==|\+=|[-+*/%<=()\[\]:,.@])
+      | (?P<sign>->|//|<=|==|\+=|[-+*/%&^<=()\[\]:,.@])
       | (?P<unknown>.)""",
     re.VERBOSE,
 )

@@ -29,7 +29,10 @@ from sparsec.ir.kernel import (
 
 WIDTH = 120  # columns that the header may take
 KEYWORDS = frozenset({"and", "at", "for", "if", "in", "inf", "kernel", "nan", "parallel", "range", "tile"})
-PRECEDENCE = {"and": 0, "<": 1, "<=": 1, "==": 1, "+": 2, "-": 2, "*": 3, "/": 3, "//": 3, "%": 3}
+PRECEDENCE = {
+    **{"and": 0, "<": 1, "<=": 1, "==": 1, "^": 2, "&": 3},  # as in Python
+    **{"+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "%": 5},
+}
 NOT_ASSOCIATIVE = frozenset({"<", "<=", "=="})  # a < b < c would read as something else in Python
 
 

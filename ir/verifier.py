@@ -45,7 +45,7 @@ from sparsec.ir.printer import KEYWORDS, print_buffer, print_expression, print_h
 from sparsec.ir.types import FLOATS, INTEGERS, is_float
 
 DTYPES = frozenset((*FLOATS, *INTEGERS))
-INTEGER_OPS = frozenset({"//", "%"})
+INTEGER_OPS = frozenset({"//", "%", "&", "^", "popcount"})
 EITHER_OPS = frozenset({"+", "-", "*", "abs", "max", "min"})  # all other functions are for floats
 
 
@@ -334,7 +334,7 @@ class _Verifier:
             self.fail(f"`{text}` is for integers only")
         if found == "int" and value.name not in INTEGER_OPS | EITHER_OPS | {"select", *COMPARISONS}:
             self.fail(f"`{text}` is for floats only")
-        if value.name in INTEGER_OPS and operands[1] == Const(0):
+        if value.name in ("//", "%") and operands[1] == Const(0):
             self.fail(f"`{text}` divides by zero")
         return "bool" if value.name in COMPARISONS else found
 

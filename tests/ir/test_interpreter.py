@@ -185,6 +185,8 @@ def test_integers_wrap_around_and_round_down(target):
             ("X[i] * X[i]", x * x),
             ("X[i] // 2", x // 2),
             ("X[i] % 3", x % 3),
+            ("X[i] & 12 ^ i", (x & 12) ^ np.arange(4, dtype=np.int32)),
+            ("popcount(X[i])", np.array([31, 30, 1, 2])),
             ("X[i] + i", x + np.arange(4, dtype=np.int32)),
             ("select(X[i] < 0, 0 - X[i], X[i])", np.abs(x)),
         ]:

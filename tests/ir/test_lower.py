@@ -52,6 +52,19 @@ def test_gelu(n):
     agree(TEXTS["gelu"], ["Y"], 3e-6, X=integers(n) / 2)
 
 
+def test_bits():
+    text = """
+    kernel bits(X: int8[64], mask: int32[64]) -> same: int32[64], count: int32[64]:
+        for i in range(0, 64):
+            same[i] = X[i] & mask[i] ^ 5
+        for i in range(0, 64):
+            count[i] = popcount(X[i] ^ mask[i]) + popcount(mask[i])
+    """
+    rng = np.random.default_rng(0)
+    mask = rng.integers(-(2**31), 2**31, 64, dtype=np.int32)
+    agree(text, ["same", "count"], X=rng.integers(-128, 128, 64, dtype=np.int8), mask=mask)
+
+
 def test_linear_csr():
     agree(TEXTS["linear_csr"], ["Y"], W=sparse(64, 96, 0.2), X=integers(2, 3072), bias=integers(64))
 

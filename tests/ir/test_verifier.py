@@ -99,6 +99,7 @@ INVALID = [
     ("codes[c] * 2", "codes[c] * 2.0", 13, "`codes[c] * 2.0` mixes integers and floats; write constants"),
     ("codes[c] * 2", "codes[c] / 2", 13, "`codes[c] / 2` is for floats only"),
     ("codes[c] * 2", "sqrt(codes[c])", 13, "`sqrt(codes[c])` is for floats only"),
+    ("W * X[W.k, c]", "popcount(X[W.k, c])", 8, "`popcount(X[W.k, c])` is for integers only"),
     ("codes[c] * 2", "codes[c] // 0", 13, "`codes[c] // 0` divides by zero"),
     ("W * X[W.k, c]", "W // X[W.k, c]", 8, "`W // X[W.k, c]` is for integers only"),
     ("codes[c] * 2", "codes[c] + (c < 2)", 13, "use select(condition, a, b)"),
