@@ -1,8 +1,8 @@
 """Processors that sparsec knows: their extensions and the facts that schedule rules reason with.
 
 Sources: Agner Fog's *Microarchitecture* and *Instruction tables*, Intel's *Optimization Reference Manual*, AMD's
-*Software Optimization Guides* for families 17h, 19h and 1Ah, Arm's *Software Optimization Guides*; NVIDIA's white papers
-on the A100, Ada and H100, and the *CUDA C++ Programming Guide*, table of compute capabilities.
+*Software Optimization Guides* for families 17h, 19h and 1Ah, Arm's *Software Optimization Guides*, NVIDIA's white
+papers on the A100, Ada and H100, and its *CUDA C++ Programming Guide*, table of compute capabilities.
 """
 
 from sparsec.targets.features import X86_V2, X86_V3, X86_V4
