@@ -205,12 +205,14 @@ Axis = Range | Walk
 class For:
     """A nest of loops; the iterations of a parallel nest are independent and may run on several threads.
 
-    A parallel nest has constant or symbolic ranges and dense levels only.
+    A parallel nest has constant or symbolic ranges and dense levels only. A nest around one assignment may name the
+    machine instruction that carries it out on targets that have it; it means the same without.
     """
 
     axes: tuple[Axis, ...]
     body: tuple[Stmt, ...]
     parallel: bool = False
+    instruction: str = ""
 
 
 @dataclass(frozen=True)

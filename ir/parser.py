@@ -4,7 +4,7 @@
     buffers    := buffer {"," buffer}
     buffer     := name ":" dtype "[" [dim {"," dim}] "]" ["@" '"' layout '"']
     body       := statement {statement}, each on a line of its own, all at one column right of the line above them
-    statement  := "for" axis {"," axis} ["parallel"] ":" body
+    statement  := "for" axis {"," axis} ["parallel"] ["as" name {"." (name | number)}] ":" body
                 | "if" expression ":" body
                 | "tile" name ":" dtype "[" [number {"," number}] "]" ":" body
                 | element ("=" | "+=") expression
@@ -164,7 +164,8 @@ class _Parser:
         if self.accept("for"):
             axes = tuple(self.items(self.axis))
             parallel = self.accept("parallel")
-            return For(axes, self.body(column), parallel)
+            instruction = self.instruction() if self.accept("as") else ""
+            return For(axes, self.body(column), parallel, instruction)
         if self.accept("if"):
             condition = self.expression()
             return If(condition, self.body(column))
@@ -180,6 +181,13 @@ class _Parser:
         if not accumulate and not self.accept("="):
             raise self.error("'=' or '+='")
         return Assign(target, self.expression(), accumulate)
+
+    def instruction(self) -> str:
+        """Read a dotted name, whose later parts may be numbers."""
+        parts = [self.name("the name of an instruction")]
+        while self.accept("."):
+            parts.append(str(self.number("")) if self.token.kind == "int" else self.name("a part of a name"))
+        return ".".join(parts)
 
     def axis(self) -> Axis:
         var = self.name("the name of a loop variable")

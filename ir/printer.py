@@ -28,7 +28,7 @@ from sparsec.ir.kernel import (
 )
 
 WIDTH = 120  # columns that the header may take
-KEYWORDS = frozenset({"and", "at", "for", "if", "in", "inf", "kernel", "nan", "parallel", "range", "tile"})
+KEYWORDS = frozenset({"and", "as", "at", "for", "if", "in", "inf", "kernel", "nan", "parallel", "range", "tile"})
 PRECEDENCE = {
     **{"and": 0, "<": 1, "<=": 1, "==": 1, "^": 2, "&": 3},  # as in Python
     **{"+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "%": 5},
@@ -82,7 +82,8 @@ def print_statement(stmt: Stmt) -> str:
     """Return the line of a statement, without what is in its body."""
     if isinstance(stmt, For):
         axes = ", ".join(f"{axis.var} in {_iterable(axis)}" for axis in stmt.axes)
-        return f"for {axes}{' parallel' if stmt.parallel else ''}:"
+        instruction = f" as {stmt.instruction}" if stmt.instruction else ""
+        return f"for {axes}{' parallel' if stmt.parallel else ''}{instruction}:"
     if isinstance(stmt, If):
         return f"if {print_expression(stmt.condition)}:"
     if isinstance(stmt, Tile):

@@ -177,6 +177,8 @@ class _Verifier:
     def loops(self, stmt: For) -> None:
         if not stmt.axes:
             self.fail("a loop needs an axis")
+        if stmt.instruction and not _is_step(stmt):
+            self.fail("an instruction takes the place of a nest of constant loops around one assignment")
         if stmt.parallel and self.parallel:
             self.fail("a parallel nest cannot stand inside another one")
         for axis in stmt.axes:
@@ -405,6 +407,13 @@ class _Verifier:
         walks = self.walks[value.buffer].items()
         variables = frozenset({var for level, var in walks if layout.levels[level][0].dim == value.dim})
         return Index((0, logical_extent(layout, shape, value.dim) - 1), variables)
+
+
+def _is_step(stmt: For) -> bool:
+    """Say whether one instruction could do what a nest does."""
+    limits = [limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop)]
+    alone = len(stmt.body) == 1 and isinstance(stmt.body[0], Assign)
+    return alone and not stmt.parallel and all(isinstance(limit, Const) for limit in limits)
 
 
 def _shape(buffer: Buffer) -> tuple[int, ...]:
