@@ -80,6 +80,12 @@ class Layout:
             if objection := level.objection(above, below):
                 raise LayoutError(f"In the layout {self}, level {depth} ({digit} : {level}) {objection}.")
         self._check_sizes([digit.size for digit, _ in self.levels])
+        for depth, (digit, level) in enumerate(self.levels):
+            if level.together > 1 and depth != self.leaf - 1:
+                raise LayoutError(
+                    f"In the layout {self}, level {depth} ({digit} : {level}) must be the last one that is not dense, "
+                    "so that the values of a run are stored side by side."
+                )
 
     def __str__(self) -> str:
         orders = dict(self.orders)
@@ -136,6 +142,11 @@ class Layout:
             depth -= 1
         return depth
 
+    @property
+    def together(self) -> int:
+        """How many coordinates of the last level that is not dense make up a run, whose values stand side by side."""
+        return self.levels[self.leaf - 1][1].together if self.leaf else 1
+
     def axes(self, shape: Sequence[int]) -> tuple[Axis, ...]:
         """Return what each level knows of its place for a tensor of `shape`."""
         sizes = self.sizes(shape)
@@ -146,6 +157,7 @@ class Layout:
                 positions=prod(sizes[: self.reach(depth)]),
                 child=prod(sizes[depth + 1 : self.reach(depth + 1)]),
                 above=self.levels[depth - 1][1] if depth else None,
+                below=self.levels[depth + 1][1] if depth + 1 < len(sizes) else None,
             )
             for depth, size in enumerate(sizes)
         )
@@ -212,7 +224,8 @@ class Layout:
         data[blocks.position] = tiled.reshape(-1, inner)[blocks.place]
         data[data == 0] = 0
         indices = orders | blocks.arrays
-        arrays = {name: indices[name].astype(dtype) for name, dtype in types.items()} | {"data": data.ravel()}
+        beside = data.reshape(-1, self.together, inner).swapaxes(1, 2)
+        arrays = {name: indices[name].astype(dtype) for name, dtype in types.items()} | {"data": beside.ravel()}
         return Packed(self, array.shape, arrays)
 
     def lengths(self, mask: np.ndarray) -> dict[str, int]:

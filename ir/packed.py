@@ -67,9 +67,12 @@ class Packed:
         coordinates, position = self._walk(len(self.layout.levels))
         logical = self.layout.logical(coordinates, self.load)
         data = self._blocks
-        inside = (data != 0).any(axis=1)[position // data.shape[1]]
+        block, element = position // data.shape[1], position % data.shape[1]
+        inside = (data != 0).any(axis=1)[block]
         for coordinate, extent in zip(logical, self.shape, strict=True):
             inside &= coordinate < extent
+        run, lane = block // self.layout.together, block % self.layout.together
+        position = (run * data.shape[1] + element) * self.layout.together + lane
         return tuple(coordinate[inside] for coordinate in logical), position[inside]
 
     def count(self, depth: int) -> int:
@@ -97,6 +100,8 @@ class Packed:
         cursor = Cursor(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
         for level in range(depth):
             origin, cursor = self._descend(level, cursor)
+            if cursor.lane is not None:  # count single blocks
+                cursor = Cursor(cursor.position * self.layout.together + cursor.lane, cursor.coordinate)
             coordinates = [coordinate[origin] for coordinate in coordinates] + [cursor.coordinate]
         return coordinates, cursor.position
 
@@ -129,7 +134,9 @@ class Packed:
     @property
     def _blocks(self) -> np.ndarray:
         """The values, a row for each block."""
-        return self.arrays["data"].reshape(-1, prod(self.layout.sizes(self.shape)[self.layout.leaf :]))
+        inner = prod(self.layout.sizes(self.shape)[self.layout.leaf :])
+        beside = self.arrays["data"].reshape(-1, inner, self.layout.together)
+        return beside.swapaxes(1, 2).reshape(-1, inner)
 
     @cached_property
     def _axes(self) -> tuple[Axis, ...]:
@@ -157,4 +164,5 @@ def _taken(index: Index, again: np.ndarray) -> Index:
 def _each(function: Callable[[Index], Index], cursor: Cursor) -> Cursor:
     """Apply a function to every field of a cursor."""
     fiber = cursor.fiber and (function(cursor.fiber[0]), function(cursor.fiber[1]))
-    return Cursor(function(cursor.position), function(cursor.coordinate), fiber)
+    lane = None if cursor.lane is None else function(cursor.lane)
+    return Cursor(function(cursor.position), function(cursor.coordinate), fiber, lane)

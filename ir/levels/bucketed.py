@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsec.ir.levels.bitmap import Bitmap
 from sparsec.ir.levels.compressed import Compressed
-from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Level, Load, Loop, Stored, Visit, pointers
+from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Level, Load, Loop, Stored, Visit, pointers, runs_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Bucketed(Level):
     def pack(self, axis: Axis, entries: Entries) -> Stored:
         rows = entries.parents * axis.size
         row = entries.parent * axis.size + entries.coordinate
-        by_row = np.bincount(row[entries.opens_below], minlength=rows).reshape(entries.parents, axis.size)
+        counts = np.bincount(row[entries.opens_below], minlength=rows).reshape(entries.parents, axis.size)
+        by_row = runs_of(counts, axis.below)
         coords = np.argsort(by_row, axis=1, kind="stable")
         by_place = np.take_along_axis(by_row, coords, axis=1)
         first_of_bucket = np.ones_like(by_place, dtype=bool)

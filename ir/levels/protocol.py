@@ -51,12 +51,14 @@ class Bit:
 class Cursor:
     """Where one iteration stands: its position, its coordinate, and its fiber below where this level knows that.
 
-    `fiber` is the first position of the next level and how many there are.
+    `fiber` is the first position of the next level and how many there are. In a level that stores runs, `position` is
+    that of the run, and `lane` the place in it.
     """
 
     position: Index
     coordinate: Index
     fiber: tuple[Index, Index] | None = None
+    lane: Index | None = None
 
 
 ROOT = Cursor(0, 0)
@@ -72,7 +74,7 @@ class Axis:
     size : extent of this level's coordinate, padding included
     parents, positions : the most positions that the level above, and this one, can have
     child : the most positions of the next level in one fiber
-    above : the level above
+    above, below : the levels above and below
     """
 
     size: int
@@ -80,6 +82,7 @@ class Axis:
     positions: int
     child: int = 1
     above: Level | None = None
+    below: Level | None = None
 
     @property
     def bounded(self) -> bool:
@@ -173,6 +176,15 @@ class Level(Attribute):
     words: ClassVar[tuple[str, ...]] = ()  # the arrays that hold words of bits; a level that loops over bits has some
     consecutive: ClassVar[str] = ""  # the array that its only loop reads from one position on, for the coordinates
 
+    @property
+    def together(self) -> int:
+        """How many coordinates make up a run, whose values are stored side by side; 1 for a level without runs."""
+        return 1
+
+    def in_run(self, position: Index, lane: Index, load: Load) -> Cursor:
+        """Return where one place of a run stands, for a level that has runs."""
+        raise NotImplementedError
+
     def over(self, size: int | None) -> Level:
         """Return the level in normal form for a digit of this size; the leading digit of a dim has None."""
         return self
@@ -212,6 +224,11 @@ class Level(Attribute):
     def visit(self, axis: Axis, parent: Cursor, load: Load) -> Visit:
         """Walk the fiber of `parent`."""
         raise NotImplementedError
+
+
+def runs_of(counts: np.ndarray, level: Level | None) -> np.ndarray:
+    """Return how many runs of a level hold so many coordinates, int64."""
+    return -(-counts // (level.together if level else 1))
 
 
 def pointers(owner: np.ndarray, owners: int) -> np.ndarray:
