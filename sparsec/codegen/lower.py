@@ -26,7 +26,7 @@ from tvm.sym.analyzer import Analyzer, ConstIntBound
 from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
-from sparsec.codegen.bfloat16 import keep_nan
+from sparsec.codegen.bfloat16 import define_intrinsics, keep_nan
 from sparsec.codegen.dims import Range
 from sparsec.codegen.plan import ALIGNMENT
 from sparsec.codegen.registers import hide_registers, restore_registers
@@ -163,7 +163,7 @@ def _lower_one(name: tvm.ir.GlobalVar, function: tirx.PrimFunc, target: Target) 
     )(tvm.IRModule({name: flat}))
     lowered = restore_registers(pointers[name], registers)
     kernel = _kernel(name.name_hint, buffers[name], lowered)
-    return kernel, tirx.transform.LowerIntrin()(tvm.IRModule({name: lowered}))[name]
+    return kernel, define_intrinsics(tirx.transform.LowerIntrin()(tvm.IRModule({name: lowered}))[name])
 
 
 @contextmanager

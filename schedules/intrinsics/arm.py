@@ -1,0 +1,106 @@
+"""Instructions of AArch64 processors, of registers of 128 bits.
+
+Arm, *Architecture Reference Manual for A-profile*, section C7.2. LLVM's names are in its IntrinsicsAArch64.td.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from tvm import tirx
+
+from sparsec.ir.instruction import instruction
+
+# -- sums of products ----------------------------------------------------------------------------------------------
+
+DOT = """
+kernel {name}(a: {a}[4, {depth}], b: {b}[4, {depth}]) -> c: {c}[4]:
+    for i in range(0, 4), j in range(0, {depth}):
+        c[i] += a[i, j] * b[i, j]
+"""
+
+MATRIX = """
+kernel {name}(a: {a}[2, {depth}], b: {b}[2, {depth}]) -> c: {c}[2, 2]:
+    for i in range(0, 2), j in range(0, 2), k in range(0, {depth}):
+        c[i, j] += a[i, k] * b[j, k]
+"""
+
+PRODUCTS = (
+    ("sdot", DOT, "int8", "int8", 4, "dotprod"),
+    ("udot", DOT, "uint8", "uint8", 4, "dotprod"),
+    ("usdot", DOT, "uint8", "int8", 4, "i8mm"),
+    ("smmla", MATRIX, "int8", "int8", 8, "i8mm"),
+    ("ummla", MATRIX, "uint8", "uint8", 8, "i8mm"),
+    ("usmmla", MATRIX, "uint8", "int8", 8, "i8mm"),
+    ("bfdot", DOT, "bfloat16", "bfloat16", 2, "bf16"),
+    ("bfmmla", MATRIX, "bfloat16", "bfloat16", 4, "bf16"),
+)
+"""Name, what is computed, types of the factors, how many products make one sum, extension."""
+
+
+def _of_bytes(name: str, a: Any, b: Any, c: Any) -> Any:
+    return tirx.call_llvm_pure_intrin("int32x4", f"llvm.aarch64.neon.{name}", c, a, b)
+
+
+def _of_bfloat16(name: str, a: Any, b: Any, c: Any) -> Any:
+    """TVM has no vectors of bfloat16 for LLVM; `codegen/bfloat16.py` makes them of their bits.
+
+    The processor adds the two products of a pair first, rounds that and the sum to odd, and takes subnormals for zeros.
+    """
+    overload = ".v4f32.v8bf16" if name == "bfdot" else ""
+    bits = (tirx.reinterpret("uint16x8", operand) for operand in (a, b))
+    return tirx.call_pure_extern("float32x4", f"bfloat16.llvm.aarch64.neon.{name}{overload}", c, *bits)
+
+
+for _name, _semantics, _a, _b, _depth, _feature in PRODUCTS:
+    _sums, _emit = ("float32", _of_bfloat16) if _a == "bfloat16" else ("int32", _of_bytes)
+    instruction(
+        _semantics.format(name=_name, a=_a, b=_b, c=_sums, depth=_depth),
+        name=f"arm.{_name}.128",
+        features=(_feature,),
+        bits=128,
+    )(partial(_emit, _name))
+
+
+# -- columns of a few rows side by side, as the products take them -------------------------------------------------
+
+INTERLEAVE = """
+kernel interleave(x: {dtype}[{rows}, {columns}]) -> q: {dtype}[{columns}, {rows}]:
+    for v in range(0, {columns}), l in range(0, {rows}):
+        q[v, l] = x[l, v]
+"""
+
+INTERLEAVED = (("int8", 4), ("uint8", 4), ("int8", 8), ("uint8", 8), ("bfloat16", 2), ("bfloat16", 4))
+"""Types, and numbers of rows."""
+
+
+def _interleave(dtype: str, rows: Any) -> list[Any]:
+    """Zip elements of pairs of rows, then what that gave of pairs of pairs, and so on, as `zip1` and `zip2` do."""
+    bits = 16 if dtype == "bfloat16" else 8
+    lanes = 128 // bits
+    streams = [[tirx.reinterpret(f"uint{bits}x{lanes}", row)] for row in rows]
+    while len(streams) > 1:
+        streams = [_zip(first, second, bits) for first, second in zip(streams[::2], streams[1::2], strict=True)]
+        bits *= 2
+    return [tirx.reinterpret(f"{dtype}x{lanes}", vector) for vector in streams[0]]
+
+
+def _zip(first: list[Any], second: list[Any], bits: int) -> list[Any]:
+    """Take units of so many bits from two rows of registers by turns."""
+    lanes = 128 // bits
+    order = [index for pair in zip(range(lanes), range(lanes, 2 * lanes), strict=True) for index in pair]
+    zipped = []
+    for registers in zip(first, second, strict=True):
+        vectors = [tirx.reinterpret(f"uint{bits}x{lanes}", register) for register in registers]
+        zipped += [tirx.Shuffle(vectors, order[:lanes]), tirx.Shuffle(vectors, order[lanes:])]
+    return zipped
+
+
+for _dtype, _rows in INTERLEAVED:
+    instruction(
+        INTERLEAVE.format(dtype=_dtype, rows=_rows, columns=8 if _dtype == "bfloat16" else 16),
+        name=f"arm.interleave{_rows}_{_dtype}.128",
+        features=("neon",),
+        bits=128,
+    )(partial(_interleave, _dtype))
