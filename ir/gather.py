@@ -7,7 +7,7 @@ adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +124,18 @@ def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
         return bindings[f"{value.buffer}.{value.dim}"]
     assert isinstance(value, Op)
     a, b = (evaluate(arg, bindings) for arg in value.args)
-    return {"+": np.add, "-": np.subtract, "*": np.multiply, "//": np.floor_divide, "%": np.mod}[value.name](a, b)
+    return _INTEGERS[value.name](a, b)
+
+
+_INTEGERS: dict[str, Callable[..., np.ndarray]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "//": np.floor_divide,
+    "%": np.mod,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 
 
 def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
@@ -145,7 +156,8 @@ def _walkers(body: tuple[Stmt, ...], buffer: str, level: int) -> Iterator[Expr]:
     """Yield the variables that walk a level of an operand."""
     for stmt in body:
         if isinstance(stmt, For):
-            yield from (Var(a.var) for a in stmt.axes if isinstance(a, Walk) and (a.buffer, a.level) == (buffer, level))
+            walks = (a for a in stmt.axes if isinstance(a, Walk) and (a.buffer, a.level) == (buffer, level))
+            yield from (Var(walk.var) for walk in walks if not walk.part)
         if not isinstance(stmt, Assign):
             yield from _walkers(stmt.body, buffer, level)
 

@@ -15,6 +15,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -170,11 +171,14 @@ class _Run:
                     self.loops(stmt, depth + 1)
         else:
             cursors = self.cursors[axis.buffer]
+            around = cursors.get(axis.level)  # the run, where its places are walked
             for cursor in self.walk(axis):
                 cursors[axis.level] = cursor
-                self.values[axis.var] = cursor.coordinate
+                self.values[axis.var] = {"runs": cursor.position, "run": cursor.lane}.get(axis.part, cursor.coordinate)
                 self.loops(stmt, depth + 1)
             cursors.pop(axis.level, None)
+            if around is not None:
+                cursors[axis.level] = around
         self.values.pop(axis.var, None)
 
     def cursor(self, buffer: str, level: int) -> Cursor:
@@ -190,6 +194,11 @@ class _Run:
     def walk(self, axis: Walk) -> Iterable[Cursor]:
         """Return where a level stands, one iteration after the other."""
         packed = self.packed[axis.buffer]
+        if axis.part == "run":
+            return packed.run(axis.level, self.cursors[axis.buffer][axis.level])
+        if axis.part == "runs":
+            fiber = packed.children(axis.level, self.cursor(axis.buffer, axis.level - 1))
+            return islice(fiber, 0, None, packed.layout.together)
         if axis.at is None:
             dense = isinstance(packed.layout.levels[axis.level][1], Dense)
             return packed.children(axis.level, ROOT if dense else self.cursor(axis.buffer, axis.level - 1))
@@ -280,7 +289,10 @@ class _Run:
 
     def position(self, buffer: str) -> int:
         """Return where the value is stored on which the walks of a packed operand stand."""
-        return self.cursor(buffer, len(self.packed[buffer].layout.levels) - 1).position
+        layout = self.packed[buffer].layout
+        lane = self.cursors[buffer][layout.leaf - 1].lane if layout.leaf else None
+        position = self.cursor(buffer, len(layout.levels) - 1).position
+        return position if lane is None else position * layout.together + lane
 
     def coordinate(self, value: Coordinate) -> int:
         """Return the logical coordinate: as `Layout.logical`, for one dimension whose digits are all walked."""

@@ -189,13 +189,16 @@ class Walk:
     """`var in buffer[level]`: the coordinates that a level of a packed operand holds below the levels above it.
 
     A dense level may be walked anywhere, also before the levels above it, or without them for its coordinates alone.
-    `var in buffer[level] at expression` is one iteration, at a coordinate of a dense level that is given.
+    `var in buffer[level] at expression` is one iteration, at a coordinate of a dense level that is given. A level that
+    stores runs may be walked in two parts: `var in buffer[level] runs`, and inside it `var in buffer[level] run` over
+    the places of one run, where `var` is the number of the run or the place and not a coordinate.
     """
 
     var: str
     buffer: str
     level: int
     at: Expr | None = None
+    part: str = ""
 
 
 Axis = Range | Walk

@@ -167,8 +167,9 @@ class _Lowering(Nesting):
     def _tile(self, stmt: Tile) -> None:
         with self.scope() as frames:
             self.enter_block("tile", frames)
-            # Local buffers become registers; a tile around others is a buffer that they read.
-            scope = "global" if any(isinstance(inner, Tile) for inner in _statements(stmt.body)) else "local"
+            # Local buffers become registers; a tile around others, if it takes no sums, is a buffer that they read.
+            holds_tiles = any(isinstance(inner, Tile) for inner in _statements(stmt.body))
+            scope = "global" if holds_tiles and not _sums_up(stmt) else "local"
             self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope=scope)
             self.depth += 1
             self._body(stmt.body)
@@ -259,7 +260,8 @@ class _Lowering(Nesting):
         axis = stmt.axes[0]
         if not self.depth or len(stmt.axes) != 1 or not isinstance(axis, Walk):
             return False
-        return bool(self.level(axis).consecutive) and str(self._indices(axis).dtype) == "uint16"
+        level = self.level(axis)
+        return bool(level.consecutive) and level.together == 1 and str(self._indices(axis).dtype) == "uint16"
 
     def _walk_by_quads(self, stmt: For) -> None:
         """Emit a loop over whole quads, whose coordinates are one 64-bit load, then one over what is left.
@@ -344,6 +346,14 @@ class _Lowering(Nesting):
         inner: tuple[Stmt, ...] = (For(rest, body),) if rest else body
         self._stand(axis, replace(cursor, position=keep(cursor.position, "position")), inner)
         del self.handles[name]
+
+
+def _sums_up(tile: Tile) -> bool:
+    """Say whether values are added to the elements of a tile."""
+    return any(
+        isinstance(stmt, Assign) and stmt.accumulate and stmt.target.buffer == tile.name
+        for stmt in _statements(tile.body)
+    )
 
 
 def _statements(body: Sequence[Stmt]) -> Iterator[Stmt]:

@@ -64,17 +64,29 @@ class Nesting(Standing):
                 extents = [self.extent(axis)]
                 variables = [frames.enter_context(T.serial(extents[0]))]
             else:
-                visit = self.visit(axis, bound=False)
-                loop = next(visit, None)
-                while loop is not None:
-                    extents.append(loop.extent)
-                    variables.append(frames.enter_context(T.serial(loop.extent)))
-                    try:
-                        loop = visit.send(variables[-1])
-                    except StopIteration:
-                        loop = None
+                for extent, variable in self.loops(axis, frames):
+                    extents.append(extent)
+                    variables.append(variable)
             self.bind(axis, variables, bound=False)
             self.pending.append(Pending(axis, variables, extents))
+
+    def loops(self, axis: Walk, frames: ExitStack) -> Iterator[tuple[Any, Any]]:
+        """Open the loops of a walk one by one; yield the extent and the variable of each."""
+        if axis.part == "run":
+            extent = self.level(axis).together
+            yield extent, frames.enter_context(T.serial(extent))
+            return
+        visit = self.visit(axis, bound=False)
+        loop = next(visit, None)
+        while loop is not None:
+            variable = frames.enter_context(T.serial(loop.extent))
+            yield loop.extent, variable
+            if axis.part == "runs":  # the loop over the places of a run comes next
+                return
+            try:
+                loop = visit.send(variable)
+            except StopIteration:
+                return
 
     def open_parallel(self, stmt: For, frames: ExitStack) -> None:
         """Run the axes of constant extent as one parallel loop, and those of symbolic extent inside it.

@@ -59,6 +59,12 @@ class Packed:
         for nth in range(len(fiber.position)):
             yield _each(int, _each(itemgetter(nth), fiber))
 
+    def run(self, depth: int, parent: Cursor) -> Iterator[Cursor]:
+        """Iterate over the places of the run on which a cursor of level `depth` stands."""
+        level = self.layout.levels[depth][1]
+        for lane in range(level.together):
+            yield level.in_run(parent.position, lane, lambda name, index: int(self.load(f"level{depth}.{name}", index)))
+
     def entries(self) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return the logical coordinates of all stored entries and their positions in `data`, in loop order.
 

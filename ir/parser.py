@@ -197,7 +197,9 @@ class _Parser:
             self.expect("[")
             level = self.number("the number of a level")
             self.expect("]")
-            return Walk(var, buffer, level, self.expression() if self.accept("at") else None)
+            at = self.expression() if self.accept("at") else None
+            part = next((part for part in ("runs", "run") if self.accept(part)), "")
+            return Walk(var, buffer, level, at, part)
         self.expect("(")
         start = self.expression()
         self.expect(",")

@@ -125,7 +125,8 @@ def _body(body: tuple[Stmt, ...], indent: str) -> Iterator[str]:
 def _iterable(axis: Axis) -> str:
     if not isinstance(axis, Range):
         at = f" at {print_expression(axis.at)}" if axis.at is not None else ""
-        return f"{axis.buffer}[{axis.level}]{at}"
+        part = f" {axis.part}" if axis.part else ""
+        return f"{axis.buffer}[{axis.level}]{at}{part}"
     step = f", {axis.step}" if axis.step != 1 else ""
     return f"range({print_expression(axis.start)}, {print_expression(axis.stop)}{step})"
 

@@ -38,8 +38,9 @@ class Product:
     weight_index : for an activation, where `W[i, k]` is
     operands : what the epilogue reads
     epilogue : the result, over `acc` and loads from `operands`
-    valid : int32 `[columns]`, 0 where the result is replaced by zero
-    cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to zero
+    valid : int32 `[columns]`, 0 where the result is replaced by `blank`
+    cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to `blank`
+    blank : what Y holds where it is cleared, and where `valid` is 0: the zero point of quantised numbers
     values : `[batch, stored]`, what a weight of constant pattern holds, where that is made at run time
     taps : how many consecutive depths read the same stretch of X, shifted by at most `span` elements
     """
@@ -59,6 +60,7 @@ class Product:
     epilogue: Expr = SUM
     valid: Buffer | None = None
     cleared: tuple[tuple[int, int], ...] = ()
+    blank: int = 0
     taps: int = 1
     span: int = 0
     residue: tuple[Buffer, ...] = ()
@@ -73,6 +75,11 @@ class Product:
     def zero(self) -> Const:
         """What sums start with."""
         return zero(self.sums)
+
+    @property
+    def cleared_value(self) -> Const:
+        """What is written to Y where no result is."""
+        return Const(float(self.blank) if is_float(self.y.dtype) else self.blank)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:
@@ -113,6 +120,23 @@ Run = tuple[Expr, Expr, int]  # from, to, step: the equal tiles of one size alon
 
 
 @dataclass(frozen=True)
+class Dots:
+    """How the sums of a tile are arranged for instructions that add up products of several depths at once.
+
+    The depths are the last level of the weight that a tile walks: a run of stored columns, or a dense digit.
+
+    Parameters
+    ----------
+    rows, columns : of the block of sums that an instruction adds to
+    vector : bytes of the vectors that rows of X are interleaved in; see `ir/interleaved.py`
+    """
+
+    rows: int
+    columns: int
+    vector: int
+
+
+@dataclass(frozen=True)
 class Tiling:
     """How a product is cut for registers and threads; ragged edges are runs of smaller tiles.
 
@@ -124,6 +148,7 @@ class Tiling:
     rows_first : run all columns of a chunk or block of a packed weight's rows before the next one
     whole_rows : finish the sums of a row before the next row where its layout would cut the depth between them
     skip_zeros : pass over the weights that meet a vector of X that is zero
+    dots : take several depths at once
     """
 
     columns: tuple[Run, ...]
@@ -132,3 +157,4 @@ class Tiling:
     rows_first: bool = False
     whole_rows: bool = False
     skip_zeros: bool = False
+    dots: Dots | None = None

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 
-from sparsec.errors import LayoutError
-from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis
-from sparsec.ir.kernel import (
-    Assign,
-    Axis,
-    Buffer,
-    Const,
-    Coordinate,
-    Expr,
-    For,
-    If,
-    Kernel,
-    Load,
-    Position,
-    Range,
-    Stmt,
-    Stored,
-    Tile,
-    Var,
-    Walk,
-    call,
-    substitute,
-)
-from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Dense
-from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.product import BATCH, COLUMN, ROW, SUM, Product, Run, Tiling
+from sparsec.ir.builders import LANE, as_extent, lane_axis
+from sparsec.ir.dots import DottedTerm
+from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Range, Stmt, Tile, Var
+from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
+from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.sparse_activations import skipping_nest
 
 
@@ -45,7 +22,7 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
         passed over in one that has the rows outside of the depth
     """
     if tiling.skip_zeros:
-        body = tuple(skipping_nest(product, columns) for columns in tiling.columns)
+        body = tuple(skippingnest_of(product, columns) for columns in tiling.columns)
     elif product.weight.layout is not None:
         body = tuple(stmt for columns in tiling.columns for stmt in _nests(product, columns, tiling))
     else:
@@ -53,15 +30,12 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     return Kernel(product.name, product.inputs, (product.y,), body)
 
 
-# -- packed weights ------------------------------------------------------------------------------------------------
-
-
 def _nests(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
     """Yield the nests that compute the columns, mostly one for each term of the weight.
 
     Sums that do not stay in registers rest in Y; where that is of half precision, in a tile of all rows.
     """
-    terms = [_Packed(product, term, columns, tiling) for term in product.terms]
+    terms = [term_of(product, term, columns, tiling) for term in product.terms]
     order = terms[0].order
     if product.y.dtype == product.sums or (len(terms) == 1 and order.in_place and not order.blocks):
         yield from (term.nest() for term in terms)
@@ -69,261 +43,15 @@ def _nests(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
     assert isinstance(product.rows, int)
     rest = Buffer("sums", product.sums, (product.rows, columns[2]))
     summed = replace(product, y=rest, y_index=(ROW, LANE), epilogue=SUM, valid=None, cleared=())
-    added = [stmt for term in product.terms for stmt in _Packed(summed, term, columns, tiling).steps()]
+    added = [stmt for term in product.terms for stmt in term_of(summed, term, columns, tiling).steps()]
     finish = terms[-1].every_row(finish=True, sums=Load(rest.name, (ROW, LANE)))
     tile = Tile(rest.name, rest.dtype, (product.rows, columns[2]), (*added, finish))
-    yield For(_outer(product, columns), (tile,), parallel=True)
+    yield For(outer_axes(product, columns), (tile,), parallel=True)
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """One run of tiles of columns over a packed weight, or over one term of it."""
-
-    product: Product
-    weight: Buffer
-    columns: Run
-    tiling: Tiling
-
-    def nest(self) -> Stmt:
-        """Return the nest that computes the columns.
-
-        Where every block of the depth meets all rows, the first block starts their sums and the last one finishes them.
-        Where rows are found by sparse levels, all sums are cleared first, and finished afterwards. Of several terms the
-        first one starts, and the last one finishes.
-        """
-        batch, panels = _outer(self.product, self.columns)
-        shared = min(self.order.tasks, self.stage_place) if self.tiling.stage else self.order.tasks
-        if not self.order.in_place and not self.has_row_ranges(shared):
-            shared = 0
-        tasks = [self.walks[level] for level in self.order.outside[:shared]]
-        nest: tuple[Axis, ...] = (batch, *tasks, panels) if self.tiling.rows_first else (batch, panels, *tasks)
-        finish = (self.every_row(True, shared),) if self.is_last and not self.order.in_place else ()
-        return For(nest, (*self.steps(shared), *finish), parallel=True)
-
-    def steps(self, start: int = 0) -> Iterator[Stmt]:
-        """Yield what adds up one panel of columns, for the rows that the first levels lead to."""
-        if not self.order.in_place and self.is_first:
-            yield self.every_row(False, start)
-        yield self.walk(start)
-
-    def walk(self, start: int = 0) -> Stmt:
-        """Walk the levels outside the tile, from the given one on."""
-        axes = tuple(self.walks[level] for level in self.order.outside)
-        if not self.tiling.stage:
-            return _nest(axes[start:], self.tile())
-        place = self.stage_place
-        return _nest(axes[start:place], self.stage(_nest(axes[place:], self.tile())))
-
-    def tile(self) -> Stmt:
-        """Sum in registers over the levels inside the tile."""
-        order, lanes = self.order, self.lanes
-        acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
-        y = self.at(self.product.y, self.product.y_index)
-        zero: Expr = self.product.zero
-        before = call("select", self.row_exists, y, zero) if self.row_exists else y
-        starts, finishes = order.in_place and self.is_first, order.in_place and self.is_last
-        init, result = zero if starts else before, self.result(acc, self.row) if finishes else acc
-        last: Expr | None = None
-        if order.in_place and order.blocks:
-            sizes = self.layout.sizes(self.shape)
-            first = all_of(call("==", Var(f"p{level}"), 0) for level in order.blocks)
-            last = all_of(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
-            init = call("select", first, zero, before) if starts else before
-            result = call("select", last, result, acc) if result != acc else acc
-        return Tile(
-            "acc",
-            self.product.sums,
-            (*(self.layout.sizes(self.shape)[level] for level in order.lanes), self.width),
-            (
-                For(lanes, (Assign(acc, init),)),
-                self.update(acc),
-                For(lanes, (self.where_row_exists(Assign(y, result)),)),
-                *(self.cleared(lanes[:-1], self.row, last) if finishes else ()),
-            ),
-        )
-
-    def update(self, acc: Load) -> Stmt:
-        """Add the products of one stored block, or none where it is padding of the depth."""
-        product = self.product
-        x: Expr = self.at(product.x, product.x_index)
-        if self.tiling.stage:
-            x = Load("part", (self.place(self.order.inside), LANE))
-        weight: Expr = Stored(self.name)
-        if product.values is not None:
-            weight = Load(product.values.name, (BATCH, Position(self.name)))
-        step: Stmt = For(self.lanes, (Assign(acc, weight * x, accumulate=True),))
-        if inside := is_inside(self.layout, self.shape, self.name, self.layout.dims[1:]):
-            step = If(inside, (step,))
-        return _nest(tuple(self.walks[level] for level in self.order.inside), step)
-
-    def stage(self, body: Stmt) -> Stmt:
-        """Copy the rows of X that one depth block reads, `[part, width]`, for the body."""
-        product, padded = self.product, self.layout.padded(self.shape)[1]
-        blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
-        part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
-        depth = self.place(blocks) + Var("r") if blocks else Var("r")
-        value: Expr = _at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
-        if padded > self.shape[1]:
-            value = call("select", call("<", depth, self.shape[1]), value, product.zero)
-        copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r"), LANE)), value),))
-        rows = For((Range("r", Const(0), Const(part)),), (copy,))
-        return Tile("part", product.sums, (part, self.width), (rows, body))
-
-    def every_row(self, finish: bool, tasks: int = 0, sums: Load | None = None) -> Stmt:
-        """Start the sums of the rows of a task with zero, or finish what they have come to, in Y or in `sums`."""
-        lanes = self.lanes[-1:]
-        y = _at(self.product.y, self.product.y_index, {"m": COLUMN + LANE})
-        acc = Load("acc", (LANE,))
-        tile = Tile(
-            "acc",
-            self.product.sums,
-            (self.width,),
-            (
-                For(lanes, (Assign(acc, (sums or y) if finish else self.product.zero),)),
-                For(lanes, (Assign(y, self.result(acc, ROW) if finish else acc),)),
-                *(self.cleared((), ROW, None) if finish else ()),
-            ),
-        )
-        return For((self.rows_of(tasks),), (tile,))
-
-    def rows_of(self, tasks: int) -> Range:
-        """Return the rows that the first levels lead to, all of which are dense digits of the rows."""
-        rows, levels = self.shape[0], self.order.outside[:tasks]
-        if not levels:
-            return Range("i", Const(0), Const(rows))
-        count = min(self.layout.levels[level][0].divisor for level in levels)
-        start = self.place(levels)
-        stop = start + count if rows % count == 0 else call("min", start + count, rows)
-        return Range("i", start, stop)
-
-    def has_row_ranges(self, tasks: int) -> bool:
-        """Say whether the rows that the first levels lead to follow each other: their digits are the leading ones."""
-        dim = self.layout.dims[0]
-        divisors = {level: digit.divisor for level, (digit, _) in enumerate(self.layout.levels) if digit.dim == dim}
-        least = min((divisors.pop(level) for level in self.order.outside[:tasks]), default=0)
-        return all(divisor < least for divisor in divisors.values()) and all(
-            name != dim for name, _ in self.layout.orders
-        )
-
-    def place(self, levels: Sequence[int]) -> Expr:
-        """Return the part of a coordinate that these levels hold."""
-        digits = [(Var(f"p{level}"), self.layout.levels[level][0].divisor) for level in levels]
-        first, *rest = [digit * divisor if divisor != 1 else digit for digit, divisor in digits]
-        return sum(rest, first)
-
-    def result(self, total: Expr, row: Expr) -> Expr:
-        return _result(self.product, total, row, COLUMN + LANE)
-
-    def cleared(self, rows: tuple[Axis, ...], row: Expr, last: Expr | None) -> Iterator[Stmt]:
-        """Yield what sets the cleared runs of rows to zero, beside the first or the last tile of the columns."""
-        start, stop, width = self.columns
-        for first, end in self.product.cleared:
-            beside = start if end <= 0 else Const(_number(stop) - width)
-            if beside != (Const(0) if end <= 0 else Const(_number(as_extent(self.product.columns)) - width)):
-                continue  # another run of tiles has that edge
-            column = COLUMN + LANE + (first - _number(beside))
-            y = _at(self.product.y, self.product.y_index, {"i": row, "m": column})
-            zero: Stmt = Assign(y, self.product.zero)
-            if row != ROW:
-                zero = self.where_row_exists(zero)
-            lanes = For((*rows, lane_axis(end - first)), (zero,))
-            edge = call("==", COLUMN, beside)
-            yield If(edge if last is None else call("and", edge, last), (lanes,))
-
-    def where_row_exists(self, stmt: Stmt) -> Stmt:
-        """Guard a statement against the rows that fill up the last block of the layout."""
-        return If(self.row_exists, (stmt,)) if self.row_exists else stmt
-
-    def at(self, buffer: Buffer, index: tuple[Expr, ...]) -> Load:
-        """Return the element of X or Y where the walks stand."""
-        return _at(buffer, index, {"i": self.row, "k": Coordinate(self.name, self.layout.dims[1]), "m": COLUMN + LANE})
-
-    # -- what the weight's layout says -----------------------------------------------------------------------------
-
-    @property
-    def layout(self) -> Layout:
-        assert self.weight.layout is not None
-        return self.weight.layout
-
-    @property
-    def name(self) -> str:
-        return self.weight.name
-
-    @property
-    def is_first(self) -> bool:
-        return self.weight == self.product.terms[0]
-
-    @property
-    def is_last(self) -> bool:
-        return self.weight == self.product.terms[-1]
-
-    @cached_property
-    def shape(self) -> tuple[int, int]:
-        rows, depth = self.product.rows, self.product.depth
-        assert isinstance(rows, int) and isinstance(depth, int)
-        return rows, depth
-
-    @property
-    def width(self) -> int:
-        return self.columns[2]
-
-    @cached_property
-    def order(self) -> LoopOrder:
-        return loop_order(self.layout, self.shape, self.tiling.whole_rows)
-
-    @cached_property
-    def walks(self) -> list[Walk]:
-        return [Walk(f"p{level}", self.name, level) for level in range(len(self.layout.levels))]
-
-    @cached_property
-    def depths(self) -> set[int]:
-        """The levels that hold digits of the depth."""
-        levels = enumerate(self.layout.levels)
-        return {level for level, (digit, _) in levels if digit.dim == self.layout.dims[1]}
-
-    @cached_property
-    def stage_place(self) -> int:
-        """How many of the levels outside the tile cut the depth into the blocks of which X is copied.
-
-        Raises
-        ------
-        LayoutError : unless these are leading digits of the depth, and all in reach of the tile are the others
-        """
-        order, levels = self.order, self.layout.levels
-        place = max((n + 1 for n, level in enumerate(order.outside) if level in self.depths), default=0)
-        outside = [level for level in order.outside if level in self.depths]
-        least = min((levels[level][0].divisor for level in outside), default=self.shape[1] + 1)
-        leading = all(isinstance(levels[level][1], Dense) for level in outside) and all(
-            levels[level][0].divisor < least for level in order.inside
-        )
-        ordered = any(dim == self.layout.dims[1] for dim, _ in self.layout.orders)
-        if not (leading and order.inside and order.in_place) or ordered:
-            raise LayoutError(
-                f"X cannot be staged for {self.layout}: the levels around its rows must be dense and hold the leading "
-                "digits of the depth; store the weight depth-blocked"
-            )
-        return place
-
-    @cached_property
-    def lanes(self) -> tuple[Axis, ...]:
-        """The rows and the columns of a tile."""
-        return (*(self.walks[level] for level in self.order.lanes), lane_axis(self.width))
-
-    @property
-    def row(self) -> Expr:
-        return Coordinate(self.name, self.layout.dims[0])
-
-    @cached_property
-    def row_exists(self) -> Expr | None:
-        """The condition that the row is none of those that fill up the last block, if there are any."""
-        return is_inside(self.layout, self.shape, self.name, self.layout.dims[:1])
-
-
-def _nest(axes: tuple[Axis, ...], body: Stmt) -> Stmt:
-    return For(axes, (body,)) if axes else body
-
-
-# -- activations as weights ----------------------------------------------------------------------------------------
+def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> PackedTerm:
+    """Return one term of the weight with a run of tiles of columns."""
+    return (DottedTerm if tiling.dots else PackedTerm)(product, weight, columns, tiling)
 
 
 def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
@@ -332,9 +60,9 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
     depth = Range("k", Const(0), as_extent(product.depth))
     acc = Load("acc", (Var("r"), LANE))
     row, column = ROW + Var("r"), COLUMN + LANE
-    weight = _at(product.weight, product.weight_index, {"i": row})
-    x = _at(product.x, product.x_index, {"m": column})
-    y = _at(product.y, product.y_index, {"i": row, "m": column})
+    weight = element_at(product.weight, product.weight_index, {"i": row})
+    x = element_at(product.x, product.x_index, {"m": column})
+    y = element_at(product.y, product.y_index, {"i": row, "m": column})
     tile = Tile(
         "acc",
         product.sums,
@@ -342,30 +70,7 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
         (
             For(lanes, (Assign(acc, product.zero),)),
             For((depth,), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
-            For(lanes, (Assign(y, _result(product, acc, row, column)),)),
+            For(lanes, (Assign(y, finished(product, acc, row, column)),)),
         ),
     )
-    return For((*_outer(product, columns), Range("i", *rows)), (tile,), parallel=True)
-
-
-# -- both ----------------------------------------------------------------------------------------------------------
-
-
-def _outer(product: Product, columns: Run) -> tuple[Range, Range]:
-    return Range("b", Const(0), as_extent(product.batch)), Range("m", *columns)
-
-
-def _result(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
-    result = substitute(product.epilogue, {"acc": total, "i": row, "m": column})
-    if product.valid is not None:
-        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, product.zero)
-    return result
-
-
-def _at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> Load:
-    return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
-
-
-def _number(value: Expr) -> int:
-    assert isinstance(value, Const), "only products with a constant number of columns have cleared runs"
-    return int(value.value)
+    return For((*outer_axes(product, columns), Range("i", *rows)), (tile,), parallel=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,9 @@ class Standing:
             self.cursors[axis.buffer][axis.level] = Cursor(row, row)
             self.values[axis.var] = row
             return
+        if axis.part:
+            self.bind_part(axis, variables[0], bound)
+            return
         visit = self.visit(axis, bound)
         try:
             next(visit)
@@ -73,10 +77,32 @@ class Standing:
             self.cursors[axis.buffer][axis.level] = cursor
             self.values[axis.var] = cursor.coordinate
 
+    def bind_part(self, axis: Walk, variable: Any, bound: bool) -> None:
+        """Stand on a run, or on a place of the run on which the walk stands."""
+        cursors = self.cursors[axis.buffer]
+        if axis.part == "run":
+            load = self.loader(axis, bound)
+            cursors[axis.level] = self.level(axis).in_run(cursors[axis.level].position, variable, load)
+        else:
+            visit = self.visit(axis, bound=False)
+            next(visit)
+            visit.send(variable)
+            try:
+                visit.send(0)
+            except StopIteration as end:
+                position = end.value.position
+                cursors[axis.level] = Cursor(keep(position, "position") if bound else position, None)
+        self.values[axis.var] = variable
+
     def visit(self, axis: Walk, bound: bool, coordinates: bool = True) -> Any:
         """Visit a level; without `coordinates`, those of consecutive positions stay unloaded."""
         level = self.level(axis)
         parent = ROOT if isinstance(level, Dense) else self.cursor(axis.buffer, axis.level - 1)
+        return level.visit(self.axes(axis.buffer)[axis.level], parent, self.loader(axis, bound, coordinates))
+
+    def loader(self, axis: Walk, bound: bool, coordinates: bool = True) -> Callable[[str, Any], Any]:
+        """Return what reads the arrays of a level; see `visit`."""
+        level = self.level(axis)
 
         def load(name: str, index: Any) -> Any:
             if name == level.consecutive and not coordinates:
@@ -85,7 +111,7 @@ class Standing:
             value = convert(value, "uint64" if name in level.words else "int32")
             return keep(value, name) if bound else value
 
-        return level.visit(self.axes(axis.buffer)[axis.level], parent, load)
+        return load
 
     def cursor(self, buffer: str, level: int) -> Cursor:
         """Return where the walk of a level stands, all levels above it walked.
@@ -106,6 +132,8 @@ class Standing:
         if isinstance(axis, Range):
             span = self.expr(axis.stop) - self.expr(axis.start)
             return span if axis.step == 1 else (span + (axis.step - 1)) // axis.step
+        if axis.part == "run":
+            return self.level(axis).together
         loop: Loop = next(self.visit(axis, bound=False))
         return loop.extent
 
@@ -159,7 +187,11 @@ class Standing:
 
     def position(self, buffer: str) -> Any:
         """Return where the value is stored on which the walks of a packed operand stand."""
-        return self.cursor(buffer, max(self.cursors[buffer])).position
+        level = max(self.cursors[buffer])
+        layout, position = self.kernel.buffers[buffer].layout, self.cursor(buffer, level).position
+        assert layout is not None
+        lane = self.cursors[buffer][layout.leaf - 1].lane if layout.leaf else None
+        return position if lane is None else position * layout.together + lane
 
     def coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
         """Return a logical coordinate where the walks stand, without the digit of the level `skip`."""

@@ -40,7 +40,7 @@ from sparsec.ir.kernel import (
     walk_expressions,
 )
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Dense
+from sparsec.ir.levels import Dense, Level
 from sparsec.ir.printer import KEYWORDS, print_buffer, print_expression, print_header, print_statement
 from sparsec.ir.types import FLOATS, INTEGERS, is_float
 
@@ -76,6 +76,7 @@ class _Verifier:
         self.text = f"kernel {kernel.name}"
         self.names: dict[str, Buffer | Tile | Index] = {}
         self.walks: dict[str, dict[int, str]] = {}  # of a packed parameter: the variable of each level that is walked
+        self.runs: frozenset[tuple[str, int]] = frozenset()  # the levels whose runs are walked, by operand
         self.guarded = False  # whether a condition decides if this is run
         self.parallel: tuple[str, ...] = ()  # the variables of the parallel nest around this
         self.private: frozenset[str] = frozenset()  # the tiles inside that nest
@@ -169,10 +170,10 @@ class _Verifier:
     def scope(self) -> Iterator[None]:
         """Forget on leaving what is declared inside."""
         names, walks = dict(self.names), {name: dict(levels) for name, levels in self.walks.items()}
-        flags = self.guarded, self.parallel, self.private
+        flags = self.guarded, self.parallel, self.private, self.runs
         yield
         self.names, self.walks = names, walks
-        self.guarded, self.parallel, self.private = flags
+        self.guarded, self.parallel, self.private, self.runs = flags
 
     def loops(self, stmt: For) -> None:
         if not stmt.axes:
@@ -214,6 +215,8 @@ class _Verifier:
         if axis.level in walked:
             self.fail(f"level {axis.level} of {axis.buffer} is already walked by a loop around this one")
         digit, level = layout.levels[axis.level]
+        if axis.part:
+            return self.part(axis, level)
         inner = [other for other in walked if other > axis.level and not isinstance(layout.levels[other][1], Dense)]
         if inner:
             self.fail(f"level {axis.level} of {axis.buffer} is walked inside level {max(inner)}; swap the two loops")
@@ -231,6 +234,22 @@ class _Verifier:
         index = Index((0, last), frozenset({axis.var}), axis.at is None and (whole or isinstance(level, Dense)))
         walked[axis.level] = axis.var
         return index
+
+    def part(self, axis: Walk, level: Level) -> Index:
+        """Check a walk of runs, or of the places of one."""
+        opened = (axis.buffer, axis.level)
+        if level.together == 1:
+            self.fail(f"level {axis.level} of {axis.buffer} stores no runs; walk it as a whole")
+        if axis.part == "runs":
+            if missing := set(range(axis.level)).difference(self.walks[axis.buffer]):
+                first = min(missing)
+                self.fail(f"level {axis.level} of {axis.buffer} is walked before level {first}; walk that one first")
+            self.runs |= {opened}
+            return Index(None, frozenset({axis.var}))
+        if opened not in self.runs:
+            self.fail(f"a run of level {axis.level} of {axis.buffer} is walked inside a loop over its runs only")
+        self.walks[axis.buffer][axis.level] = axis.var
+        return Index((0, level.together - 1), frozenset({axis.var}), True)
 
     def independent(self, axis: Axis) -> None:
         if isinstance(axis, Walk):

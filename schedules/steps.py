@@ -20,7 +20,7 @@ from tvm.tirx import Add, Cast, IntImm, Mul
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Const, Expr, Op, Var, expr
-from sparsec.ir.product import Run, Tiling
+from sparsec.ir.product import Dots, Run, Tiling
 from sparsec.schedules.intrinsics import INTRINSICS
 
 
@@ -31,7 +31,7 @@ class Tile:
     With `stage`, the part of X that a depth block reads is copied into a buffer of its own. With `rows_first`, all
     columns of a chunk or block of rows are computed before the next one. With `whole_rows`, the sums of a row are
     finished before the next row where the layout would cut the depth between them. With `skip_zeros`, weights that meet
-    a vector of X that is zero are passed over.
+    a vector of X that is zero are passed over. With `dots`, several depths are taken at once: the fields of `Dots`.
 
     Before, for 37 columns:  `for m in range(0, 37)`
     After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
@@ -43,13 +43,15 @@ class Tile:
     rows_first: bool = False
     whole_rows: bool = False
     skip_zeros: bool = False
+    dots: tuple[int, ...] = ()
     name: ClassVar[str] = "tile"
 
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:
         """Return the runs of tiles; a symbolic extent keeps a run for each size."""
         row_runs = _runs(rows, self.rows) if self.rows else ()
         runs = _runs(columns, self.columns)
-        return Tiling(runs, row_runs, self.stage, self.rows_first, self.whole_rows, self.skip_zeros)
+        dots = Dots(*self.dots) if self.dots else None
+        return Tiling(runs, row_runs, self.stage, self.rows_first, self.whole_rows, self.skip_zeros, dots)
 
 
 @dataclass(frozen=True)

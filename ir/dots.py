@@ -1,0 +1,185 @@
+"""The loops of a product that takes several depths at once, for instructions that add up dot products.
+
+The depths are the lanes of a run of stored columns, or a dense digit of the depth. The rows of X that they lead to are
+interleaved, so that the depths of one column stand side by side, and sums are taken in the order of columns that this
+gives. Where X is staged, it is interleaved once for all rows of the weight, else for each run.
+
+    tile acc: int32[4, 64]:
+        …
+        for p1 in W[1] runs:
+            tile quad: uint8[64, 4]:
+                for v in range(0, 64), l in W[1] run:
+                    quad[v, l] = X[W.k * 128 + m + v % 16 // 4 * 16 + v // 16 * 4 + v % 4]
+                for p2 in W[2], v in range(0, 64), l in W[1] run:
+                    acc[p2, v] += W * quad[v, l]
+        tile sums: int32[4, 64]:
+            for p2 in W[2], v in range(0, 64):
+                sums[p2, v] = acc[p2, v % 16 // 4 * 16 + v // 16 * 4 + v % 4]
+            …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from sparsec.errors import LayoutError
+from sparsec.ir.builders import LANE, lane_axis
+from sparsec.ir.interleaved import interleaved, straight
+from sparsec.ir.kernel import Assign, Const, Coordinate, Expr, For, Load, Stmt, Stored, Tile, Var, Walk, call
+from sparsec.ir.levels import Dense
+from sparsec.ir.packed_term import PackedTerm, element_at, nest_of
+from sparsec.ir.product import COLUMN, Dots
+
+DEPTH_LANE = Var("l")
+"""The place among depths that are taken at once."""
+
+
+@dataclass(frozen=True)
+class DottedTerm(PackedTerm):
+    """One run of tiles of columns over one term of a packed weight, several depths at once."""
+
+    def tile(self) -> Stmt:
+        """Sum in registers over the levels inside the tile."""
+        if not self.order.in_place or self.order.blocks:
+            raise LayoutError(
+                f"products with {self.layout} cannot take several depths at once: the levels around its rows must be "
+                "dense or bucketed rows; store the weight by rows, with the whole depth inside"
+            )
+        rows, dots = self.lanes[:-1], self.dots
+        acc = self.sum_at(LANE)
+        shape = (*(size for size in (self.rows_of_tile // dots.rows,) if rows), self.width)
+        if dots.rows > 1:
+            shape = self.rows_of_tile // dots.rows, self.width // dots.columns, dots.rows, dots.columns
+        start = For(self.lanes, (Assign(acc, self.product.zero),))
+        return Tile("acc", self.product.sums, shape, (start, self.update(acc), *self.finish(acc)))
+
+    def finish(self, acc: Load) -> Iterator[Stmt]:
+        """Yield what puts the sums in the order of their columns, if they are in another, and stores the results."""
+        rows = self.lanes[:-1]
+        sizes = *(self.layout.sizes(self.shape)[level] for level in self.order.lanes), self.width
+        y = self.at(self.product.y, self.product.y_index)
+        in_order = self.sum_at(self.straight(LANE))
+        if in_order == acc and self.dots.rows == 1:
+            yield For(self.lanes, (self.where_row_exists(Assign(y, self.result(acc, self.row))),))
+            yield from self.cleared(rows, self.row, None)
+            return
+        sums = Load("sums", (*(Var(axis.var) for axis in rows), LANE))
+        order = For(self.lanes, (Assign(sums, in_order),))
+        store = For(self.lanes, (self.where_row_exists(Assign(y, self.result(sums, self.row))),))
+        yield Tile("sums", self.product.sums, sizes, (order, store, *self.cleared(rows, self.row, None)))
+
+    def update(self, acc: Load) -> Stmt:
+        """Add the products of one run of depths to all sums of the tile."""
+        outer = tuple(self.walks[level] for level in self.order.inside[:-1])
+        if self.in_runs:
+            outer = (*outer, replace(self.walks[self.depth_level], part="runs"))
+        lanes = (*self.lanes, self.depth_lane)
+        if self.tiling.stage:
+            x = Load("part", (self.staged_place, LANE, DEPTH_LANE))
+            return nest_of(outer, For(lanes, (Assign(acc, Stored(self.name) * x, accumulate=True),)))
+        quad = Load("quad", (LANE, DEPTH_LANE))
+        body = (
+            For((self.lanes[-1], self.depth_lane), (Assign(quad, self.x_at_place),)),
+            For(lanes, (Assign(acc, Stored(self.name) * quad, accumulate=True),)),
+        )
+        return nest_of(outer, Tile("quad", self.product.x.dtype, (self.width, self.depths_at_once), body))
+
+    def stage(self, body: Stmt) -> Stmt:
+        """Interleave all rows of X, `[runs of depths, width, depths]`, for the body."""
+        if self.in_runs or self.stage_place:
+            raise LayoutError(f"X cannot be staged for {self.layout}, whose depths are not dense digits of whole rows")
+        walks = tuple(self.walks[level] for level in self.order.inside[:-1])
+        part = Load("part", (self.staged_place, LANE, DEPTH_LANE))
+        fill = For((*walks, self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),))
+        runs = prod(self.layout.sizes(self.shape)[level] for level in self.order.inside[:-1])
+        return Tile("part", self.product.x.dtype, (runs, self.width, self.depths_at_once), (fill, body))
+
+    # -- what the weight's layout says -----------------------------------------------------------------------------
+
+    @property
+    def dots(self) -> Dots:
+        assert self.tiling.dots is not None
+        return self.tiling.dots
+
+    @cached_property
+    def depth_level(self) -> int:
+        """The level whose coordinates are taken at once.
+
+        Raises
+        ------
+        LayoutError : where the layout has none
+        """
+        level = self.order.inside[-1] if self.order.inside else -1
+        if level < 0 or not (self.layout.levels[level][1].together > 1 or isinstance(self.layout.levels[level][1], Dense)):
+            raise LayoutError(
+                f"products with {self.layout} take one depth at a time; store the depth in runs, as in "
+                "k : compressed[4], or in a dense digit, as in k mod 4 : dense"
+            )
+        return level
+
+    @property
+    def in_runs(self) -> bool:
+        """Whether the depths are a run of stored columns."""
+        return self.layout.levels[self.depth_level][1].together > 1
+
+    @property
+    def depths_at_once(self) -> int:
+        if self.in_runs:
+            return self.layout.together
+        return self.layout.sizes(self.shape)[self.depth_level]
+
+    @property
+    def depth_lane(self) -> Walk:
+        """The axis over the depths that are taken at once."""
+        return Walk(DEPTH_LANE.name, self.name, self.depth_level, part="run" if self.in_runs else "")
+
+    @property
+    def staged_place(self) -> Expr:
+        """Which run of depths the levels inside the tile lead to, where all are dense."""
+        return self.mixed(self.order.inside[:-1])
+
+    @property
+    def x_at_place(self) -> Load:
+        """The element of X that belongs to a place of interleaved columns, at the depth where the walks stand."""
+        padded = self.layout.padded(self.shape)[1]
+        depth: Expr = Coordinate(self.name, self.layout.dims[1])
+        if padded > self.shape[1]:  # where the weight is zero
+            depth = call("min", depth, self.shape[1] - 1)
+        itemsize = np.dtype(self.product.x.dtype).itemsize
+        column = interleaved(LANE, self.depths_at_once, self.vector_columns, itemsize)
+        return element_at(self.product.x, self.product.x_index, {"k": depth, "m": COLUMN + column})
+
+    @property
+    def vector_columns(self) -> int:
+        """How many columns are in the vectors that are interleaved; those of a narrow tile are narrower."""
+        columns = self.dots.vector // np.dtype(self.product.x.dtype).itemsize
+        return min(columns, self.width)
+
+    def straight(self, column: Expr) -> Expr:
+        """Return the place of a column among the sums."""
+        return straight(column, self.depths_at_once, self.vector_columns, np.dtype(self.product.x.dtype).itemsize)
+
+    @property
+    def rows_of_tile(self) -> int:
+        return prod(self.layout.sizes(self.shape)[level] for level in self.order.lanes)
+
+    def sum_at(self, place: Expr) -> Load:
+        """Return the sum of a row of the tile at a place."""
+        rows, columns = self.dots.rows, self.dots.columns
+        if not self.order.lanes:
+            return Load("acc", (place,))
+        row = self.mixed(self.order.lanes)
+        return Load("acc", (row // rows, place // columns, row % rows, place % columns) if rows > 1 else (row, place))
+
+    def mixed(self, levels: Sequence[int]) -> Expr:
+        """Return the number that the coordinates of these levels make, the last one counting fastest."""
+        total: Expr = Const(0)
+        for level in levels:
+            size = self.layout.sizes(self.shape)[level]
+            total = Var(f"p{level}") if total == Const(0) else total * size + Var(f"p{level}")
+        return total

@@ -1,0 +1,44 @@
+"""The order of columns after rows are interleaved, so that several depths of one column stand side by side.
+
+Vector instructions interleave within segments of 16 bytes. Of L vectors, each a row of n bytes, they make L vectors of
+n / L columns: the first one holds the first columns of each segment, the next one those that follow them. For four rows
+of 64 bytes, the 16 columns of the first vector are 0–3, 16–19, 32–35 and 48–51. Sums are kept in that order, and put
+straight once, when they are finished.
+"""
+
+from __future__ import annotations
+
+from sparsec.ir.kernel import Expr
+
+SEGMENT = 16  # bytes
+
+
+def interleaved(place: Expr, depths: int, columns: int, itemsize: int) -> Expr:
+    """Return the column that stands at a place after `depths` rows of vectors of so many columns are interleaved.
+
+    >>> from sparsec.ir.kernel import Var
+    >>> from sparsec.ir.printer import print_expression
+    >>> print_expression(interleaved(Var("v"), 4, 64, 1))
+    'v % 16 // 4 * 16 + v // 16 * 4 + v % 4'
+    """
+    segment, part = _sizes(depths, itemsize)
+    if columns <= segment:
+        return place
+    vector = columns // depths
+    return place % vector // part * segment + place // vector * part + place % part
+
+
+def straight(column: Expr, depths: int, columns: int, itemsize: int) -> Expr:
+    """Return the place of a column: the inverse of `interleaved`."""
+    segment, part = _sizes(depths, itemsize)
+    if columns <= segment:
+        return column
+    vector = columns // depths
+    return column % segment // part * vector + column // segment * part + column % part
+
+
+def _sizes(depths: int, itemsize: int) -> tuple[int, int]:
+    """Return how many columns a segment holds before, and after, rows are interleaved."""
+    segment = SEGMENT // itemsize
+    assert segment % depths == 0, f"{depths} elements of {itemsize} bytes do not divide {SEGMENT} bytes"
+    return segment, segment // depths
