@@ -396,6 +396,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "min": np.minimum,
     "popcount": _popcount,
     "pow": np.power,
+    "round": np.rint,
     "rsqrt": _rsqrt,
     "sigmoid": _sigmoid,
     "sqrt": np.sqrt,

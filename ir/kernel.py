@@ -42,6 +42,7 @@ FUNCTIONS = {  # name -> number of arguments
     "min": 2,
     "popcount": 1,
     "pow": 2,
+    "round": 1,
     "rsqrt": 1,
     "select": 3,
     "sigmoid": 1,
@@ -139,9 +140,10 @@ class Coordinate(Expr):
 class Op(Expr):
     """An arithmetic operator, a comparison or one of `FUNCTIONS`.
 
-    `//` and `%` round toward minus infinity; `&`, `^` and `popcount` are on the bits of integers, in two's complement
-    of the type in which they are computed; `select(condition, a, b)` evaluates only the side that it takes. The operand
-    of `float` is computed in int32, and then converted to the type of the floats around it.
+    `//` and `%` round toward minus infinity, `round` to nearest even; `&`, `^` and `popcount` are on the bits of
+    integers, in two's complement of the type in which they are computed; `select(condition, a, b)` evaluates only the
+    side that it takes. The operand of `float` is computed in int32, and then converted to the type of the floats around
+    it.
     """
 
     name: str

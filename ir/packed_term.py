@@ -174,7 +174,7 @@ class PackedTerm:
         return finished(self.product, total, row, COLUMN + LANE)
 
     def cleared(self, rows: tuple[Axis, ...], row: Expr, last: Expr | None) -> Iterator[Stmt]:
-        """Yield what sets the cleared runs of rows to zero, beside the first or the last tile of the columns."""
+        """Yield what sets the cleared runs of rows to the blank, beside the first or the last tile of the columns."""
         start, stop, width = self.columns
         for first, end in self.product.cleared:
             beside = start if end <= 0 else Const(_number(stop) - width)
@@ -182,10 +182,10 @@ class PackedTerm:
                 continue  # another run of tiles has that edge
             column = COLUMN + LANE + (first - _number(beside))
             y = element_at(self.product.y, self.product.y_index, {"i": row, "m": column})
-            zero: Stmt = Assign(y, self.product.zero)
+            clear: Stmt = Assign(y, self.product.cleared_value)
             if row != ROW:
-                zero = self.where_row_exists(zero)
-            lanes = For((*rows, lane_axis(end - first)), (zero,))
+                clear = self.where_row_exists(clear)
+            lanes = For((*rows, lane_axis(end - first)), (clear,))
             edge = call("==", COLUMN, beside)
             yield If(edge if last is None else call("and", edge, last), (lanes,))
 
@@ -289,7 +289,7 @@ def outer_axes(product: Product, columns: Run) -> tuple[Range, Range]:
 def finished(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
     result = substitute(product.epilogue, {"acc": total, "i": row, "m": column})
     if product.valid is not None:
-        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, product.zero)
+        result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, product.cleared_value)
     return result
 
 

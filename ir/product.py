@@ -17,7 +17,7 @@ from sparsec.ir.builders import zero
 from sparsec.ir.kernel import Buffer, Const, Expr, Var
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
-from sparsec.ir.types import is_float, sums
+from sparsec.ir.types import arithmetic, is_float, sums
 
 BATCH, ROW, DEPTH, COLUMN, SUM = Var("b"), Var("i"), Var("k"), Var("m"), Var("acc")
 
@@ -79,7 +79,7 @@ class Product:
     @property
     def cleared_value(self) -> Const:
         """What is written to Y where no result is."""
-        return Const(float(self.blank) if is_float(self.y.dtype) else self.blank)
+        return Const(float(self.blank) if is_float(arithmetic(self.y.dtype)) else self.blank)
 
     @property
     def inputs(self) -> tuple[Buffer, ...]:

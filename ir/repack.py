@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsec.ir.image import VECTOR, Image
 from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Var
+from sparsec.ir.types import is_float
 
 
 def build_repack(
@@ -15,10 +16,11 @@ def build_repack(
     phases: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     dtype: str = "float32",
+    blank: int = 0,
 ) -> Kernel:
     """Write the kernel that copies images and splits them into phases.
 
-    Phase (p, q) of the result holds at (y, x) the pixel (y * sy + p - top, x * sx + q - left) of the source, and zeros
+    Phase (p, q) of the result holds at (y, x) the pixel (y * sy + p - top, x * sx + q - left) of the source, and `blank`
     where there is none. The first `phases` in each direction are kept, one plane after the other.
 
     Parameters
@@ -28,18 +30,20 @@ def build_repack(
     strides, phases : in y and x
     padding : (top, left)
     dtype : of the pixels
+    blank : what stands where there is no pixel
     """
     planes = phases[0] * phases[1]
     x = Buffer("X", dtype, (batch, channels * source.plane))
     y = Buffer("Y", dtype, (batch, channels * planes * target.plane))
     copies = [_copy(p, q, source, target, strides, padding) for p in range(phases[0]) for q in range(phases[1])]
+    around = float(blank) if is_float(dtype) else blank
     body: list[Stmt] = []
     covered = target.height * target.width == target.plane
     for phase, (rows, columns, copy) in enumerate(copies):
         base = Var("c") * (planes * target.plane) + phase * target.plane
         if not (covered and len(rows) == target.height and len(columns) == target.width):
             cleared = Load("Y", (Var("b"), base + Var("v")))
-            body.append(For((Range("v", Const(0), Const(target.plane)),), (Assign(cleared, Const(0.0)),)))
+            body.append(For((Range("v", Const(0), Const(target.plane)),), (Assign(cleared, Const(around)),)))
         runs = _runs(columns)
         if rows and runs:
             lanes = tuple(

@@ -298,6 +298,7 @@ _EMIT = {
     "min": lambda a, b: tirx.min(*_constant_first(a, b)),
     "popcount": tirx.popcount,
     "pow": tirx.power,
+    "round": tirx.nearbyint,
     "rsqrt": tirx.rsqrt,
     "sigmoid": tirx.sigmoid,
     "sqrt": tirx.sqrt,

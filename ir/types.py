@@ -23,6 +23,9 @@ def is_float(dtype: str | np.dtype) -> bool:
 BYTES = ("int8", "uint8")
 """What quantised numbers are stored in: results are computed in float32, rounded to nearest even, and saturate."""
 
+STORED = (*BYTES, "int32", *SINGLE_OR_HALF)
+"""What the operands and results of products are stored in."""
+
 
 def arithmetic(dtype: str) -> str:
     """Return the type in which what is stored as `dtype` is computed.

@@ -16,6 +16,7 @@ from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.choose import Choose, Chooser
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
+from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
 from sparsec.graph.kernels import Kernels
@@ -285,6 +286,8 @@ class _Run:
         graph, self.outputs = from_relax(imported), imported.outputs
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
+        integer_layers(graph, self.target)
+        self.write("integer_layers", graph)
         layers = canonicalize(graph, self.write)
         for find in (recognize_masked_attention, bag_embeddings):
             find(graph, self.target)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from sparsec.graph.graph import Node, Value
 from sparsec.ir.kernel import Const, Expr, call, walk_expressions
-from sparsec.ir.types import SINGLE_OR_HALF
+from sparsec.ir.types import BYTES, SINGLE_OR_HALF, STORED, is_float
 
 MAX_TERMS = 256
 """An epilogue is a tree, so a value that is read twice is written twice; past this size it is better stored."""
@@ -19,24 +21,49 @@ def constant_of(value: Value) -> Const | None:
     """A constant with one element, as a constant of the IR."""
     if value.data is None or value.data.size != 1:
         return None
-    return Const(float(value.data.reshape(())))
+    number = value.data.reshape(())
+    return Const(float(number) if is_float(value.dtype) else int(number))
 
 
 def express(node: Node, args: Sequence[Expr]) -> Expr | None:
-    """Return the result of an elementwise node over floats, or None if an epilogue cannot hold it.
+    """Return the result of an elementwise node, or None if an epilogue cannot hold it.
 
-    Half precision is for storage: what an epilogue makes of the sum stays in float32 until the last result is stored.
+    Half precision and 8 bits are for storage: what an epilogue makes of the sum stays in float32 until the last result
+    is stored. Before that, sums of integers are added to, and scaled, in int32.
 
     >>> express(Node("nn.relu", [x], [y], {}), [SUM])  # doctest: +SKIP
     Op(name='max', args=(Var(name='acc'), Const(value=0.0)))
     """
     make = _EXPRESSIONS.get(node.op)
-    if make is None or node.output.dtype not in SINGLE_OR_HALF:
+    if make is None or not _fits(node):
         return None
     result = make(*args, **node.attrs)
+    if node.op == "astype" and node.inputs[0].dtype == "int32":
+        result = call("float", *args)
     if result is None or sum(1 for _ in walk_expressions(result)) > MAX_TERMS:
         return None
     return result
+
+
+def _fits(node: Node) -> bool:
+    """Whether a node computes in float32 or int32, and not from one to the other by cutting something off."""
+    dtype, types = node.output.dtype, {value.dtype for value in node.inputs}
+    if node.op == "astype" and dtype in BYTES:
+        return types <= set(SINGLE_OR_HALF) and _is_whole(node.inputs[0], np.iinfo(dtype))
+    if node.op == "astype":
+        return dtype in SINGLE_OR_HALF and types <= set(STORED)
+    return (dtype in SINGLE_OR_HALF and types <= set(SINGLE_OR_HALF)) or (node.op in _EXACT and types == {"int32"})
+
+
+def _is_whole(value: Value, limits: np.iinfo) -> bool:
+    """Whether a value holds whole numbers within limits, as `quantize` brings them."""
+    clip = value.producer
+    if clip is None or clip.op != "clip" or clip.attrs["min"] < limits.min or clip.attrs["max"] > limits.max:
+        return False
+    steps = clip.inputs[0].producer
+    if steps is not None and steps.op == "add" and (zero := constant_of(steps.inputs[1])) and zero.value % 1 == 0:
+        steps = steps.inputs[0].producer
+    return steps is not None and steps.op == "round"
 
 
 def _sigmoid(x: Expr) -> Expr:
@@ -86,6 +113,9 @@ def _softplus(x: Expr, beta: float = 1.0, threshold: float = 20.0) -> Expr | Non
     return (call("max", scaled, 0.0) + call("log", call("exp", call("abs", scaled) * -1.0) + 1.0)) * (1.0 / beta)
 
 
+_EXACT = {"add", "multiply", "subtract"}
+"""What is done to integers in int32."""
+
 _EXPRESSIONS: dict[str, Callable[..., Expr | None]] = {
     "abs": lambda x: call("abs", x),
     "add": lambda a, b: a + b,
@@ -106,6 +136,7 @@ _EXPRESSIONS: dict[str, Callable[..., Expr | None]] = {
     "nn.silu": lambda x: x * _sigmoid(x),
     "nn.softplus": _softplus,
     "power": _power,
+    "round": lambda x: call("round", x),
     "rsqrt": lambda x: call("rsqrt", x),
     "sigmoid": _sigmoid,
     "sqrt": lambda x: call("sqrt", x),

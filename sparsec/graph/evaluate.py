@@ -11,9 +11,10 @@ from tvm import tirx
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.image_semantics import conv_padded, repack
+from sparsec.graph.quantized_semantics import dequantize, flip_sign, quantize
 from sparsec.graph.shape import evaluate_dim
 from sparsec.ir.image import Image
-from sparsec.ir.types import is_float
+from sparsec.ir.types import is_float, sums
 
 Array = np.ndarray
 
@@ -154,9 +155,17 @@ def _ragged(extent: int, padding: int, reach: int, stride: int) -> int:
 
 
 def _conv2d(
-    x: Array, w: Array, strides: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1, **_: Any
+    x: Array,
+    w: Array,
+    strides: Any = (1, 1),
+    padding: Any = (0, 0),
+    dilation: Any = (1, 1),
+    groups: int = 1,
+    blank: int = 0,
+    **_: Any,
 ) -> Array:
-    windows = _windows(x, w.shape[2:], strides, padding, dilation, 0)
+    x, w = _sums(x), _sums(w)
+    windows = _windows(x, w.shape[2:], strides, padding, dilation, blank)
     inputs, weights = np.split(windows, groups, axis=1), np.split(w, groups)
     return np.concatenate(
         [np.einsum("nchwrs,ocrs->nohw", i, k, optimize=True) for i, k in zip(inputs, weights, strict=True)], axis=1
@@ -164,10 +173,26 @@ def _conv2d(
 
 
 def _conv1d(
-    x: Array, w: Array, strides: Any = (1,), padding: Any = (0, 0), dilation: Any = (1,), groups: int = 1, **_: Any
+    x: Array,
+    w: Array,
+    strides: Any = (1,),
+    padding: Any = (0, 0),
+    dilation: Any = (1,),
+    groups: int = 1,
+    blank: int = 0,
+    **_: Any,
 ) -> Array:
     padding = (0, padding[0], 0, padding[-1])
-    return _conv2d(x[:, :, None], w[:, :, None], (1, *strides), padding, (1, *dilation), groups)[:, :, 0]
+    return _conv2d(x[:, :, None], w[:, :, None], (1, *strides), padding, (1, *dilation), groups, blank)[:, :, 0]
+
+
+def _sums(x: Array) -> Array:
+    """Factors in the type in which their products are added up."""
+    return x.astype(sums(x.dtype.name), copy=False)
+
+
+def _matmul(a: Array, b: Array, **_: Any) -> Array:
+    return _sums(a) @ _sums(b)
 
 
 def _max_pool2d(
@@ -340,14 +365,16 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "conv2d": _conv2d,
     "conv_padded": conv_padded,
     "cumsum": lambda x, axis, dtype=None, exclusive=False: np.cumsum(x, axis) - (x if exclusive else 0),
+    "dequantize": dequantize,
     "expand_dims": lambda x, axis: np.expand_dims(x, axis),
     "flatten": np.ravel,
     "flip": lambda x, axis: np.flip(x, axis),
+    "flip_sign": flip_sign,
     "full": lambda value, shape, dtype=None: np.full(shape, value),
     "full_like": lambda x, value, dtype=None: np.full(x.shape, value),
-    "linear": lambda x, w: x @ w.T,
-    "linear_cols": lambda x, w: w @ x,
-    "matmul": lambda a, b, out_dtype=None: a @ b,
+    "linear": lambda x, w: _matmul(x, w.T),
+    "linear_cols": lambda x, w: _matmul(w, x),
+    "matmul": _matmul,
     "nn.adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "nn.attention": _attention,
     "nn.avg_pool2d": _avg_pool2d,
@@ -363,6 +390,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "nn.softmax": _softmax,
     "ones": lambda shape, dtype=None: np.ones(shape),
     "permute_dims": lambda x, axes=None: np.transpose(x, axes),
+    "quantize": quantize,
     "repeat": lambda x, repeats, axis=None: np.repeat(x, repeats, axis),
     "repack": repack,
     "reshape": lambda x, shape: np.reshape(x, shape),

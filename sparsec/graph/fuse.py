@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from sparsec.graph.clone_reads import clone_reads, reads_bytes
 from sparsec.graph.epilogue import constant_of, express
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
@@ -83,13 +84,20 @@ class Group:
 def fuse(graph: Graph) -> list[Group]:
     """Group all nodes that are no views, in an order in which they can run.
 
-    What surrounds the pixels of a padded image is set to zero by the convolution that makes it, its epilogue included;
-    where an elementwise kernel makes it and may leave something else there, the graph gets a node that clears it.
+    What surrounds the pixels of a padded image is set by the convolution that makes it, its epilogue included;
+    where an elementwise kernel makes it and may leave something else there, the graph gets a node that sets it.
     """
+    clone_reads(graph)
     groups = _group(graph)
-    while keep_borders(graph, {group.outputs[0] for group in groups if group.anchor and group.anchor.has_image}):
+    while keep_borders(graph, _borders(groups)):
         groups = _group(graph)
     return groups
+
+
+def _borders(groups: Sequence[Group]) -> dict[Value, int | None]:
+    """What convolutions write around the pixels of their results."""
+    convolutions = [group for group in groups if group.anchor and group.anchor.has_image]
+    return {group.outputs[0]: group.nodes[0].attrs["borders"] for group in convolutions}
 
 
 def _group(graph: Graph) -> list[Group]:
@@ -177,13 +185,16 @@ class _Epilogue:
             (inner, *_) = (value for value in node.inputs if value in self.known)
             if len(node.outputs) != 1 or not same_shape(node.output.shape, inner.shape):
                 return False
-            args = [self._argument(value, inner.shape) for value in node.inputs]
-            result = None if None in args else express(node, [arg for arg in args if arg is not None])
+            result = self._express(node, inner.shape)
             if result is None:
                 return False
             self.known[node.output] = result
         self.nodes.append(node)
         return True
+
+    def _express(self, node: Node, frame: Shape) -> Expr | None:
+        args = [self._argument(value, frame) for value in node.inputs]
+        return None if None in args else express(node, [arg for arg in args if arg is not None])
 
     def _argument(self, value: Value, frame: Shape) -> Expr | None:
         if value in self.known:
@@ -191,6 +202,8 @@ class _Epilogue:
         constant = constant_of(value)
         if constant is not None:
             return constant
+        if value.producer is not None and self._is_read(value.producer):
+            return self._express(value.producer, frame)
         if value not in self.operands:
             shape = broadcast_in(value.shape, frame, self.anchor.y.shape)
             if shape is None:
@@ -203,21 +216,34 @@ class _Epilogue:
             self.operands[value] = Operand(value, buffer, extents), load
         return self.operands[value][1]
 
+    def _is_read(self, node: Node) -> bool:
+        """Whether a node turns stored integers into numbers for one reader, which can do that itself."""
+        private = len(node.output.users) == 1 and node.output not in self.results
+        return private and node not in self.taken and reads_bytes(node)
+
     def _escaping(self) -> set[Value]:
         """The results that are read outside the group, views of one counted as one."""
         inside = set(self.nodes)
         return {root(value) for value in self.known if value in self.results or not inside.issuperset(value.users)}
 
     def _group(self, output: Value) -> Group:
-        nodes = tuple(node for node in self.nodes if self.index[node] <= self._position(output))
+        nodes = self._members(output)
         read = {part.buffer for part in walk_expressions(self.known[output]) if isinstance(part, Load)}
         operands = tuple(operand for operand, _ in self.operands.values() if operand.buffer.name in read)
         inputs = [self.anchor.weight, self.anchor.x, *(operand.value for operand in operands)]
         return Group(nodes, tuple(dict.fromkeys(inputs)), (output,), self.anchor, self.known[output], operands)
 
-    def _position(self, value: Value) -> int:
-        assert value.producer is not None
-        return self.index[value.producer]
+    def _members(self, output: Value) -> tuple[Node, ...]:
+        """The anchor, and the nodes behind it and behind stored integers that lead to a result."""
+        found = {self.nodes[0]}
+        waiting = [] if output.producer is None else [output.producer]
+        while waiting:
+            node = waiting.pop()
+            if node not in found and (node in self.nodes or self._is_read(node)):
+                found.add(node)
+                waiting += _producers(node)
+        found.remove(self.nodes[0])
+        return (self.nodes[0], *sorted(found, key=self.index.__getitem__))
 
 
 def _absorb(graph: Graph, sink: Node, index: dict[Node, int], taken: dict[Node, Group]) -> Group:

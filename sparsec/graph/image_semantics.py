@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsec.ir.image import Image
+from sparsec.ir.types import sums
 
 
 def repack(
@@ -14,6 +15,7 @@ def repack(
     strides: tuple[int, int],
     phases: tuple[int, int],
     padding: tuple[int, int],
+    blank: int,
 ) -> np.ndarray:
     """Copy images between forms; see `sparsec.graph.plan_images`."""
     plain = x if source is None else unpad(x, source)
@@ -22,12 +24,12 @@ def repack(
     (sy, sx), (top, left) = strides, padding
     batch, channels, height, width = plain.shape
     rows, columns = max(height, image.height * sy), max(width, image.width * sx)
-    canvas = np.zeros((batch, channels, top + rows, left + columns), x.dtype)
+    canvas = np.full((batch, channels, top + rows, left + columns), blank, x.dtype)
     canvas[:, :, top : top + height, left : left + width] = plain
     canvas = canvas[:, :, : image.height * sy, : image.width * sx]
     split = canvas.reshape(batch, channels, image.height, sy, image.width, sx).transpose(0, 1, 3, 5, 2, 4)
     kept = split[:, :, : phases[0], : phases[1]]
-    return pad(kept.reshape(batch, channels * phases[0] * phases[1], image.height, image.width), image)
+    return pad(kept.reshape(batch, channels * phases[0] * phases[1], image.height, image.width), image, blank)
 
 
 def conv_padded(
@@ -39,9 +41,17 @@ def conv_padded(
     strides: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
-    borders: bool,
+    blank: int,
+    borders: int | None,
 ) -> np.ndarray:
-    """Convolve padded images, with zeros around them, `borders` or not; see `sparsec.graph.plan_images`."""
+    """Convolve padded images, with zeros around them, `borders` or not; see `sparsec.graph.plan_images`.
+
+    `borders` are for the end of an epilogue, which in a graph are nodes of their own: so what a `blank` of integers
+    stands around is put there where it is read.
+    """
+    if blank and image == x_image:
+        x = pad(unpad(x, x_image), x_image, blank)
+    x, weight = (part.astype(sums(part.dtype.name), copy=False) for part in (x, weight))
     (sy, sx), (dy, dx) = strides, dilation
     batch, planes, plane = x.shape
     rows, channels, height, width = weight.shape
@@ -59,9 +69,9 @@ def conv_padded(
     return pad(result.reshape(batch, rows, image.height, image.width), image)
 
 
-def pad(pixels: np.ndarray, image: Image) -> np.ndarray:
+def pad(pixels: np.ndarray, image: Image, blank: int = 0) -> np.ndarray:
     """Return `[N, C, H, W]` in padded form."""
-    planes = np.zeros((*pixels.shape[:2], image.plane), pixels.dtype)
+    planes = np.full((*pixels.shape[:2], image.plane), blank, pixels.dtype)
     rows = planes[..., image.origin : image.origin + image.height * image.pitch]
     rows.reshape(*pixels.shape[:3], image.pitch)[..., : image.width] = pixels
     return planes

@@ -137,9 +137,8 @@ class Kernels:
         source, image = (attrs[name] or _plain(value) for name, value in (("source", x), ("image", y)))
         channels = y.shape[1] // prod(attrs["phases"])
         batch = x.shape[0] if isinstance(x.shape[0], int) else "batch"
-        kernel = build_repack(
-            batch, channels, source, image, attrs["strides"], attrs["phases"], attrs["padding"], y.dtype
-        )
+        how = (attrs[name] for name in ("strides", "phases", "padding"))
+        kernel = build_repack(batch, channels, source, image, *how, y.dtype, attrs["blank"])
         form = str(kernel)
         if form not in self._generic:
             name = self._name("repack")

@@ -4,21 +4,22 @@ Images between convolutions of stride 1 share one form, so that nothing is copie
 (a stride, a filter without padding, an operator that knows only plain images) a `repack` copies. After the pass, images
 in padded form are `[N, C, plane]`, and these operators have taken the place of `conv2d`:
 
-``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups, borders)``
+``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups, blank, borders)``
     The pixel (y, x) of the output, at `image.origin + y * image.pitch + x`, reads its tap (r, s) in channel c at
     `x_origin + y * pitch + x + r * pitch * dilation + s * dilation` from the channel's plane. With strides, x is split
     into phases: `[N, C * sy * sx, plane]`, where pixel (y, x) of phase (p, q) is pixel (y * sy + p, x * sx + q). Where
-    a filter has one tap in a direction, it reads one phase, and the stride is 1 in that direction. With `borders`,
-    everything around the pixels of the output becomes zero, since a filter will read it.
-``repack(x; source, image, strides, phases, padding)``
+    a filter has one tap in a direction, it reads one phase, and the stride is 1 in that direction. Around x
+    stands `blank`; `borders` is what a filter will read around the pixels of what its epilogue makes, None where none
+    does.
+``repack(x; source, image, strides, phases, padding, blank)``
     Copy the pixels of `source` (None for plain `[N, C, H, W]`) into planes of `image` (None for plain), the pixel
     (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
-    in each direction; everything else becomes zero.
+    in each direction; everything else becomes `blank`: 0, or the integer that means it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
 from sparsec.ir.image import Image
-from sparsec.ir.types import SINGLE_OR_HALF
+from sparsec.ir.types import STORED
 
 
 @dataclass(eq=False)
@@ -155,6 +156,7 @@ class _Planner:
             "strides": _phases(node),
             "dilation": tuple(node.attrs["dilation"]),
             "groups": node.attrs["groups"],
+            "blank": node.attrs["blank"],
         }
         shape = (*node.output.shape[:2], image.plane)
         self.padded[node.output] = self._add("conv_padded", node, [source, weight], shape, attrs)
@@ -167,6 +169,7 @@ class _Planner:
             "strides": tuple(node.attrs["strides"]),
             "phases": phases,
             "padding": tuple(node.attrs["padding"][:2]),
+            "blank": node.attrs["blank"],
         }
         channels = x.shape[1] * phases[0] * phases[1]
         source = self.padded.get(x, x)
@@ -202,17 +205,17 @@ class _Planner:
             return value
         if value not in self.plain:
             image = self.forms[value].image()
-            attrs = {"source": image, "image": None, "strides": (1, 1), "phases": (1, 1), "padding": (0, 0)}
+            attrs = {"source": image, "image": None, "strides": (1, 1), "phases": (1, 1), "padding": (0, 0), "blank": 0}
             plain = self.graph.add("repack", [self.padded[value]], value.shape, attrs, before=before, name=value.name)
             self.plain[value] = plain
         return self.plain[value]
 
 
 def _can_pad(node: Node) -> bool:
-    """Whether a convolution has constant weights and an image of constant size."""
+    """Whether a convolution has constant weights, an image of constant size, and types that products have."""
     x, weight = node.inputs
     constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
-    return weight.data is not None and constant and x.dtype in SINGLE_OR_HALF
+    return weight.data is not None and constant and x.dtype in STORED
 
 
 def _reach(node: Node, axis: int) -> int:
@@ -241,21 +244,21 @@ def _per_channel(value: Value, image: Value) -> bool:
 
 
 _ZERO_AT_ZERO = frozenset({
-    "abs", "add", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu",
-    "nn.relu", "nn.silu", "sqrt", "subtract", "tanh",
+    "abs", "add", "astype", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu",
+    "nn.relu", "nn.silu", "round", "sqrt", "subtract", "tanh",
 })  # fmt: skip
 
 
 def _mark_borders(graph: Graph) -> None:
-    """Tell the convolutions whose results reach a filter, through what keeps their form, to write zeros around them."""
-    needed: set[Value] = set()
+    """Tell the convolutions whose results reach a filter, through what keeps their form, what to write around them."""
+    needed: dict[Value, int] = {}
     for node in reversed(graph.nodes):
         if _reads_borders(node):
-            needed.add(node.inputs[0])
+            needed[node.inputs[0]] = node.attrs["blank"]
         if node.op == "conv_padded":
-            node.attrs["borders"] = node.output in needed
-        elif needed.intersection(node.outputs) and (node.op in ELEMENTWISE or node.op == "concat"):
-            needed.update(node.inputs)
+            node.attrs["borders"] = needed.get(node.output)
+        elif (node.op in ELEMENTWISE or node.op == "concat") and node.output in needed:
+            needed = dict.fromkeys(node.inputs, needed[node.output]) | needed
 
 
 def _reads_borders(node: Node) -> bool:
@@ -265,12 +268,13 @@ def _reads_borders(node: Node) -> bool:
     return any(extent != 1 for extent in node.inputs[1].shape[2:])
 
 
-def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
-    """Set what surrounds the pixels to zero where a filter reads it and an elementwise operator may have changed it.
+def keep_borders(graph: Graph, masked: Mapping[Value, int | None]) -> bool:
+    """Set what surrounds the pixels where a filter reads it and an elementwise operator may have changed it.
 
     Parameters
     ----------
-    masked : the results of the kernels that write these zeros themselves, which all convolutions with epilogues do
+    masked : the results of the kernels that write the borders themselves, which all convolutions with epilogues do, and
+        what they write
 
     Returns
     -------
@@ -278,13 +282,13 @@ def keep_borders(graph: Graph, masked: Collection[Value]) -> bool:
     """
     changed = False
     for node in list(graph.nodes):
-        if not _reads_borders(node) or _is_zero_around(node.inputs[0], masked):
+        if not _reads_borders(node) or _stands_around(node.inputs[0], node.attrs["blank"], masked):
             continue
         x = node.inputs[0]
         image = node.attrs["x_image"]
         pixels = graph.constant(_pixels(image), "pixels")
-        zero = graph.constant(np.zeros((), x.dtype), "zero")
-        inside = graph.add("where", [pixels, x, zero], x.shape, dtype=x.dtype, before=node)
+        blank = graph.constant(np.array(node.attrs["blank"], x.dtype), "blank")
+        inside = graph.add("where", [pixels, x, blank], x.shape, dtype=x.dtype, before=node)
         graph.set_inputs(node, [inside, node.inputs[1]])
         changed = True
     return changed
@@ -298,14 +302,21 @@ def _pixels(image: Image) -> np.ndarray:
     return mask
 
 
-def _is_zero_around(value: Value, masked: Collection[Value]) -> bool:
+def _stands_around(value: Value, blank: int, masked: Mapping[Value, int | None]) -> bool:
+    """Whether `blank` is what surrounds the pixels."""
     node = value.producer
-    if value in masked or (node is not None and node.op in ("where", "repack")):
-        return True
+    if value in masked:
+        return masked[value] == blank
     if node is None:
         return False
+    if node.op == "repack":
+        return bool(node.attrs["blank"] == blank)
+    if node.op == "where":
+        return node.inputs[2].data is not None and bool((node.inputs[2].data == blank).all())
+    if blank and node.op != "concat":
+        return False
     images = [x for x in node.inputs if x.rank == 3 and same_shape(x.shape[2:], value.shape[2:])]
-    zero = [_is_zero_around(image, masked) for image in images]
+    zero = [_stands_around(image, blank, masked) for image in images]
     if node.op == "clip":
         return node.attrs["min"] <= 0 <= node.attrs["max"] and all(zero)
     if node.op == "multiply":

@@ -13,7 +13,7 @@ from sparsec.graph.shape import Dim, Shape, product, same_shape
 from sparsec.ir.image import Image
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
-from sparsec.ir.types import SINGLE_OR_HALF
+from sparsec.ir.types import BYTES, SINGLE_OR_HALF, STORED, is_float
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Anchor:
         -------
         The kernel's buffer, the load of the element that meets `acc`, and the buffer's shape in graph dimensions.
         """
-        if value.dtype not in SINGLE_OR_HALF:
+        if value.dtype not in STORED:
             return None
         shape = (1,) * (self.y.rank - value.rank) + tuple(value.shape)
         if len(shape) != self.y.rank:
@@ -93,8 +93,15 @@ class Anchor:
 def find_anchor(node: Node) -> Anchor | None:
     """Return the node as a product, or None if it is not one."""
     make = {"linear_cols": _linear, "batch_matmul": _attention, "conv_padded": _convolution}.get(node.op)
-    values = (*node.inputs, *node.outputs)
-    return make(node) if make and all(value.dtype in SINGLE_OR_HALF for value in values) else None
+    return make(node) if make and _has_sums(node) else None
+
+
+def _has_sums(node: Node) -> bool:
+    """Whether there are kernels for products of these types: floats in float32, integers of 8 bits in int32."""
+    x, weight = (value.dtype for value in node.inputs)
+    if is_float(x):
+        return all(value.dtype in SINGLE_OR_HALF for value in (*node.inputs, *node.outputs))
+    return x in BYTES and weight == "int8" and node.output.dtype == "int32"
 
 
 class _Names:
@@ -198,8 +205,9 @@ def _convolution(node: Node) -> Anchor:
     columns = image.columns
     valid = np.arange(columns) % image.pitch < image.width
     valid[image.run :] = False
-    masked = attrs["borders"] and not valid.all()
-    cleared = ((-image.before, 0), (columns, image.run + image.after)) if attrs["borders"] else ()
+    borders = attrs["borders"]
+    masked = borders is not None and not valid.all()
+    cleared = ((-image.before, 0), (columns, image.run + image.after)) if borders is not None else ()
     x_index = _tap(DEPTH, (height, width), strides, attrs["dilation"], x_image) + COLUMN
     if attrs["x_origin"]:
         x_index = x_index + attrs["x_origin"]
@@ -224,6 +232,7 @@ def _convolution(node: Node) -> Anchor:
             columns,
             valid=Buffer("valid", "int32", (columns,)) if masked else None,
             cleared=tuple(run for run in cleared if run[0] < run[1]),
+            blank=borders or 0,
             taps=height * width,
             span=(height - 1) * x_image.pitch + width - 1,
         ),

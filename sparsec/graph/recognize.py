@@ -6,9 +6,10 @@ After :func:`recognize` these stand for all their spellings (operands in order, 
     ``y[..., n] = Σ_k x[..., k] · W[n, k]`` with a constant ``W``; a bias is an ``add`` behind it.
 ``matmul(a, b)``
     A product of two activations, as in attention; with a constant matrix for each batch it is ``linear`` as well.
-``conv2d(x, W; strides, padding, dilation, groups)``
+``conv2d(x, W; strides, padding, dilation, groups, blank)``
     NCHW and OIHW, ``padding`` as (top, left, bottom, right); dense, grouped, depthwise, and 1-D with a height of one.
-    A bias is an ``add`` of a constant ``[1, C, 1, 1]`` behind it.
+    Around the image stands ``blank``, which is 0 except where integers are convolved. A bias is an ``add`` of a
+    constant ``[1, C, 1, 1]`` behind it.
 ``nn.layer_norm(x, gamma, beta; axes, epsilon)``, ``nn.softmax(x; axis)``, ``nn.gelu(x)``
     Each also where the model spells it out.
 """
@@ -146,6 +147,7 @@ def _convolve(
     shape = node.output.shape if node.output.rank == 4 else (*node.output.shape[:2], 1, node.output.shape[2])
     padding = padding if len(padding) == 4 else (*padding, *padding)
     attrs = {"strides": strides, "padding": padding, "dilation": dilation, "groups": node.attrs["groups"]}
+    attrs["blank"] = node.attrs.get("blank", 0)
     return graph.add("conv2d", [x, weight], shape, attrs, dtype=node.output.dtype, before=node, name=node.output.name)
 
 

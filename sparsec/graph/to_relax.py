@@ -110,7 +110,12 @@ def _swap_last(x: relax.Expr, rank: int) -> relax.Expr:
 
 
 def _conv2d(node: Node, x: relax.Expr, weight: relax.Expr) -> relax.Expr:
-    return relax.op.nn.conv2d(x, weight, **{k: list(v) if isinstance(v, tuple) else v for k, v in node.attrs.items()})
+    attrs = {k: list(v) if isinstance(v, tuple) else v for k, v in node.attrs.items() if k != "blank"}
+    if node.attrs.get("blank"):
+        top, left, bottom, right = attrs["padding"]
+        x = relax.op.nn.pad(x, [0, 0, 0, 0, top, bottom, left, right], node.attrs["blank"])
+        attrs["padding"] = [0, 0, 0, 0]
+    return relax.op.nn.conv2d(x, weight, **attrs, out_dtype=node.output.dtype)
 
 
 def _linear(node: Node, x: relax.Expr, weight: relax.Expr) -> relax.Expr:

@@ -135,6 +135,11 @@ class Target:
             return 255
         return 32 if self.has("avx512f") or self.arch == "aarch64" else 16
 
+    @property
+    def activations(self) -> str:
+        """The type of 8 bits that an instruction multiplies by int8, four at a time; AArch64 has both with I8MM."""
+        return "int8" if self.arch == "aarch64" and not self.has("i8mm") else "uint8"
+
     def has(self, feature: str) -> bool:
         """Whether generated code may use the extension with this LLVM name."""
         return feature in self.isa
