@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.graph.graph import Node, Value
-from sparsec.ir.kernel import Const, Expr, call, walk_expressions
+from sparsec.ir.kernel import Const, Expr, Load, call, walk_expressions
 from sparsec.ir.types import BYTES, SINGLE_OR_HALF, STORED, is_float
 
 MAX_TERMS = 256
@@ -38,11 +38,16 @@ def express(node: Node, args: Sequence[Expr]) -> Expr | None:
     if make is None or not _fits(node):
         return None
     result = make(*args, **node.attrs)
-    if node.op == "astype" and node.inputs[0].dtype == "int32":
+    if node.op == "astype" and _is_integer(node.inputs[0], *args):
         result = call("float", *args)
     if result is None or sum(1 for _ in walk_expressions(result)) > MAX_TERMS:
         return None
     return result
+
+
+def _is_integer(value: Value, expression: Expr) -> bool:
+    """Whether an expression is in int32; integers of 8 bits that the epilogue itself made are still in float32."""
+    return value.dtype == "int32" or (value.dtype in BYTES and isinstance(expression, Load))
 
 
 def _fits(node: Node) -> bool:
