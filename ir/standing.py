@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from sparsec.ir.float8 import is_float8, to_float32
 from sparsec.ir.gather import find_gather
 from sparsec.ir.kernel import (
     COMPARISONS,
@@ -252,7 +253,9 @@ class Standing:
 
 def convert(value: Any, dtype: str) -> Any:
     """Return a loaded value or an index in `dtype`."""
-    return value if isinstance(value, int) or str(value.ty.dtype) == dtype else T.cast(value, dtype)
+    if isinstance(value, int) or str(value.ty.dtype) == dtype:
+        return value
+    return T.cast(to_float32(value) if is_float8(str(value.ty.dtype)) else value, dtype)
 
 
 def store(value: Any, dtype: str) -> Any:

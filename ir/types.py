@@ -12,12 +12,15 @@ SINGLE_OR_HALF = (*HALVES, "float32")
 """What products are stored in whose sums are float32."""
 
 FLOATS = (*HALVES, "float32", "float64")
+FLOATS_OF_8_BITS = ("float8_e4m3fn", "float8_e5m2")
+"""What some instructions multiply; nothing else takes them."""
+
 INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
 
 
 def is_float(dtype: str | np.dtype) -> bool:
     """Whether elements are floating-point numbers; NumPy calls the kind of bfloat16 void."""
-    return str(dtype) in FLOATS
+    return str(dtype) in FLOATS + FLOATS_OF_8_BITS
 
 
 BYTES = ("int8", "uint8")
@@ -33,7 +36,7 @@ def arithmetic(dtype: str) -> str:
     >>> arithmetic("bfloat16"), arithmetic("uint8"), arithmetic("int32")
     ('float32', 'float32', 'int32')
     """
-    return "float32" if dtype in HALVES + BYTES else dtype
+    return "float32" if dtype in HALVES + BYTES + FLOATS_OF_8_BITS else dtype
 
 
 def widest(dtypes: list[str]) -> str | None:

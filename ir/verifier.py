@@ -42,9 +42,9 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense, Level
 from sparsec.ir.printer import KEYWORDS, print_buffer, print_expression, print_header, print_statement
-from sparsec.ir.types import FLOATS, INTEGERS, is_float
+from sparsec.ir.types import FLOATS, FLOATS_OF_8_BITS, INTEGERS, is_float
 
-DTYPES = frozenset((*FLOATS, *INTEGERS))
+DTYPES = frozenset((*FLOATS, *FLOATS_OF_8_BITS, *INTEGERS))
 INTEGER_OPS = frozenset({"//", "%", "&", "^", "popcount"})
 EITHER_OPS = frozenset({"+", "-", "*", "abs", "max", "min"})  # all other functions are for floats
 

@@ -11,32 +11,49 @@ from tvm.tirx.script import builder as T
 from sparsec.codegen.plan import Plan, Step, Storage, Tensor
 from sparsec.ir.instruction import Instruction
 from sparsec.ir.interpreter import interpret
-from sparsec.ir.kernel import Assign, Buffer, Const, For, Load, Range, Var
+from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Range, Var
+from sparsec.ir.lower import lower
 from sparsec.targets import Target
 
 
 def plan_of(instruction: Instruction, target: Target) -> Plan:
     """Return a plan that takes the operands, and what the output holds before if it is added to."""
+    return _plan(instruction, _function(instruction), target)
+
+
+def plan_of_loops(instruction: Instruction, target: Target) -> Plan:
+    """Return the plan that does the same by the loops of the semantics."""
+    return _plan(instruction, lower(_with_start(instruction)).func, target)
+
+
+def _plan(instruction: Instruction, function: tvm.tirx.PrimFunc, target: Target) -> Plan:
     inputs = _inputs(instruction)
     (output,) = instruction.semantics.outputs
     tensors = [Tensor(b.name, _fixed(b), b.dtype, Storage("input", n)) for n, b in enumerate(inputs)]
     tensors.append(Tensor(output.name, _fixed(output), output.dtype, Storage("output", 0)))
-    step = Step("kernel", tuple(range(len(tensors))), "instruction")
-    module = tvm.IRModule({"kernel": _function(instruction)})
+    name = str(function.attrs["global_symbol"])
+    step = Step(name, tuple(range(len(tensors))), "instruction")
+    module = tvm.IRModule({name: function})
     return Plan(tensors, [*range(len(inputs))], [len(inputs)], [step], [], 0, module, target)
 
 
 def expect(instruction: Instruction, operands: list[np.ndarray]) -> np.ndarray:
     """Return what the interpreter makes of the semantics."""
-    semantics, inputs = instruction.semantics, tuple(_inputs(instruction))
+    kernel = _with_start(instruction)
+    given = dict(zip((buffer.name for buffer in kernel.inputs), operands, strict=True))
+    return interpret(kernel, given)[kernel.outputs[0].name]
+
+
+def _with_start(instruction: Instruction) -> Kernel:
+    """Return the semantics, after what the output holds before."""
+    semantics = instruction.semantics
     (output,) = semantics.outputs
-    body = semantics.body
-    if instruction.statement.accumulate:
-        axes = tuple(Range(f"s{n}", Const(0), Const(extent)) for n, extent in enumerate(_fixed(output)))
-        index = tuple(Var(axis.var) for axis in axes)
-        body = (For(axes, (Assign(Load(output.name, index), Load("start", index)),)), *body)
-    given = dict(zip((buffer.name for buffer in inputs), operands, strict=True))
-    return interpret(replace(semantics, inputs=inputs, body=body), given)[output.name]
+    if not instruction.statement.accumulate:
+        return semantics
+    axes = tuple(Range(f"s{n}", Const(0), Const(extent)) for n, extent in enumerate(_fixed(output)))
+    index = tuple(Var(axis.var) for axis in axes)
+    copy = For(axes, (Assign(Load(output.name, index), Load("start", index)),))
+    return replace(semantics, inputs=tuple(_inputs(instruction)), body=(copy, *semantics.body))
 
 
 def draw(instruction: Instruction, seed: int = 0) -> list[np.ndarray]:
