@@ -69,7 +69,7 @@ class Product:
     @property
     def sums(self) -> str:
         """The type in which products are added up: int32 for integers; half precision is for storage only."""
-        return sums(self.y.dtype if is_float(self.x.dtype) else self.x.dtype)
+        return sums(self.x.dtype)
 
     @property
     def zero(self) -> Const:
