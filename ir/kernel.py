@@ -297,6 +297,14 @@ class Kernel:
         """All parameters by name, in order."""
         return {buffer.name: buffer for buffer in self.inputs + self.outputs}
 
+    def kind(self, stmt: Assign) -> str:
+        """Return by what name moves find an assignment: `update`, or `init` of a tile, or `finish` or `clear`."""
+        if stmt.accumulate:
+            return "update"
+        if stmt.target.buffer not in self.buffers:
+            return "init"
+        return "clear" if isinstance(stmt.value, Const) else "finish"
+
     @property
     def symbols(self) -> tuple[str, ...]:
         """The symbolic dimensions, in order of appearance."""

@@ -8,7 +8,7 @@ though the loops around them have bounds that are read from memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
+from sparsec.ir.emission import Emission
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -41,7 +42,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Cursor, Dense
-from sparsec.ir.nesting import Nesting, Pending
+from sparsec.ir.nesting import Pending
 from sparsec.ir.printer import print_buffer
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
@@ -78,8 +79,11 @@ class Lowered:
         return arrays
 
 
-def lower(kernel: Kernel) -> Lowered:
+def lower(kernel: Kernel, features: Collection[str] | None = None) -> Lowered:
     """Lower a kernel to an S-TIR PrimFunc of the same name.
+
+    Nests that name an instruction are carried out by it where the target has these features, of which None means all;
+    elsewhere they stay loops.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def lower(kernel: Kernel) -> Lowered:
     """
     verify(kernel)
     _check_indices(kernel)
-    return _Lowering(kernel).run()
+    return _Lowering(kernel, features).run()
 
 
 def _check_indices(kernel: Kernel) -> None:
@@ -101,7 +105,7 @@ def _check_indices(kernel: Kernel) -> None:
                 )
 
 
-class _Lowering(Nesting):
+class _Lowering(Emission):
     # -- the function ----------------------------------------------------------------------------------------------
 
     def run(self) -> Lowered:
@@ -143,6 +147,9 @@ class _Lowering(Nesting):
                 self._assign((), stmt)
 
     def _for(self, stmt: For) -> None:
+        if instruction := self.named(stmt):
+            self.emit(stmt, instruction)
+            return
         lanes = self._lanes(stmt)
         with self.scope() as frames:
             if lanes is not None:
@@ -213,7 +220,7 @@ class _Lowering(Nesting):
     def _assign(self, axes: tuple[Axis, ...], stmt: Assign, condition: Expr | None = None) -> None:
         with self.scope() as frames:
             if self.depth:
-                self._keep_ordered(stmt, axes)
+                self.keep_ordered(stmt, axes)
             loops = []
             for axis in axes:
                 extent = self.extent(axis)
@@ -238,18 +245,8 @@ class _Lowering(Nesting):
         """Return the type of the elements of a buffer, a packed operand or a tile."""
         return str(self.handles[name if name in self.handles else f"{name}.data"].dtype)
 
-    def _keep_ordered(self, stmt: Assign, lanes: tuple[Axis, ...]) -> None:
-        """Look up coordinates of permuted dimensions once for all lanes, which an instruction could not do."""
-        walked = {(axis.buffer, axis.level) for axis in lanes if isinstance(axis, Walk)}
-        for part in [*walk_expressions(stmt.value), *walk_expressions(stmt.target)]:
-            if isinstance(part, Coordinate) and self.is_ordered(part) and not walked & self.digits(part):
-                self.ordered[part] = keep(self.coordinate(part.buffer, part.dim), part.dim)
-
     def _name(self, stmt: Assign) -> str:
-        local = stmt.target.buffer not in self.kernel.buffers
-        name = "update" if stmt.accumulate else "init" if local else "finish"
-        if not local and isinstance(stmt.value, Const):
-            name = "clear"
+        name = self.kernel.kind(stmt)
         count = self.names[name] = self.names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
 

@@ -15,6 +15,7 @@ from sparsec.ir.float8 import is_float8, to_float32
 from sparsec.ir.gather import find_gather
 from sparsec.ir.kernel import (
     COMPARISONS,
+    Assign,
     Axis,
     Const,
     Coordinate,
@@ -208,6 +209,13 @@ class Standing:
         if self.is_ordered(coordinate):
             total = T.cast(self.handles[f"{buffer}.{dim}.order"][total], "int32")
         return total
+
+    def keep_ordered(self, stmt: Assign, lanes: tuple[Axis, ...]) -> None:
+        """Look up coordinates of permuted dimensions once for all lanes, which an instruction could not do."""
+        walked = {(axis.buffer, axis.level) for axis in lanes if isinstance(axis, Walk)}
+        for part in [*walk_expressions(stmt.value), *walk_expressions(stmt.target)]:
+            if isinstance(part, Coordinate) and self.is_ordered(part) and not walked & self.digits(part):
+                self.ordered[part] = keep(self.coordinate(part.buffer, part.dim), part.dim)
 
     def digits(self, coordinate: Coordinate) -> set[tuple[str, int]]:
         """Return the levels that hold digits of a coordinate, each with the name of its operand."""

@@ -1,6 +1,6 @@
 """Steps: the moves that a trace is made of, each a frozen dataclass whose fields are its options.
 
-Steps that know about zeros come first and shape the kernel; the others move TVM's `Schedule` of the lowered kernel.
+Steps that know about zeros or instructions change the kernel; the others move TVM's `Schedule` of the lowered kernel.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import tvm_ffi
 from tvm import tirx
 from tvm.s_tir import SBlock, Schedule
 from tvm.s_tir.schedule import ScheduleError as TVMScheduleError
-from tvm.tirx import Add, Cast, IntImm, Mul
+from tvm.tirx import IntImm
 
 from sparsec.errors import ScheduleError
-from sparsec.ir.kernel import Const, Expr, Op, Var, expr
+from sparsec.ir.kernel import Const, Expr, Kernel, Op, Var, expr
 from sparsec.ir.product import Dots, Run, Tiling
-from sparsec.schedules.intrinsics import INTRINSICS
+from sparsec.schedules.tensorize import tensorize
 
 
 @dataclass(frozen=True)
@@ -74,29 +74,18 @@ class Vectorize:
 
 @dataclass(frozen=True)
 class Tensorize:
-    """Replace the innermost loop of each block of this kind by an instruction, unrolling what is around it.
+    """Let an instruction carry out the loops around assignments of this kind; see `tensorize`.
 
-    Before:  `for v in range(64): acc[v] = acc[v] + w * X[v]`
-    After:   `for v0 in unroll(4): fma(acc[16 * v0], w, X[16 * v0])`
+    Before:  `for v in range(0, 64): acc[v] += W * X[v]`
+    After:   `for v0 in range(0, 64, 16), v1 in range(0, 16) as fma.16: acc[v0 + v1] += W * X[v0 + v1]`
     """
 
     block: str
     instruction: str
-    lanes: int
     name: ClassVar[str] = "tensorize"
 
-    def apply(self, schedule: Schedule) -> None:
-        if self.instruction not in INTRINSICS:
-            declared = ", ".join(INTRINSICS)
-            raise ScheduleError(
-                f"the trace tensorizes with {self.instruction!r}, which is not declared; use one of {declared}"
-            )
-        for block in blocks(schedule, self.block):
-            with _applying(self.name, self.block):
-                loop = _lanes(schedule, block, self.lanes)
-                lanes = int(schedule.get(loop).extent)
-                if lanes > 1:  # one lane is a scalar multiply-add already
-                    schedule.tensorize(loop, INTRINSICS[self.instruction](lanes, *_types(schedule.get(block))))
+    def apply(self, kernel: Kernel) -> Kernel:
+        return tensorize(kernel, self.block, self.instruction)
 
 
 @dataclass(frozen=True)
@@ -148,15 +137,6 @@ def blocks(schedule: Schedule, kind: str) -> list[Any]:
     if not found:
         raise ScheduleError(f"the kernel has no block {kind!r}")
     return found
-
-
-def _types(update: SBlock) -> tuple[str, ...]:
-    """Return the types of `a`, `x` and `c` as memory holds them in the block of `c += a * x`."""
-    total = getattr(update.body, "value", None)
-    if not isinstance(total, Add) or not isinstance(total.b, Mul):
-        raise ScheduleError(f"tensorize does not apply to the block {update.name_hint!r}: it adds no product")
-    factors = [factor.value if isinstance(factor, Cast) else factor for factor in (total.b.a, total.b.b)]
-    return tuple(str(value.ty.dtype) for value in (*factors, total))
 
 
 @contextmanager

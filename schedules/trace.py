@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,7 +23,7 @@ from sparsec.schedules.steps import STEPS, Accumulate, Step, Tensorize, Tile, Ve
 class Trace:
     """An ordered list of steps; the first one tiles.
 
-    >>> trace = Trace((Tile((64,)), Tensorize("update", "fma", 16)))
+    >>> trace = Trace((Tile((64,)), Tensorize("update", "fma.16")))
     >>> Trace.from_json(trace.to_json()) == trace
     True
     """
@@ -47,14 +47,14 @@ class Trace:
         except (TypeError, ValueError) as error:
             raise ScheduleError(f"this is not a trace of known steps: {error}") from error
 
-    def apply(self, product: Product) -> Scheduled:
-        """Replay the trace.
+    def apply(self, product: Product, features: Collection[str] | None = None) -> Scheduled:
+        """Replay the trace, for a target that has the instructions of these features; None means all.
 
         Raises
         ------
         ScheduleError : where a step does not apply
         """
-        return schedule_kernel(self.kernel(product), self.steps[1:])  # type: ignore[arg-type]
+        return schedule_kernel(self.kernel(product), self.steps[1:], features)  # type: ignore[arg-type]
 
     def kernel(self, product: Product) -> Kernel:
         """Return the kernel that the first step shapes, before the others move its loops.
@@ -86,17 +86,23 @@ class Scheduled:
         return self.lowered.pack(buffer, value)
 
 
-def schedule_kernel(kernel: Kernel, moves: Sequence[Vectorize | Accumulate | Tensorize]) -> Scheduled:
-    """Lower a kernel and apply moves to it.
+def schedule_kernel(
+    kernel: Kernel, moves: Sequence[Vectorize | Accumulate | Tensorize], features: Collection[str] | None = None
+) -> Scheduled:
+    """Apply moves to a kernel: those that name instructions first, the others to what it is lowered to.
 
     Raises
     ------
     ScheduleError : where a move does not apply
     """
-    lowered = lower(kernel)
+    for move in moves:
+        if isinstance(move, Tensorize):
+            kernel = move.apply(kernel)
+    lowered = lower(kernel, features)
     schedule = Schedule(lowered.func)
     for move in moves:
-        move.apply(schedule)
+        if not isinstance(move, Tensorize):
+            move.apply(schedule)
     (func,) = schedule.mod.functions.values()
     return Scheduled(kernel, lowered, vectorize_lanes(func))
 

@@ -1,8 +1,6 @@
-"""Instructions that a trace may name, one file each."""
+"""Instructions that a trace may name, declared by importing this: a file for each kind of processor."""
 
-from collections.abc import Callable
+from sparsec.ir.instruction import FAMILIES, INSTRUCTIONS, find_instruction
+from sparsec.schedules.intrinsics import arm, fma, x86
 
-from sparsec.schedules.intrinsics.fma import fma
-
-INTRINSICS: dict[str, Callable[[int, str], str]] = {"fma": fma}
-"""By the name in a trace: what declares the instruction for so many lanes and an element type, and returns TVM's."""
+__all__ = ["FAMILIES", "INSTRUCTIONS", "arm", "find_instruction", "fma", "x86"]

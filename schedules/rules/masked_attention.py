@@ -98,5 +98,5 @@ def schedule_mix(op: Product, target: Target) -> Scheduled:
     assert op.weight.layout is not None
     sizes = op.weight.layout.sizes([dim for dim in op.weight.shape if isinstance(dim, int)])
     vectors = 1 if sizes[-1] > 4 else 4
-    moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
+    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
     return Trace((Tile(column_widths(op, vectors, target), rows_first=True), *moves)).apply(op)

@@ -123,7 +123,7 @@ def _seconds(proposal: Proposal) -> float:
 
 def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
     lanes = target.lanes(product.sums)
-    moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
+    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))

@@ -233,7 +233,7 @@ def widths(columns: int | str, width: int) -> tuple[int, ...]:
 
 def trace(case: Case, width: int = 32, rows: tuple[int, ...] = ()) -> Trace:
     """Tiles of `width` columns, vector instructions in them."""
-    moves = (Vectorize("init", 16), Tensorize("update", "fma", 16), Vectorize("finish", 16))
+    moves = (Vectorize("init", 16), Tensorize("update", "fma.16"), Vectorize("finish", 16))
     return Trace((Tile(widths(case.product.columns, width), rows), *moves))
 
 

@@ -27,7 +27,7 @@ WIDEN = {  # what makes float32 of a vector of halves
 
 def text(case: Case, target: Target) -> str:
     lanes = target.lanes("float32")
-    moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
+    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
     return assembly(Trace((Tile((VECTORS * lanes,)), *moves)).apply(case.product).func, target)
 
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-import tvm
-from tvm.s_tir import TensorIntrin
 
 from sparsec.ir.named import CSR, dense_blocks
 from sparsec.schedules.intrinsics.fma import fma
@@ -11,11 +9,11 @@ from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 from tests.ir.named_layouts import depth_blocked
-from tests.ir.product_cases import aligned, attention, linear, sparse, tensor, trace
+from tests.ir.product_cases import attention, linear, sparse, trace
 from tests.schedules.assembly import assembly, hottest, spills
+from tests.schedules.carrying_out import carried_out
 
 
-@pytest.mark.parametrize("form", ["desc", "impl"])
 @pytest.mark.parametrize("lanes", [2, 5, 16])
 @pytest.mark.parametrize(
     "types",
@@ -29,19 +27,13 @@ from tests.schedules.assembly import assembly, hottest, spills
     ],
     ids="-".join,
 )
-def test_the_loop_and_what_is_emitted_compute_the_same(lanes, types, form):
-    func = getattr(TensorIntrin.get(fma(lanes, *types)), form).with_attr("global_symbol", "main")
+def test_the_loop_and_what_is_emitted_compute_the_same(lanes, types):
     random = np.random.default_rng(lanes)
-    a, x, c = (random.integers(0, 9, n).astype(dtype) for n, dtype in zip((1, lanes, lanes), types, strict=True))
-    memory = aligned(a), aligned(x), aligned(c)
-    tvm.compile(tvm.IRModule({"main": func}), target="llvm")["main"](*map(tensor, memory))
-    np.testing.assert_array_equal(memory[2], c + a.astype(types[2]) * x.astype(types[2]))
-
-
-def test_it_is_declared_once():
-    single = ("float32",) * 3
-    assert fma(16, *single) == fma(16, *single) == "sparsec.fma.float32_float32_float32x16"
-    assert len({fma(16, *single), fma(8, *single), fma(8, "float16", "float32", "float32")}) == 3
+    a, x, c = (random.integers(0, 9, lanes).astype(dtype) for dtype in types)
+    declared = fma(lanes, *types)
+    for emitted in (False, True):
+        found = carried_out(declared, [a, x, c], emitted)
+        np.testing.assert_array_equal(found, c + a.astype(types[2]) * x.astype(types[2]))
 
 
 KINDS = {
@@ -64,7 +56,7 @@ def test_the_inner_loop_is_multiply_adds(name, kind):
     target = Target.parse(name)
     case, rows = KINDS[kind]
     lanes = target.lanes("float32")
-    moves = (Vectorize("init", lanes), Tensorize("update", "fma", lanes), Vectorize("finish", lanes))
+    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
     scheduled = Trace((Tile((2 * lanes,), rows), *moves)).apply(case.product)
     instruction, register = TARGETS[name]
     lines = hottest(assembly(scheduled.func, target), instruction).split("\n")

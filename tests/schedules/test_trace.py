@@ -22,7 +22,7 @@ BLOCKS = st.sampled_from(["init", "update", "finish"])
 STEPS = st.one_of(
     st.builds(Tile, WIDTHS, st.just(()) | WIDTHS, st.booleans()),
     st.builds(Vectorize, BLOCKS, st.integers(1, 64)),
-    st.builds(Tensorize, BLOCKS, st.just("fma"), st.integers(1, 64)),
+    st.builds(Tensorize, BLOCKS, st.sampled_from(["fma.16", "x86.vpdpbusd.512"])),
 )
 
 
@@ -86,13 +86,13 @@ CASE = linear(sparse(8, 16, 0.4), 37, layout=CSR)
         ((), "a trace starts with a tile step"),
         ((Vectorize("init", 16),), "a trace starts with a tile step, not with 'vectorize'"),
         ((Tile((32, 5)), Vectorize("store", 16)), "the kernel has no block 'store'"),
-        ((Tile((32, 5)), Tensorize("step", "fma", 16)), "'step'"),
-        ((Tile((32, 5)), Tensorize("update", "mma", 16)), "tensorizes with 'mma', which is not declared"),
-        ((Tile((32, 5)), Tensorize("init", "fma", 16)), "'init'"),
+        ((Tile((32, 5)), Tensorize("step", "fma.16")), "'step'"),
+        ((Tile((32, 5)), Tensorize("update", "mma")), "tensorizes with 'mma', which is not declared"),
+        ((Tile((32, 5)), Tensorize("init", "fma.16")), "the block 'init': the statement assigns, and fma.16 adds"),
         ((Tile((32, 5)), Tile((32, 5))), "'tile'"),
         ((Tile((32,)),), r"tiles of \(32,\) do not cover an extent of 37"),
         ((Tile(()),), r"tiles of \(\) do not cover an extent of 37"),
-        ((Tile((32, 5)), Tensorize("update", "fma", 12)), "tensorize does not apply to the block 'update'"),
+        ((Tile((32, 5)), Tensorize("update", "x86.vpdpbusd.512")), "W is float32, where x86.vpdpbusd.512 takes"),
     ],
 )
 def test_a_step_that_does_not_apply_says_which(steps, message):

@@ -38,14 +38,10 @@ def linear(W_level1_words: T.Buffer(("n_W_level1_words",), "uint32"), W_level1_r
                         buffer_1[0] = buffer_1[0] & buffer_1[0] - T.uint64(1)
                         rank: T.let[T.int32] = T.Cast("int32", W_level1_rank[p0])
                         position: T.let[T.int32] = rank + nth
-                        with T.sblock("update_o"):
-                            v_o = T.axis.spatial(1, 0)
-                            T.reads(buffer[0:16], W_data[position], X[b, place * 16 + m * 16:place * 16 + m * 16 + 16])
-                            T.writes(buffer[0:16])
-                            A = T.match_buffer(W_data[position], (1,), offset_factor=1)
-                            X_1 = T.match_buffer(X[b, place * 16 + m * 16:place * 16 + m * 16 + 16], (16,), offset_factor=1)
-                            C = T.match_buffer(buffer[0:16], (16,), scope="local", offset_factor=1)
-                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                        with T.sblock("fma_16"):
+                            T.reads(W_level1_words[0:n_W_level1_words], W_level1_rank[0:n_W_level1_rank], W_data[0:n_W_data], X[0, 0:384], Y[0, 0:192], buffer[0:16], buffer_1[0])
+                            T.writes(Y[0, 0:192], buffer[0:16], buffer_1[0])
+                            buffer[0:16] = buffer[T.Ramp(0, 1, 16)] + T.Broadcast(W_data[position], 16) * X[b, T.Ramp(place * 16 + m * 16, 1, 16)]
             for v_1 in T.vectorized(16):
                 with T.sblock("finish"):
                     v_2 = T.axis.spatial(16, v_1)

@@ -51,49 +51,37 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 position_1: T.let[T.int32] = start + p2_1 * lengths + quad * 4
                                 quad_1: T.let[T.uint64] = T.reinterpret("uint64", W_level3_indices[T.Ramp(position_1, 1, 4)])
                                 coordinate: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(0) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    for v_0 in T.unroll(2):
-                                        with T.sblock("update_o"):
-                                            p4_o, v_o = T.axis.remap("SS", [v_5, v_0])
-                                            T.reads(buffer[p4_o, v_o * 16:v_o * 16 + 16], W_data[position_1 * 2 + p4_o], X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate:p1 * 320 + m * 32 + v_o * 16 + coordinate + 16])
-                                            T.writes(buffer[p4_o, v_o * 16:v_o * 16 + 16])
-                                            A = T.match_buffer(W_data[position_1 * 2 + p4_o], (1,), offset_factor=1)
-                                            X_1 = T.match_buffer(X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate:p1 * 320 + m * 32 + v_o * 16 + coordinate + 16], (16,), offset_factor=1)
-                                            C = T.match_buffer(buffer[p4_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
-                                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                                with T.sblock("fma_16"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:32])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:32])
+                                    buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[position_1 * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32, 1, 16)]
+                                    buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[position_1 * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32 + 16, 1, 16)]
+                                    buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[position_1 * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32, 1, 16)]
+                                    buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[position_1 * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32 + 16, 1, 16)]
                                 coordinate_1: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(16) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    for v_0 in T.unroll(2):
-                                        with T.sblock("update_2_o"):
-                                            p4_o, v_o = T.axis.remap("SS", [v_5, v_0])
-                                            T.reads(buffer[p4_o, v_o * 16:v_o * 16 + 16], W_data[position_1 * 2 + p4_o + 2], X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate_1:p1 * 320 + m * 32 + v_o * 16 + coordinate_1 + 16])
-                                            T.writes(buffer[p4_o, v_o * 16:v_o * 16 + 16])
-                                            A = T.match_buffer(W_data[position_1 * 2 + p4_o + 2], (1,), offset_factor=1)
-                                            X_1 = T.match_buffer(X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate_1:p1 * 320 + m * 32 + v_o * 16 + coordinate_1 + 16], (16,), offset_factor=1)
-                                            C = T.match_buffer(buffer[p4_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
-                                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                                with T.sblock("fma_16_2"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:32])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:32])
+                                    buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(position_1 + 1) * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_1 + m * 32, 1, 16)]
+                                    buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(position_1 + 1) * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_1 + m * 32 + 16, 1, 16)]
+                                    buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(position_1 + 1) * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_1 + m * 32, 1, 16)]
+                                    buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(position_1 + 1) * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_1 + m * 32 + 16, 1, 16)]
                                 coordinate_2: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(32) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    for v_0 in T.unroll(2):
-                                        with T.sblock("update_3_o"):
-                                            p4_o, v_o = T.axis.remap("SS", [v_5, v_0])
-                                            T.reads(buffer[p4_o, v_o * 16:v_o * 16 + 16], W_data[position_1 * 2 + p4_o + 4], X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate_2:p1 * 320 + m * 32 + v_o * 16 + coordinate_2 + 16])
-                                            T.writes(buffer[p4_o, v_o * 16:v_o * 16 + 16])
-                                            A = T.match_buffer(W_data[position_1 * 2 + p4_o + 4], (1,), offset_factor=1)
-                                            X_1 = T.match_buffer(X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate_2:p1 * 320 + m * 32 + v_o * 16 + coordinate_2 + 16], (16,), offset_factor=1)
-                                            C = T.match_buffer(buffer[p4_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
-                                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                                with T.sblock("fma_16_3"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:32])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:32])
+                                    buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(position_1 + 2) * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_2 + m * 32, 1, 16)]
+                                    buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(position_1 + 2) * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_2 + m * 32 + 16, 1, 16)]
+                                    buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(position_1 + 2) * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_2 + m * 32, 1, 16)]
+                                    buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(position_1 + 2) * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_2 + m * 32 + 16, 1, 16)]
                                 coordinate_3: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(48) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    for v_0 in T.unroll(2):
-                                        with T.sblock("update_4_o"):
-                                            p4_o, v_o = T.axis.remap("SS", [v_5, v_0])
-                                            T.reads(buffer[p4_o, v_o * 16:v_o * 16 + 16], W_data[position_1 * 2 + p4_o + 6], X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate_3:p1 * 320 + m * 32 + v_o * 16 + coordinate_3 + 16])
-                                            T.writes(buffer[p4_o, v_o * 16:v_o * 16 + 16])
-                                            A = T.match_buffer(W_data[position_1 * 2 + p4_o + 6], (1,), offset_factor=1)
-                                            X_1 = T.match_buffer(X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate_3:p1 * 320 + m * 32 + v_o * 16 + coordinate_3 + 16], (16,), offset_factor=1)
-                                            C = T.match_buffer(buffer[p4_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
-                                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                                with T.sblock("fma_16_4"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:32])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:32])
+                                    buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(position_1 + 3) * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_3 + m * 32, 1, 16)]
+                                    buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(position_1 + 3) * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_3 + m * 32 + 16, 1, 16)]
+                                    buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(position_1 + 3) * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_3 + m * 32, 1, 16)]
+                                    buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(position_1 + 3) * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_3 + m * 32 + 16, 1, 16)]
                         for v_4 in range(lengths % 4):
                             with T.sblock("step_2"):
                                 rest = T.axis.opaque(2147483647, v_4)
@@ -101,16 +89,13 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 T.writes(Y[0, 0:480], buffer[0:2, 0:32])
                                 position_1: T.let[T.int32] = start + p2_1 * lengths + (lengths // 4 * 4 + rest)
                                 coordinate: T.let[T.int32] = T.Cast("int32", W_level3_indices[position_1])
-                                for v_5 in T.unroll(2):
-                                    for v_0 in T.unroll(2):
-                                        with T.sblock("update_5_o"):
-                                            p4_o, v_o = T.axis.remap("SS", [v_5, v_0])
-                                            T.reads(buffer[p4_o, v_o * 16:v_o * 16 + 16], W_data[position_1 * 2 + p4_o], X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate:p1 * 320 + m * 32 + v_o * 16 + coordinate + 16])
-                                            T.writes(buffer[p4_o, v_o * 16:v_o * 16 + 16])
-                                            A = T.match_buffer(W_data[position_1 * 2 + p4_o], (1,), offset_factor=1)
-                                            X_1 = T.match_buffer(X[b, p1 * 320 + m * 32 + v_o * 16 + coordinate:p1 * 320 + m * 32 + v_o * 16 + coordinate + 16], (16,), offset_factor=1)
-                                            C = T.match_buffer(buffer[p4_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
-                                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                                with T.sblock("fma_16_5"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:32])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:32])
+                                    buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[position_1 * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32, 1, 16)]
+                                    buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[position_1 * 2], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32 + 16, 1, 16)]
+                                    buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[position_1 * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32, 1, 16)]
+                                    buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W_data[position_1 * 2 + 1], 16) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + m * 32 + 16, 1, 16)]
                         for v_4 in T.unroll(2):
                             for v_0 in T.unroll(2):
                                 for v_1_1 in T.vectorized(16):
@@ -157,49 +142,29 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 position_1: T.let[T.int32] = start + p2_1 * lengths + quad * 4
                                 quad_1: T.let[T.uint64] = T.reinterpret("uint64", W_level3_indices[T.Ramp(position_1, 1, 4)])
                                 coordinate: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(0) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    with T.sblock("update_6_o"):
-                                        p4_o = T.axis.spatial(2, v_5)
-                                        v_o = T.axis.spatial(1, 0)
-                                        T.reads(buffer[p4_o, 0:8], W_data[position_1 * 2 + p4_o], X[b, p1 * 320 + m * 8 + coordinate + 32:p1 * 320 + m * 8 + coordinate + 32 + 8])
-                                        T.writes(buffer[p4_o, 0:8])
-                                        A = T.match_buffer(W_data[position_1 * 2 + p4_o], (1,), offset_factor=1)
-                                        X_1 = T.match_buffer(X[b, p1 * 320 + m * 8 + coordinate + 32:p1 * 320 + m * 8 + coordinate + 32 + 8], (8,), offset_factor=1)
-                                        C = T.match_buffer(buffer[p4_o, 0:8], (8,), scope="local", offset_factor=1)
-                                        C[0:8] = C[T.Ramp(0, 1, 8)] + T.Broadcast(A[0], 8) * X_1[T.Ramp(0, 1, 8)]
+                                with T.sblock("fma_8"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:8])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:8])
+                                    buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[position_1 * 2], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + (32 + m * 8), 1, 8)]
+                                    buffer[1, 0:8] = buffer[1, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[position_1 * 2 + 1], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + (32 + m * 8), 1, 8)]
                                 coordinate_1: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(16) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    with T.sblock("update_7_o"):
-                                        p4_o = T.axis.spatial(2, v_5)
-                                        v_o = T.axis.spatial(1, 0)
-                                        T.reads(buffer[p4_o, 0:8], W_data[position_1 * 2 + p4_o + 2], X[b, p1 * 320 + m * 8 + coordinate_1 + 32:p1 * 320 + m * 8 + coordinate_1 + 32 + 8])
-                                        T.writes(buffer[p4_o, 0:8])
-                                        A = T.match_buffer(W_data[position_1 * 2 + p4_o + 2], (1,), offset_factor=1)
-                                        X_1 = T.match_buffer(X[b, p1 * 320 + m * 8 + coordinate_1 + 32:p1 * 320 + m * 8 + coordinate_1 + 32 + 8], (8,), offset_factor=1)
-                                        C = T.match_buffer(buffer[p4_o, 0:8], (8,), scope="local", offset_factor=1)
-                                        C[0:8] = C[T.Ramp(0, 1, 8)] + T.Broadcast(A[0], 8) * X_1[T.Ramp(0, 1, 8)]
+                                with T.sblock("fma_8_2"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:8])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:8])
+                                    buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[(position_1 + 1) * 2], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_1 + (32 + m * 8), 1, 8)]
+                                    buffer[1, 0:8] = buffer[1, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[(position_1 + 1) * 2 + 1], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_1 + (32 + m * 8), 1, 8)]
                                 coordinate_2: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(32) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    with T.sblock("update_8_o"):
-                                        p4_o = T.axis.spatial(2, v_5)
-                                        v_o = T.axis.spatial(1, 0)
-                                        T.reads(buffer[p4_o, 0:8], W_data[position_1 * 2 + p4_o + 4], X[b, p1 * 320 + m * 8 + coordinate_2 + 32:p1 * 320 + m * 8 + coordinate_2 + 32 + 8])
-                                        T.writes(buffer[p4_o, 0:8])
-                                        A = T.match_buffer(W_data[position_1 * 2 + p4_o + 4], (1,), offset_factor=1)
-                                        X_1 = T.match_buffer(X[b, p1 * 320 + m * 8 + coordinate_2 + 32:p1 * 320 + m * 8 + coordinate_2 + 32 + 8], (8,), offset_factor=1)
-                                        C = T.match_buffer(buffer[p4_o, 0:8], (8,), scope="local", offset_factor=1)
-                                        C[0:8] = C[T.Ramp(0, 1, 8)] + T.Broadcast(A[0], 8) * X_1[T.Ramp(0, 1, 8)]
+                                with T.sblock("fma_8_3"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:8])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:8])
+                                    buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[(position_1 + 2) * 2], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_2 + (32 + m * 8), 1, 8)]
+                                    buffer[1, 0:8] = buffer[1, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[(position_1 + 2) * 2 + 1], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_2 + (32 + m * 8), 1, 8)]
                                 coordinate_3: T.let[T.int32] = T.Cast("int32", quad_1 >> T.uint64(48) & T.uint64(65535))
-                                for v_5 in T.unroll(2):
-                                    with T.sblock("update_9_o"):
-                                        p4_o = T.axis.spatial(2, v_5)
-                                        v_o = T.axis.spatial(1, 0)
-                                        T.reads(buffer[p4_o, 0:8], W_data[position_1 * 2 + p4_o + 6], X[b, p1 * 320 + m * 8 + coordinate_3 + 32:p1 * 320 + m * 8 + coordinate_3 + 32 + 8])
-                                        T.writes(buffer[p4_o, 0:8])
-                                        A = T.match_buffer(W_data[position_1 * 2 + p4_o + 6], (1,), offset_factor=1)
-                                        X_1 = T.match_buffer(X[b, p1 * 320 + m * 8 + coordinate_3 + 32:p1 * 320 + m * 8 + coordinate_3 + 32 + 8], (8,), offset_factor=1)
-                                        C = T.match_buffer(buffer[p4_o, 0:8], (8,), scope="local", offset_factor=1)
-                                        C[0:8] = C[T.Ramp(0, 1, 8)] + T.Broadcast(A[0], 8) * X_1[T.Ramp(0, 1, 8)]
+                                with T.sblock("fma_8_4"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:8])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:8])
+                                    buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[(position_1 + 3) * 2], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_3 + (32 + m * 8), 1, 8)]
+                                    buffer[1, 0:8] = buffer[1, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[(position_1 + 3) * 2 + 1], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate_3 + (32 + m * 8), 1, 8)]
                         for v_4 in range(lengths % 4):
                             with T.sblock("step_4"):
                                 rest = T.axis.opaque(2147483647, v_4)
@@ -207,16 +172,11 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 T.writes(Y[0, 0:480], buffer[0:2, 0:8])
                                 position_1: T.let[T.int32] = start + p2_1 * lengths + (lengths // 4 * 4 + rest)
                                 coordinate: T.let[T.int32] = T.Cast("int32", W_level3_indices[position_1])
-                                for v_5 in T.unroll(2):
-                                    with T.sblock("update_10_o"):
-                                        p4_o = T.axis.spatial(2, v_5)
-                                        v_o = T.axis.spatial(1, 0)
-                                        T.reads(buffer[p4_o, 0:8], W_data[position_1 * 2 + p4_o], X[b, p1 * 320 + m * 8 + coordinate + 32:p1 * 320 + m * 8 + coordinate + 32 + 8])
-                                        T.writes(buffer[p4_o, 0:8])
-                                        A = T.match_buffer(W_data[position_1 * 2 + p4_o], (1,), offset_factor=1)
-                                        X_1 = T.match_buffer(X[b, p1 * 320 + m * 8 + coordinate + 32:p1 * 320 + m * 8 + coordinate + 32 + 8], (8,), offset_factor=1)
-                                        C = T.match_buffer(buffer[p4_o, 0:8], (8,), scope="local", offset_factor=1)
-                                        C[0:8] = C[T.Ramp(0, 1, 8)] + T.Broadcast(A[0], 8) * X_1[T.Ramp(0, 1, 8)]
+                                with T.sblock("fma_8_5"):
+                                    T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:2, 0:8])
+                                    T.writes(Y[0, 0:480], buffer[0:2, 0:8])
+                                    buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[position_1 * 2], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + (32 + m * 8), 1, 8)]
+                                    buffer[1, 0:8] = buffer[1, T.Ramp(0, 1, 8)] + T.Broadcast(W_data[position_1 * 2 + 1], 8) * X[b, T.Ramp(p1 * 8 * 40 + coordinate + (32 + m * 8), 1, 8)]
                         for v_4 in T.unroll(2):
                             for v_5 in T.vectorized(8):
                                 with T.sblock("finish_2"):

@@ -60,12 +60,10 @@ def linear(W_level2_stride: T.Buffer(("n_W_level2_stride",), "uint16"), W_level2
                             T.writes(Y[0, 0:192], buffer[0:16])
                             taps: T.let[T.int32] = T.Cast("int32", W_level3_taps[p2 * 4 + p3])
                             position_1: T.let[T.int32] = position * 4 + p3
-                            for v_5 in range(16):
-                                with T.sblock("update"):
-                                    v_6 = T.axis.spatial(16, v_5)
-                                    T.reads(buffer[v_6], W_data[position_1], X[b, p1 * 9 * 16 + taps + m * 16 + v_6])
-                                    T.writes(buffer[v_6])
-                                    buffer[v_6] = buffer[v_6] + W_data[position_1] * X[b, p1 * 9 * 16 + taps + m * 16 + v_6]
+                            with T.sblock("fma_16"):
+                                T.reads(W_level2_stride[0:n_W_level2_stride], W_level2_indices[0:n_W_level2_indices], W_level3_taps[0:n_W_level3_taps], W_data[0:n_W_data], X[0, 0:288], Y[0, 0:192], buffer[0:16])
+                                T.writes(Y[0, 0:192], buffer[0:16])
+                                buffer[0:16] = buffer[T.Ramp(0, 1, 16)] + T.Broadcast(W_data[position_1], 16) * X[b, T.Ramp(p1 * 9 * 16 + taps + m * 16, 1, 16)]
                     for v_4 in range(16):
                         with T.sblock("finish_2"):
                             v_5 = T.axis.spatial(16, v_4)

@@ -25,12 +25,13 @@ def linear(W_data: T.Buffer(("n_W_data",), "float32"), X: T.Buffer((2, 128), "fl
                     p1 = T.axis.opaque(8, v_1)
                     T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
                     T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
-                    for v_2, v_3 in T.grid(4, 16):
-                        with T.sblock("update"):
-                            p2, v_4 = T.axis.remap("SS", [v_2, v_3])
-                            T.reads(buffer[p2, v_4], W_data[(p0 * 8 + p1) * 4 + p2], X[b, p1 * 16 + (m * 16 + v_4)])
-                            T.writes(buffer[p2, v_4])
-                            buffer[p2, v_4] = buffer[p2, v_4] + W_data[(p0 * 8 + p1) * 4 + p2] * X[b, p1 * 16 + (m * 16 + v_4)]
+                    with T.sblock("fma_16"):
+                        T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
+                        T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
+                        buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 1], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 2], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 3], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
             for v_1, v_2 in T.grid(4, 16):
                 with T.sblock("finish"):
                     p2, v_3 = T.axis.remap("SS", [v_1, v_2])

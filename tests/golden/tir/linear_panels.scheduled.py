@@ -26,16 +26,13 @@ def linear(W_data: T.Buffer(("n_W_data",), "float32"), X: T.Buffer((2, 128), "fl
                     p1 = T.axis.opaque(8, v_1)
                     T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
                     T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
-                    for v_2 in T.unroll(4):
-                        with T.sblock("update_o"):
-                            p2_o = T.axis.spatial(4, v_2)
-                            v_o = T.axis.spatial(1, 0)
-                            T.reads(buffer[p2_o, 0:16], W_data[p0 * 32 + p1 * 4 + p2_o], X[b, p1 * 16 + m * 16:p1 * 16 + m * 16 + 16])
-                            T.writes(buffer[p2_o, 0:16])
-                            A = T.match_buffer(W_data[p0 * 32 + p1 * 4 + p2_o], (1,), offset_factor=1)
-                            X_1 = T.match_buffer(X[b, p1 * 16 + m * 16:p1 * 16 + m * 16 + 16], (16,), offset_factor=1)
-                            C = T.match_buffer(buffer[p2_o, 0:16], (16,), scope="local", offset_factor=1)
-                            C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                    with T.sblock("fma_16"):
+                        T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
+                        T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
+                        buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 1], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 2], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 3], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
             for v_1 in T.unroll(4):
                 for v_2 in T.vectorized(16):
                     with T.sblock("finish"):

@@ -27,12 +27,25 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
-                        for v_3, v_4 in T.grid(8, 32):
-                            with T.sblock("update"):
-                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
-                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, m * 32 + v_5])
-                                T.writes(buffer[r, v_5])
-                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, m * 32 + v_5]
+                        with T.sblock("fma_16"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                            buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 1], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 1], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 2], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[2, 16:32] = buffer[2, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 2], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 3], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[3, 16:32] = buffer[3, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 3], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[4, 0:16] = buffer[4, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 4], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[4, 16:32] = buffer[4, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 4], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[5, 0:16] = buffer[5, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 5], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[5, 16:32] = buffer[5, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 5], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[6, 0:16] = buffer[6, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 6], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[6, 16:32] = buffer[6, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 6], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[7, 0:16] = buffer[7, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 7], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[7, 16:32] = buffer[7, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 7], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
                 for v_2, v_3 in T.grid(8, 32):
                     with T.sblock("finish"):
                         r, v_4 = T.axis.remap("SS", [v_2, v_3])
@@ -59,12 +72,17 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
-                        for v_3, v_4 in T.grid(8, 16):
-                            with T.sblock("update_2"):
-                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
-                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 32 * 32 + m * 16 + v_5])
-                                T.writes(buffer[r, v_5])
-                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 32 * 32 + m * 16 + v_5]
+                        with T.sblock("fma_16_2"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                            buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 1], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 2], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 3], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[4, 0:16] = buffer[4, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 4], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[5, 0:16] = buffer[5, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 5], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[6, 0:16] = buffer[6, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 6], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[7, 0:16] = buffer[7, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 7], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
                 for v_2, v_3 in T.grid(8, 16):
                     with T.sblock("finish_2"):
                         r, v_4 = T.axis.remap("SS", [v_2, v_3])
@@ -91,12 +109,17 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
-                        for v_3, v_4 in T.grid(8, 4):
-                            with T.sblock("update_3"):
-                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
-                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 16 * 16 + m * 4 + v_5])
-                                T.writes(buffer[r, v_5])
-                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 16 * 16 + m * 4 + v_5]
+                        with T.sblock("fma_4"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                            buffer[0, 0:4] = buffer[0, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[1, 0:4] = buffer[1, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 1], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[2, 0:4] = buffer[2, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 2], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[3, 0:4] = buffer[3, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 3], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[4, 0:4] = buffer[4, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 4], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[5, 0:4] = buffer[5, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 5], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[6, 0:4] = buffer[6, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 6], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[7, 0:4] = buffer[7, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 7], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
                 for v_2, v_3 in T.grid(8, 4):
                     with T.sblock("finish_3"):
                         r, v_4 = T.axis.remap("SS", [v_2, v_3])
@@ -123,12 +146,10 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
-                        for v_3, v_4 in T.grid(8, 1):
-                            with T.sblock("update_4"):
-                                r, v_5 = T.axis.remap("SS", [v_3, v_4])
-                                T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 4 * 4 + m + v_5])
-                                T.writes(buffer[r, v_5])
-                                buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 4 * 4 + m + v_5]
+                        with T.sblock("fma_8"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                            buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + W[b, k, T.Ramp(i * 8, 1, 8)] * T.Broadcast(X[b, k, columns // 4 * 4 + m], 8)
                 for v_2, v_3 in T.grid(8, 1):
                     with T.sblock("finish_4"):
                         r, v_4 = T.axis.remap("SS", [v_2, v_3])

@@ -30,16 +30,25 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
-                        for v_3 in T.unroll(8):
-                            for v_0 in T.unroll(2):
-                                with T.sblock("update_o"):
-                                    r_o, v_o = T.axis.remap("SS", [v_3, v_0])
-                                    T.reads(buffer[r_o, v_o * 16:v_o * 16 + 16], W[b, k, i * 8 + r_o], X[b, k, m * 32 + v_o * 16:m * 32 + v_o * 16 + 16])
-                                    T.writes(buffer[r_o, v_o * 16:v_o * 16 + 16])
-                                    A = T.match_buffer(W[b, k, i * 8 + r_o], (1,), offset_factor=1)
-                                    X_1 = T.match_buffer(X[b, k, m * 32 + v_o * 16:m * 32 + v_o * 16 + 16], (16,), offset_factor=1)
-                                    C = T.match_buffer(buffer[r_o, v_o * 16:v_o * 16 + 16], (16,), scope="local", offset_factor=1)
-                                    C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                        with T.sblock("fma_16"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:32])
+                            buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[0, 16:32] = buffer[0, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 1], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[1, 16:32] = buffer[1, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 1], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 2], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[2, 16:32] = buffer[2, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 2], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 3], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[3, 16:32] = buffer[3, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 3], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[4, 0:16] = buffer[4, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 4], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[4, 16:32] = buffer[4, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 4], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[5, 0:16] = buffer[5, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 5], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[5, 16:32] = buffer[5, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 5], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[6, 0:16] = buffer[6, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 6], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[6, 16:32] = buffer[6, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 6], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
+                            buffer[7, 0:16] = buffer[7, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 7], 16) * X[b, k, T.Ramp(m * 32, 1, 16)]
+                            buffer[7, 16:32] = buffer[7, T.Ramp(16, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 7], 16) * X[b, k, T.Ramp(m * 32 + 16, 1, 16)]
                 for v_2 in T.unroll(8):
                     for v_0 in T.unroll(2):
                         for v_1_1 in T.vectorized(16):
@@ -70,16 +79,17 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
-                        for v_3 in T.unroll(8):
-                            with T.sblock("update_2_o"):
-                                r_o = T.axis.spatial(8, v_3)
-                                v_o = T.axis.spatial(1, 0)
-                                T.reads(buffer[r_o, 0:16], W[b, k, i * 8 + r_o], X[b, k, columns // 32 * 32 + m * 16:columns // 32 * 32 + m * 16 + 16])
-                                T.writes(buffer[r_o, 0:16])
-                                A = T.match_buffer(W[b, k, i * 8 + r_o], (1,), offset_factor=1)
-                                X_1 = T.match_buffer(X[b, k, columns // 32 * 32 + m * 16:columns // 32 * 32 + m * 16 + 16], (16,), offset_factor=1)
-                                C = T.match_buffer(buffer[r_o, 0:16], (16,), scope="local", offset_factor=1)
-                                C[0:16] = C[T.Ramp(0, 1, 16)] + T.Broadcast(A[0], 16) * X_1[T.Ramp(0, 1, 16)]
+                        with T.sblock("fma_16_2"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:16])
+                            buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 1], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 2], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 3], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[4, 0:16] = buffer[4, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 4], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[5, 0:16] = buffer[5, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 5], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[6, 0:16] = buffer[6, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 6], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
+                            buffer[7, 0:16] = buffer[7, T.Ramp(0, 1, 16)] + T.Broadcast(W[b, k, i * 8 + 7], 16) * X[b, k, T.Ramp(columns // 32 * 32 + m * 16, 1, 16)]
                 for v_2 in T.unroll(8):
                     for v_3 in T.vectorized(16):
                         with T.sblock("finish_2"):
@@ -108,16 +118,17 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
-                        for v_3 in T.unroll(8):
-                            with T.sblock("update_3_o"):
-                                r_o = T.axis.spatial(8, v_3)
-                                v_o = T.axis.spatial(1, 0)
-                                T.reads(buffer[r_o, 0:4], W[b, k, i * 8 + r_o], X[b, k, columns // 16 * 16 + m * 4:columns // 16 * 16 + m * 4 + 4])
-                                T.writes(buffer[r_o, 0:4])
-                                A = T.match_buffer(W[b, k, i * 8 + r_o], (1,), offset_factor=1)
-                                X_1 = T.match_buffer(X[b, k, columns // 16 * 16 + m * 4:columns // 16 * 16 + m * 4 + 4], (4,), offset_factor=1)
-                                C = T.match_buffer(buffer[r_o, 0:4], (4,), scope="local", offset_factor=1)
-                                C[0:4] = C[T.Ramp(0, 1, 4)] + T.Broadcast(A[0], 4) * X_1[T.Ramp(0, 1, 4)]
+                        with T.sblock("fma_4"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0:4])
+                            buffer[0, 0:4] = buffer[0, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[1, 0:4] = buffer[1, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 1], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[2, 0:4] = buffer[2, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 2], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[3, 0:4] = buffer[3, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 3], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[4, 0:4] = buffer[4, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 4], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[5, 0:4] = buffer[5, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 5], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[6, 0:4] = buffer[6, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 6], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
+                            buffer[7, 0:4] = buffer[7, T.Ramp(0, 1, 4)] + T.Broadcast(W[b, k, i * 8 + 7], 4) * X[b, k, T.Ramp(columns // 16 * 16 + m * 4, 1, 4)]
                 for v_2 in T.unroll(8):
                     for v_3 in T.vectorized(4):
                         with T.sblock("finish_3"):
@@ -146,13 +157,10 @@ def matmul(W: T.Buffer(("batch", 16, 8), "float32"), X: T.Buffer((batch, 16, "co
                         k = T.axis.opaque(16, v_2)
                         T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
                         T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
-                        for v_3 in T.unroll(8):
-                            for v_4 in range(1):
-                                with T.sblock("update_4"):
-                                    r, v_5 = T.axis.remap("SS", [v_3, v_4])
-                                    T.reads(buffer[r, v_5], W[b, k, i * 8 + r], X[b, k, columns // 4 * 4 + m + v_5])
-                                    T.writes(buffer[r, v_5])
-                                    buffer[r, v_5] = buffer[r, v_5] + W[b, k, i * 8 + r] * X[b, k, columns // 4 * 4 + m + v_5]
+                        with T.sblock("fma_8"):
+                            T.reads(W[0:batch, 0:16, 0:8], X[0:batch, 0:16, 0:columns], Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                            T.writes(Y[0:batch, 0:8, 0:columns], buffer[0:8, 0])
+                            buffer[0, 0:8] = buffer[0, T.Ramp(0, 1, 8)] + W[b, k, T.Ramp(i * 8, 1, 8)] * T.Broadcast(X[b, k, columns // 4 * 4 + m], 8)
                 for v_2 in T.unroll(8):
                     for v_3 in T.vectorized(1):
                         with T.sblock("finish_4"):

@@ -1,0 +1,166 @@
+"""Emission of instructions in place of the nests that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from sparsec.errors import KernelError
+from sparsec.ir.footprint import Operand, Scope
+from sparsec.ir.instruction import Instruction, find_instruction
+from sparsec.ir.kernel import Assign, Buffer, For, Kernel, Stored
+from sparsec.ir.matcher import Match, Place, Refusal, Segment, match_innermost, types_of
+from sparsec.ir.nesting import Nesting
+from sparsec.ir.printer import print_statement
+
+WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
+
+
+class Emission(Nesting):
+    """Writes the loads, the instructions and the stores that a nest stands for.
+
+    Parameters
+    ----------
+    features : what the target has, or None to emit whatever is named
+    """
+
+    def __init__(self, kernel: Kernel, features: Collection[str] | None = None) -> None:
+        super().__init__(kernel)
+        self.features = features
+
+    def named(self, nest: For) -> Instruction | None:
+        """Return the instruction that a nest names, if the target has it."""
+        if not nest.instruction:
+            return None
+        instruction = find_instruction(nest.instruction, types_of(nest, self.here))
+        return instruction if self.features is None or instruction.runs_on(self.features) else None
+
+    @property
+    def here(self) -> Scope:
+        """The scope in which the lowering stands."""
+        tiles = {
+            name: Buffer(name, str(handle.dtype), tuple(int(extent) for extent in handle.shape))
+            for name, handle in self.handles.items()
+            if "." not in name and name not in self.kernel.buffers
+        }
+        return Scope({**self.kernel.buffers, **tiles})
+
+    def emit(self, nest: For, instruction: Instruction) -> None:
+        """Carry out a nest, its outer axes written out one iteration after the other.
+
+        Before:  `for r in range(0, 2), v in range(0, 16): acc[r, v] += W * X[v]`
+        After:   `acc[0, 0:16] = fma(W, X[0:16], acc[0, 0:16]); acc[1, 0:16] = fma(…)`
+
+        Raises
+        ------
+        KernelError : if the instruction does not do what the nest does
+        """
+        match = match_innermost(nest, self.here, instruction)
+        if isinstance(match, Refusal):
+            raise KernelError(f"Kernel {self.kernel.name}, `{print_statement(nest)}`: {match.reason}.")
+        counts = [(0,) if n in match.axes else range(self.here.extent(axis) or 0) for n, axis in enumerate(nest.axes)]
+        with self.scope() as frames:
+            self.enter_block(instruction.name.replace(".", "_"), frames)
+            (stmt,) = nest.body
+            assert isinstance(stmt, Assign)
+            self.keep_ordered(stmt, nest.axes)
+            for outer in product(*counts):
+                self.step(nest, match, outer)
+
+    def step(self, nest: For, match: Match, outer: Sequence[int]) -> None:
+        """Carry out the instruction once."""
+        instruction = match.instruction
+        (output,) = instruction.semantics.outputs
+        operands = [buffer.name for buffer in instruction.semantics.inputs]
+        if instruction.statement.accumulate:
+            operands.append(output.name)
+        if instruction.in_memory:
+            rows = [*operands, output.name][: len(instruction.semantics.inputs) + 1]
+            for statement in instruction.emit(*(self.rows(nest, match.places[name], outer) for name in rows)):
+                T.evaluate(statement)
+            return
+        values = []
+        for name in operands:
+            registers = [self.register(nest, match.places[name], part, outer) for part in match.places[name].registers]
+            values.append(registers[0] if len(registers) == 1 else registers)
+        result = instruction.emit(*values)
+        place = match.places[output.name]
+        for part, register in zip(place.registers, result if isinstance(result, list) else [result], strict=True):
+            self.store(nest, place, part, outer, register)
+
+    def find(self, nest: For, value: Operand, first: Sequence[int], outer: Sequence[int]) -> tuple[Any, list[Any]]:
+        """Return the buffer and the indices of an operand in one iteration."""
+        for axis, count, start in zip(nest.axes, first, outer, strict=True):
+            self.bind(axis, [count + start], bound=False)
+        if isinstance(value, Stored):
+            return self.handles[f"{value.buffer}.data"], [self.position(value.buffer)]
+        return self.handles[value.buffer], [self.index(index) for index in value.indices]
+
+    def register(self, nest: For, place: Place, segments: Sequence[Segment], outer: Sequence[int]) -> Any:
+        """Load the elements of one register."""
+        parts = []
+        for segment in segments:
+            handle, indices = self.find(nest, place.value, segment.first, outer)
+            parts.append(_load(handle, indices, segment.offsets))
+        return parts[0] if len(parts) == 1 else shuffle(parts, range(sum(len(s.offsets) for s in segments)))
+
+    def store(self, nest: For, place: Place, segments: Sequence[Segment], outer: Sequence[int], value: Any) -> None:
+        """Store the elements of one register."""
+        done = 0
+        for segment in segments:
+            count = len(segment.offsets)
+            handle, indices = self.find(nest, place.value, segment.first, outer)
+            part = value if len(segments) == 1 else shuffle([value], range(done, done + count))
+            T.buffer_store(handle, part, _along(indices, 0, count))
+            done += count
+
+    def rows(self, nest: For, place: Place, outer: Sequence[int]) -> tuple[Any, int]:
+        """Return the address of the first row of an operand, and the bytes from one row to the next."""
+        handle, indices = self.find(nest, place.value, place.registers[0][0].first, outer)
+        address = tirx.address_of(handle[tuple(indices)])
+        return address, place.pitch * np.dtype(str(handle.dtype)).itemsize
+
+
+def _load(handle: Any, indices: list[Any], offsets: tuple[int, ...]) -> Any:
+    """Load elements whose offsets from the first one are constant."""
+    count = len(offsets)
+    if not any(offsets):
+        value = handle[tuple(indices)]
+        return T.broadcast(value, count) if count > 1 else value
+    groups = (n for n in range(1, count + 1) if count % n == 0 and offsets == tuple(range(n)) * (count // n))
+    if group := next(groups, 0):
+        return _repeated(handle[tuple(_along(indices, 0, group))], group, count)
+    low, span = min(offsets), max(offsets) - min(offsets) + 1
+    if span > 4 * count:
+        return handle[(*indices[:-1], T.broadcast(indices[-1], count) + shuffle(list(offsets), range(count)))]
+    width = 1 << (span.bit_length() - 1)  # two loads that overlap cover the span
+    halves = [handle[tuple(_along(indices, start, width))] for start in (low, low + span - width)]
+    return shuffle(halves, [o - low if o - low < width else o - low - span + 2 * width for o in offsets])
+
+
+def _repeated(group: Any, size: int, count: int) -> Any:
+    """Repeat a vector of `size` elements up to `count` of them."""
+    if size == count:
+        return group
+    dtype = str(group.ty.dtype).partition("x")[0]
+    bits = size * 8 * np.dtype(dtype).itemsize
+    if bits not in WORDS:
+        return shuffle([group], [n % size for n in range(count)])
+    word = T.broadcast(tirx.reinterpret(f"int{bits}", group), count // size)
+    return tirx.reinterpret(f"{dtype}x{count}", word)
+
+
+def _along(indices: list[Any], offset: int, count: int) -> list[Any]:
+    """Return the indices of so many elements that follow each other in memory."""
+    last = indices[-1] + offset
+    return [*indices[:-1], T.ramp(last, 1, count) if count > 1 else last]
+
+
+def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Return the elements at constant places of several vectors, or numbers, one after the other."""
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", index) for index in indices])

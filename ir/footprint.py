@@ -1,0 +1,242 @@
+"""Where the iterations of a nest of constant loops find what they load and store, as numbers.
+
+What is not known of a place before the kernel runs, such as the outer loops and the coordinates that a sparse level
+holds, gets made-up values, others in every trial: what stays the same over all trials holds whatever the values are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sparsec.ir.kernel import (
+    Axis,
+    Buffer,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    Kernel,
+    Load,
+    Op,
+    Position,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    Walk,
+)
+from sparsec.ir.layout import Layout
+from sparsec.ir.levels import ROOT, Cursor, Dense
+from sparsec.ir.levels import Axis as LevelAxis
+
+TRIALS = 3
+PRIME = 2**31 - 1
+
+Operand = Load | Stored
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What can be named at one place of a kernel: its buffers, the tiles around, and the ranges of loops around."""
+
+    buffers: Mapping[str, Buffer]
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kernel: Kernel, around: Sequence[Stmt] = ()) -> Scope:
+        """Return the scope inside of these statements."""
+        tiles = {s.name: Buffer(s.name, s.dtype, s.shape) for s in around if isinstance(s, Tile)}
+        axes = [axis for stmt in around if isinstance(stmt, For) for axis in stmt.axes]
+        return cls({**kernel.buffers, **tiles}, {axis.var: axis for axis in axes if isinstance(axis, Range)})
+
+    def extent(self, axis: Axis) -> int | None:
+        """Return how often an axis runs, or None where that is no constant."""
+        if isinstance(axis, Range):
+            if not isinstance(axis.start, Const) or not isinstance(axis.stop, Const):
+                return None
+            return len(range(int(axis.start.value), int(axis.stop.value), axis.step))
+        if axis.at is not None:
+            return 1
+        if axis.part:
+            return int(self.level(axis).together) if axis.part == "run" else None
+        try:
+            loop = next(self.level(axis).visit(self.axis(axis), Cursor(0, 0), lambda name, index: index))
+        except (TypeError, StopIteration):
+            return None
+        return loop.extent if loop.kind == "dense" and isinstance(loop.extent, int) else None
+
+    def layout(self, buffer: str) -> Layout:
+        """Return how a packed operand is stored."""
+        layout = self.buffers[buffer].layout
+        assert layout is not None, f"{buffer} is dense"
+        return layout
+
+    def level(self, axis: Walk) -> Any:
+        """Return the level that an axis walks."""
+        return self.layout(axis.buffer).levels[axis.level][1]
+
+    def axis(self, axis: Walk) -> LevelAxis:
+        """Return what that level knows of its place."""
+        return self.layout(axis.buffer).axes(self.shape(axis.buffer))[axis.level]
+
+    def shape(self, buffer: str) -> list[int]:
+        """Return the extents of a packed operand."""
+        return [dim for dim in self.buffers[buffer].shape if isinstance(dim, int)]
+
+
+def footprint(
+    scope: Scope, axes: Sequence[Axis], indices: Sequence[np.ndarray], operand: Operand
+) -> tuple[np.ndarray, ...]:
+    """Return the address of an operand, in elements from the start of its buffer, in each iteration and each trial.
+
+    Parameters
+    ----------
+    indices : for each axis how many times it ran before each of these iterations, int64 [iterations]
+    """
+    return tuple(_Trial(scope, trial).addresses(axes, indices, operand) for trial in range(TRIALS))
+
+
+class _Trial:
+    """One choice of everything that is not known."""
+
+    def __init__(self, scope: Scope, trial: int) -> None:
+        self.scope = scope
+        self.trial = trial
+        self.values: dict[str, Any] = {}
+        self.cursors: dict[tuple[str, int], Cursor] = {}
+
+    def addresses(self, axes: Sequence[Axis], indices: Sequence[np.ndarray], operand: Operand) -> np.ndarray:
+        for axis, index in zip(axes, indices, strict=True):
+            self.bind(axis, index)
+        count = len(indices[0]) if indices else 1
+        if isinstance(operand, Stored):
+            return np.broadcast_to(self.position(operand.buffer), count)
+        return np.broadcast_to(self.element(operand), count)
+
+    def element(self, load: Load) -> Any:
+        """Return the address of an element of a row-major buffer."""
+        address: Any = 0
+        for index, extent in zip(load.indices, self.scope.buffers[load.buffer].shape, strict=True):
+            address = address * (extent if isinstance(extent, int) else self.variable(extent)) + self.evaluate(index)
+        return address
+
+    def bind(self, axis: Axis, index: np.ndarray) -> None:
+        """Give an axis its value in each iteration."""
+        if isinstance(axis, Range):
+            self.values[axis.var] = self.evaluate(axis.start) + axis.step * index
+            return
+        if axis.at is not None:
+            place = self.evaluate(axis.at)
+            cursor = Cursor(place, place)
+        else:
+            cursor = self.visit(axis, index)
+        self.cursors[axis.buffer, axis.level] = cursor
+        self.values[axis.var] = index if axis.part else cursor.coordinate
+
+    def visit(self, axis: Walk, index: np.ndarray) -> Cursor:
+        level = self.scope.level(axis)
+
+        def load(name: str, at: Any) -> Any:
+            return self.made_up(f"{axis.buffer}.{axis.level}.{name}", at)
+
+        if axis.part:
+            run = self.cursor(axis.buffer, axis.level)
+            return level.in_run(run.position, index, load)
+        parent = ROOT if isinstance(level, Dense) else self.cursor(axis.buffer, axis.level - 1)
+        visit = level.visit(self.scope.axis(axis), parent, load)
+        try:
+            next(visit)
+            while True:
+                visit.send(index)
+        except StopIteration as end:
+            cursor: Cursor = end.value
+        return cursor
+
+    def cursor(self, buffer: str, level: int) -> Cursor:
+        """Return where the walk of a level stands; the position in a dense one follows from those above it."""
+        if level < 0:
+            return ROOT
+        key = buffer, level
+        layout, size = self.scope.layout(buffer), self.scope.layout(buffer).sizes(self.scope.shape(buffer))[level]
+        if key not in self.cursors:
+            coordinate = self.made_up(f"{buffer}.{level}.coordinate", 0) % size
+            self.cursors[key] = Cursor(self.made_up(f"{buffer}.{level}.position", 0), coordinate)
+        found = self.cursors[key]
+        if not isinstance(layout.levels[level][1], Dense):
+            return found
+        return replace(found, position=self.cursor(buffer, level - 1).position * size + found.coordinate)
+
+    def position(self, buffer: str) -> Any:
+        """Return where the value is stored on which the walks of a packed operand stand."""
+        layout = self.scope.layout(buffer)
+        position = self.cursor(buffer, len(layout.levels) - 1).position
+        lane = self.cursor(buffer, layout.leaf - 1).lane if layout.leaf else None
+        return position if lane is None else position * layout.together + lane
+
+    def evaluate(self, value: Expr) -> Any:
+        """Return an index in each iteration."""
+        if isinstance(value, Const):
+            return value.value
+        if isinstance(value, Var):
+            return self.variable(value.name)
+        if isinstance(value, Coordinate):
+            return self.coordinate(value)
+        if isinstance(value, Position):
+            return self.position(value.buffer)
+        if isinstance(value, Stored):
+            return self.made_up(value.buffer, self.position(value.buffer))
+        if isinstance(value, Load):
+            return self.made_up(value.buffer, self.element(value))
+        assert isinstance(value, Op)
+        return _OPERATIONS[value.name](*(self.evaluate(arg) for arg in value.args))
+
+    def variable(self, name: str) -> Any:
+        """Return the value of a loop or a symbol; one that is not known takes steps as its loop does."""
+        if name not in self.values:
+            found = self.scope.ranges.get(name)
+            start = self.evaluate(found.start) if found is not None else 0
+            self.values[name] = start + self.made_up(name, 0) * (found.step if found is not None else 1)
+        return self.values[name]
+
+    def coordinate(self, value: Coordinate) -> Any:
+        """Return a logical coordinate: as `Layout.logical`, for one dimension."""
+        layout = self.scope.layout(value.buffer)
+        place: Any = 0
+        for level, (digit, _) in enumerate(layout.levels):
+            if digit.dim == value.dim:
+                place = place + self.cursor(value.buffer, level).coordinate * digit.divisor
+        ordered = any(dim == value.dim for dim, _ in layout.orders)
+        return self.made_up(f"{value.buffer}.{value.dim}.order", place) if ordered else place
+
+    def made_up(self, name: str, index: Any) -> Any:
+        """Return numbers below 2¹⁶ that nothing but the name, the index and the trial decides."""
+        seed = zlib.crc32(f"{name} {self.trial}".encode())
+        mixed = (np.asarray(index) + seed) % PRIME
+        for _ in range(3):  # squares, so that differences of indices tell nothing
+            mixed = (mixed * mixed + seed) % PRIME
+        return mixed % 2**16
+
+
+_OPERATIONS = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "//": np.floor_divide,
+    "%": np.mod,
+    "&": np.bitwise_and,
+    "^": np.bitwise_xor,
+    "max": np.maximum,
+    "min": np.minimum,
+    "abs": np.abs,
+    "<": np.less,
+    "<=": np.less_equal,
+    "==": np.equal,
+    "and": np.logical_and,
+    "select": np.where,
+}
