@@ -21,8 +21,8 @@ int main(int argc, char **argv) {
   sparsec_context *ctx = sparsec_create(1);
   if (!file || !ctx) die(ctx ? "cannot open the inputs" : sparsec_last_error());
 
-  const void *inputs[16];
-  void *outputs[16];
+  const void *inputs[64];
+  void *outputs[64];
   for (int i = 0; i < sparsec_num_inputs(); i++) {
     const sparsec_tensor *tensor = sparsec_input(i);
     size_t count = elements(tensor, sparsec_input_shape(ctx, i));
