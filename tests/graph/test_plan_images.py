@@ -23,7 +23,8 @@ def weight(*shape, seed=0):
 def planned(graph: Graph, masked: bool = True) -> Graph:
     """Plan images; `masked` as if convolutions wrote zeros around their results, as their kernels do."""
     plan_images(graph)
-    while keep_borders(graph, {node.output for node in graph.nodes if masked and node.op == "conv_padded"}):
+    convolutions = [node for node in graph.nodes if masked and node.op == "conv_padded"]
+    while keep_borders(graph, {node.output: node.attrs["borders"] for node in convolutions}):
         graph.verify()
     return graph
 

@@ -156,7 +156,8 @@ def test_convolutions_have_one_form() -> None:
 
     graph = check(build, (2, 4, 9))
     conv = next(node for node in graph.nodes if node.op == "conv2d")
-    assert conv.attrs == {"strides": (1, 2), "padding": (0, 1, 0, 1), "dilation": (1, 1), "groups": 2}
+    form = {"strides": (1, 2), "padding": (0, 1, 0, 1), "dilation": (1, 1), "groups": 2, "blank": 0}
+    assert conv.attrs == form
 
 
 def test_what_changes_nothing_vanishes() -> None:
