@@ -95,7 +95,7 @@ class DottedTerm(PackedTerm):
             raise LayoutError(f"X cannot be staged for {self.layout}, whose depths are not dense digits of whole rows")
         walks = tuple(self.walks[level] for level in self.order.inside[:-1])
         part = Load("part", (self.staged_place, LANE, DEPTH_LANE))
-        fill = For((*walks, self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),))
+        fill = nest_of(walks, For((self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),)))
         runs = prod(self.layout.sizes(self.shape)[level] for level in self.order.inside[:-1])
         return Tile("part", self.product.x.dtype, (runs, self.width, self.depths_at_once), (fill, body))
 

@@ -205,7 +205,7 @@ class _Lowering(Emission):
             return False  # a sum over this axis, or another reduction
         if isinstance(axis, Range):
             return isinstance(axis.start, Const) and isinstance(axis.stop, Const)
-        return isinstance(self.level(axis), Dense) and axis.at is None
+        return axis.part == "run" or (isinstance(self.level(axis), Dense) and axis.at is None)
 
     def _decides(self, axis: Axis, target: Load) -> bool:
         """Whether each iteration of an axis has an element of its own, which is an index or a digit of one."""

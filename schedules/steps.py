@@ -49,7 +49,7 @@ class Tile:
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:
         """Return the runs of tiles; a symbolic extent keeps a run for each size."""
         row_runs = _runs(rows, self.rows) if self.rows else ()
-        runs = _runs(columns, self.columns)
+        runs = _runs(columns, self.columns, overlap=bool(self.dots))
         dots = Dots(*self.dots) if self.dots else None
         return Tiling(runs, row_runs, self.stage, self.rows_first, self.whole_rows, self.skip_zeros, dots)
 
@@ -170,8 +170,11 @@ def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
     return inside[-1]
 
 
-def _runs(extent: int | str, sizes: tuple[int, ...]) -> tuple[Run, ...]:
-    """Cover an extent by runs of tiles; for a symbolic one each size must divide the one before it."""
+def _runs(extent: int | str, sizes: tuple[int, ...], overlap: bool = False) -> tuple[Run, ...]:
+    """Cover an extent by runs of tiles; for a symbolic one each size must divide the one before it.
+
+    With `overlap`, what is left over is the end of one more tile, which computes some columns again.
+    """
     runs: list[Run] = []
     start: Expr = Const(0)
     for larger, size in pairwise(sizes):
@@ -185,6 +188,8 @@ def _runs(extent: int | str, sizes: tuple[int, ...]) -> tuple[Run, ...]:
         if stop != start:
             runs.append((start, stop, size))
         start = stop
+    if overlap and isinstance(extent, int) and start != Const(extent) and sizes[-1] <= extent:
+        return (*runs, (Const(extent - sizes[-1]), Const(extent), sizes[-1]))
     if start != (Var(extent) if isinstance(extent, str) else Const(extent)):
         raise ScheduleError(f"tiles of {sizes} do not cover an extent of {extent}; add a tile of 1")
     return tuple(runs)

@@ -16,6 +16,7 @@ from sparsec.ir.product import Product
 from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
+from sparsec.schedules.rules.dots import Dot, dot_cycles, dot_nests, dot_widths, find_dot
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight
@@ -29,12 +30,16 @@ VECTORS = range(1, 9)  # in a tile of columns
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate of a family: the loops of a layout, the tiles, and cycles of one core for the whole product."""
+    """A candidate of a family: the loops of a layout, the tiles, and cycles of one core for the whole product.
+
+    `dot` is the instruction that takes several depths at once, if there is one.
+    """
 
     family: str
     nest: Nest
     tile: Tile
     cycles: float
+    dot: Dot | None = None
 
     @property
     def layout(self) -> Layout | Sum | None:
@@ -123,7 +128,10 @@ def _seconds(proposal: Proposal) -> float:
 
 def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
     lanes = target.lanes(product.sums)
-    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
+    dot, updates = choice.dot, (Tensorize("update", f"fma.{lanes}"),)
+    if dot:
+        updates = tuple(dot.moves(product.x.dtype, product.sums, target))
+    moves = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))
@@ -132,6 +140,8 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
 
 def _choices(product: Product, weight: Weight, target: Target, every: bool = False) -> list[Choice]:
     """Return the members of families that can hold a constant weight, with every width of tiles."""
+    if dot := find_dot(product, target):
+        return list(_dots(dot, product, weight, target))
     prices, lanes = Prices(product, target), target.lanes(product.sums)
     families = [family for family in FAMILIES if every or family.worth(weight, product)]
     found = []
@@ -142,6 +152,16 @@ def _choices(product: Product, weight: Weight, target: Target, every: bool = Fal
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target))
                 found.append(Choice(family.name, nest, tile, prices(nest, widths)))
     return found
+
+
+def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterator[Choice]:
+    """Yield the layouts that feed an instruction that takes several depths at once."""
+    widths = dot_widths(dot, product)
+    panel = Panel(product, widths[0], target)
+    for family, nest in dot_nests(dot, weight, product, target):
+        rows_first = not nest.stage and _rows_first(product, panel, nest, target)
+        tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
+        yield Choice(family, nest, tile, dot_cycles(dot, nest, widths, product, target), dot)
 
 
 def _activations(product: Product, target: Target) -> Iterator[Choice]:

@@ -1,0 +1,213 @@
+"""Products of bytes by instructions that add up several of them: which instruction, layouts and tiles.
+
+What an instruction takes at once is read from its declaration, and layouts follow: dense panels whose depth ends in a
+digit of so many, and compressed columns in runs of so many. So any nonzeros of a row, or of a block of rows, fill an
+instruction, wherever they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+
+from sparsec.ir.instruction import INSTRUCTIONS, Instruction
+from sparsec.ir.kernel import Expr, Load, Var, walk_expressions
+from sparsec.ir.layout import Layout
+from sparsec.ir.notation import parse_layout
+from sparsec.ir.product import Product
+from sparsec.schedules.rules.cuts import MANY
+from sparsec.schedules.rules.prices import HIDES, L1_SHARE, Inner, Nest, batch, extent
+from sparsec.schedules.rules.weight import Weight
+from sparsec.schedules.steps import Tensorize
+from sparsec.targets import Target
+
+PANELS = Inner(step=0.0, sums=0.0)
+SHUFFLE = 1.3  # cycles to interleave rows of X, for each vector that this gives
+STEP = 0.5  # cycles for each run of depths beside its loads and products
+STORE = 0.6  # cycles to store a vector of interleaved X
+TAP = 4.0  # cycles to find the rows of X of a run
+OPEN = 12.0  # cycles to open a tile
+FINISH = 2.0  # cycles to put a vector of sums in order and store its results
+MISS = 0.35  # cycles for each vector of X that comes from L2
+PANEL = 64  # columns at most
+SUM_BYTES = 4
+FULL = 0.95  # of a weight, from which on it is taken as dense
+
+
+@dataclass(frozen=True)
+class Dot:
+    """What an instruction adds up: blocks of rows × columns sums, of `depth` products each.
+
+    Parameters
+    ----------
+    vector : bytes of a register
+    """
+
+    instruction: Instruction
+    rows: int
+    columns: int
+    depth: int
+    vector: int
+
+    def holds(self, rows: int, target: Target) -> bool:
+        """Say whether the sums of so many rows, the panel of X that they meet and a weight are in registers."""
+        panel = min(PANEL, self.vector)
+        sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth // self.vector
+        return sums + x + 1 <= target.vector_registers
+
+    def moves(self, x: str, sums: str, target: Target) -> Iterator[Tensorize]:
+        """Yield what lets the instruction, and those that bring its operands together, carry out a product's loops."""
+        for instruction in INSTRUCTIONS.values():
+            if instruction.runs_on(target.isa) and self._is_fed_by(instruction, x, sums):
+                yield Tensorize("init", instruction.name)
+        yield Tensorize("update", self.instruction.name)
+
+    def _is_fed_by(self, instruction: Instruction, x: str, sums: str) -> bool:
+        """Say whether an instruction interleaves rows of X, or puts sums in order, in registers of the same size."""
+        (output,), inputs = instruction.semantics.outputs, instruction.semantics.inputs
+        if instruction.statement.accumulate or len(inputs) != 1 or 8 * self.vector != instruction.bits:
+            return False
+        columns = self.vector // np.dtype(x).itemsize
+        interleaves = (x, (self.depth, columns)), (x, (columns, self.depth))
+        straightens = (sums, (columns,)), (sums, (columns,))
+        (source,) = inputs
+        return ((source.dtype, source.shape), (output.dtype, output.shape)) in (interleaves, straightens)
+
+    @property
+    def work(self) -> int:
+        """How many products it makes."""
+        return self.rows * self.columns * self.depth
+
+
+def find_dot(product: Product, target: Target) -> Dot | None:
+    """Return the instruction of a target that makes most of a product's multiplications at once, if there is one."""
+    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, target)
+
+
+@cache
+def _find_dot(x: str, weight: str, sums: str, target: Target) -> Dot | None:
+    dots = (as_dot(instruction) for instruction in INSTRUCTIONS.values() if instruction.runs_on(target.isa))
+    fitting = [dot for dot in dots if dot and _types(dot.instruction) in (((x, weight), sums), ((weight, x), sums))]
+    return max(fitting, key=lambda dot: dot.work, default=None)
+
+
+def as_dot(instruction: Instruction) -> Dot | None:
+    """Return the shape of an instruction that adds up products of two operands in registers; None for any other."""
+    statement, axes = instruction.statement, instruction.nest.axes
+    loads = [part for part in walk_expressions(statement.value) if isinstance(part, Load)]
+    written = [axis.var for axis in axes if any(axis.var in _names(index) for index in statement.target.indices)]
+    depth = [extent for axis, extent in zip(axes, instruction.extents, strict=True) if axis.var not in written]
+    if not statement.accumulate or len(loads) != 2 or len(depth) != 1 or instruction.in_memory:
+        return None
+    block = [extent for axis, extent in zip(axes, instruction.extents, strict=True) if axis.var in written]
+    rows, columns = block if len(block) == 2 else (1, *block)
+    return Dot(instruction, rows, columns, depth[0], instruction.bits // 8)
+
+
+# -- layouts -------------------------------------------------------------------------------------------------------
+
+
+def dot_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Iterator[tuple[str, Nest]]:
+    """Yield the family and the loops of each layout that is worth trying."""
+    for r in range(dot.rows, weight.rows + 1, dot.rows):
+        if not dot.holds(r, target):
+            break
+        runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // r)
+        layout = partial(_panels, r, dot.depth, weight.depth, product.taps)
+        yield "dense", Nest("dense", layout, r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+        if weight.rows % r or weight.entries > FULL * weight.mask.size or r not in (1, 2, 4, 8):
+            continue
+        counts = np.count_nonzero(weight.jammed(r).mask, axis=1)
+        chunk = _chunk(weight.rows, r, product, target)
+        name = f"{r}x1 blocks" if r > 1 else "CSR"
+        steps, tasks = int((-(-counts // dot.depth)).sum()), -(-weight.rows // chunk) if chunk else 1
+        runs_of = partial(_runs, r, dot.depth, chunk)
+        yield name, Nest(name, runs_of, r, steps, tiles, weight.depth, PANELS, tasks=tasks)
+
+
+def _panels(r: int, depths: int, depth: int, taps: int) -> Layout:
+    """Return dense panels of r rows; of the same tap of several channels, where these can be taken together."""
+    row = [f"i floordiv {r}", f"i mod {r}"] if r > 1 else ["i"]
+    columns = [f"k floordiv {depths}", f"k mod {depths}"]
+    if taps > 1 and depth // taps % depths == 0:
+        columns = [f"k floordiv {taps * depths}", f"k mod {taps}", f"k floordiv {taps} mod {depths}"]
+    levels = [row[0], *columns[:-1], *row[1:], columns[-1]]
+    return parse_layout(f"(i, k) -> ({', '.join(f'{level} : dense' for level in levels)})")
+
+
+def _runs(r: int, depths: int, chunk: int) -> Layout:
+    """Return rows, jammed in blocks of r, whose columns are in runs."""
+    levels = [f"i floordiv {chunk} : dense"] if chunk else []
+    block = f" floordiv {r}" if r > 1 else ""
+    levels.append(f"i{block}" + (f" mod {chunk // r}" if chunk else "") + " : bucketed")
+    levels.append(f"k : compressed[{depths}]")
+    if r > 1:
+        levels.append(f"i mod {r} : dense")
+    return parse_layout(f"(i, k) -> ({', '.join(levels)})")
+
+
+def _chunk(rows: int, r: int, product: Product, target: Target) -> int:
+    """Return how many rows, a multiple of r, are a task of their own where columns are not enough; 0 for all."""
+    panels = max(1, extent(product.columns) // PANEL) * batch(product)
+    wanted = target.cores if panels < MANY * target.cores else 1
+    chunk = max(2, -(-rows // wanted // r)) * r
+    return 0 if wanted == 1 or chunk >= rows else chunk
+
+
+# -- tiles ---------------------------------------------------------------------------------------------------------
+
+
+def dot_widths(dot: Dot, product: Product) -> tuple[int, ...]:
+    """Return the widths of tiles: whole panels, then halves of them and so on; the last tiles may overlap."""
+    least, widest = dot.columns, min(PANEL, dot.vector)
+    if isinstance(product.columns, str):
+        return (widest, least, 1)
+    if product.columns < least:
+        return (1,)
+    widths, left = [], product.columns
+    while left:
+        if left >= widest or widest == least:
+            widths.append(widest)
+            left -= left // widest * widest
+        if widest == least:
+            return tuple(dict.fromkeys(widths))
+        widest //= 2
+    return tuple(widths)
+
+
+def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
+    """Return the cycles of one core for the whole product."""
+    total, left = 0.0, extent(product.columns)
+    for width in widths:
+        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
+        vectors = max(1, width // dot.columns)
+        products = nest.rows // dot.rows * vectors / target.fma_per_cycle
+        shuffles = SHUFFLE * vectors
+        loads = (nest.rows + vectors) / target.loads_per_cycle
+        beside = loads if nest.stage else shuffles + nest.rows / target.loads_per_cycle
+        step = (products**HIDES + beside**HIDES) ** (1 / HIDES) + STEP
+        if not nest.stage:
+            step += MISS * vectors * _outside_l1(width, product, target)
+        staged = nest.part / dot.depth * (shuffles + STORE * vectors + (TAP if product.taps > 1 else 0)) if nest.stage else 0.0
+        opens = nest.opens * (OPEN + FINISH * nest.rows * vectors)
+        total += count * batch(product) * (nest.steps * step + staged + opens)
+    return total
+
+
+def _outside_l1(width: int, product: Product, target: Target) -> float:
+    """Return which share of the loads of X misses L1."""
+    itemsize = np.dtype(product.x.dtype).itemsize
+    footprint = (width + product.span) * itemsize * extent(product.depth) / product.taps
+    return max(0.0, 1 - L1_SHARE * target.l1_bytes / footprint)
+
+
+def _names(index: Expr) -> set[str]:
+    return {part.name for part in walk_expressions(index) if isinstance(part, Var)}
+
+
+def _types(instruction: Instruction) -> tuple[tuple[str, ...], str]:
+    semantics = instruction.semantics
+    return tuple(buffer.dtype for buffer in semantics.inputs), semantics.outputs[0].dtype
