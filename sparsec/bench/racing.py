@@ -14,13 +14,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from sparsec.bench import worker
 from sparsec.bench.engine import Absent, Engine
 from sparsec.bench.inputs import seeded_inputs
 from sparsec.bench.machine import this_machine
-from sparsec.bench.result import HALF_TOLERANCE, RELATIVE_TOLERANCE, SCALE_TOLERANCE, Lane, Race
+from sparsec.bench.result import HALF_TOLERANCE, INT8_TOLERANCE, RELATIVE_TOLERANCE, SCALE_TOLERANCE, Lane, Race
 from sparsec.errors import InputError, SparsecError
 
 _TURN_SECONDS = 0.3
@@ -37,6 +38,7 @@ def race(
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     pythons: Mapping[str, str] | None = None,
+    files: Mapping[str, str | PathLike[str]] | None = None,
     storage: str | None = None,
 ) -> Race:
     """Race a compiled model against dense runtimes.
@@ -64,6 +66,8 @@ def race(
         Seed of the inputs.
     pythons : mapping, optional
         Interpreters for engines that live in an environment of their own.
+    files : mapping, optional
+        ONNX files of peers that run another form of ``model``, one with the same inputs and outputs.
     storage : {"float16", "bfloat16"}, optional
         What the weights of the artifact were rounded to, which its outputs are allowed for.
 
@@ -81,7 +85,7 @@ def race(
             known = ", ".join(sorted(set(worker.ENGINES) - {"sparsec"}))
             raise InputError(f"unknown peer {peer!r}: sparsec can be raced against {known}")
     inputs = seeded_inputs(model, shapes, seed)
-    paths = dict.fromkeys(peers, fspath(model))
+    paths = {peer: fspath((files or {}).get(peer, model)) for peer in peers}
     if artifact is not None:
         paths = {"sparsec": fspath(artifact)} | paths
     absent: dict[str, str] = {}
@@ -105,10 +109,12 @@ def race(
         finally:
             for engine in engines:
                 engine.close()
-    lanes = []
+    lanes, in_bytes = [], _rounds_activations(model)
     for engine in engines:
-        rounded = storage if engine.name == "sparsec" else None
-        error, agrees = _compare(outputs[engine.name], outputs[reference.name], rounded)
+        tolerance = INT8_TOLERANCE if in_bytes else SCALE_TOLERANCE
+        if storage and engine.name == "sparsec":
+            tolerance = max(tolerance, HALF_TOLERANCE[storage])
+        error, agrees = _compare(outputs[engine.name], outputs[reference.name], tolerance)
         turns = [turn[engine.name] for turn in rounds]
         fastest = min(min(times) for times in turns)
         medians = [median(times) for times in turns]
@@ -134,8 +140,14 @@ def _take_turns(engines: Sequence[Engine], seconds: float) -> list[dict[str, lis
     return rounds
 
 
+def _rounds_activations(model: str | PathLike[str]) -> bool:
+    """Whether a model computes with bytes."""
+    nodes = onnx.load(fspath(model), load_external_data=False).graph.node
+    return any("QuantizeLinear" in node.op_type for node in nodes if node.op_type != "DequantizeLinear")
+
+
 def _compare(
-    outputs: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]], storage: str | None = None
+    outputs: Sequence[NDArray[Any]], reference: Sequence[NDArray[Any]], tolerance: float = SCALE_TOLERANCE
 ) -> tuple[float, bool]:
     """Largest difference relative to the scale of its output, and whether all are within tolerance.
 
@@ -147,9 +159,8 @@ def _compare(
     for ours, theirs in zip(outputs, reference, strict=True):
         scale = float(np.max(np.abs(theirs), where=np.isfinite(theirs), initial=0.0)) or 1.0
         same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-        difference = np.subtract(ours, theirs, where=~same, out=np.zeros_like(theirs, np.float64))
+        difference = np.subtract(ours, theirs, where=~same, out=np.zeros_like(theirs, np.float64), dtype=np.float64)
         worst = np.max(np.abs(np.nan_to_num(difference, nan=np.inf)), initial=0.0)
         error = max(error, float(worst) / scale)
-        atol = (HALF_TOLERANCE[storage] if storage else SCALE_TOLERANCE) * scale
-        agrees &= np.allclose(ours, theirs, rtol=RELATIVE_TOLERANCE, atol=atol, equal_nan=True)
+        agrees &= np.allclose(ours, theirs, rtol=RELATIVE_TOLERANCE, atol=tolerance * scale, equal_nan=True)
     return error, agrees

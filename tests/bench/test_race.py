@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.bench import Lane, Race, race, race_table, racing, seeded_inputs, summary_table
 from sparsec.bench.machine import Machine, this_machine
+from sparsec.bench.result import HALF_TOLERANCE, INT8_TOLERANCE
 from sparsec.bench.worker import measure
 from sparsec.errors import InputError, ModelError, SparsecError
 
@@ -172,6 +173,26 @@ def test_engines_take_turns_of_about_the_same_length():
     assert log[4:] == [("slow", 3), ("fast", 30)] * 3
 
 
+def test_peers_may_run_another_form_and_round_to_bytes_elsewhere(model, tmp_path):
+    """Where the model computes with bytes, engines agree that are a step of its scale apart."""
+    rounded = onnx.load(model)
+    del rounded.graph.output[1]
+    rounded.graph.node[3].CopyFrom(helper.make_node("QuantizeLinear", ["y", "step", "zero"], ["bytes"]))
+    rounded.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "step"))
+    rounded.graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
+    rounded.graph.node[2].output[0] = rounded.graph.node[3].input[0] = "exact"
+    rounded.graph.node.append(helper.make_node("DequantizeLinear", ["bytes", "step", "zero"], ["y"]))
+    plain = onnx.load(model)
+    del plain.graph.output[1], plain.graph.node[3]
+    paths = {"rounded": tmp_path / "rounded.onnx", "plain": tmp_path / "plain.onnx"}
+    onnx.save(rounded, paths["rounded"])
+    onnx.save(plain, paths["plain"])
+    for name, agrees in ("rounded", True), ("plain", False):
+        files = {"openvino": paths["plain" if name == "rounded" else "rounded"]}
+        peer = race(paths[name], ("onnxruntime", "openvino"), seconds=0.1, files=files).lane("openvino")
+        assert 1e-3 < peer.error < 0.1 and peer.agrees is agrees
+
+
 def test_measure_times_every_run_but_the_first():
     calls: list = []
     assert len(measure(lambda: calls.append(None), 5)) == 5
@@ -191,11 +212,12 @@ def test_outputs_are_compared_by_their_scale():
     assert compare(nan, reference) == (np.inf, False)
     assert compare([reference[0][:1], reference[1]], reference) == (np.inf, False)
     assert compare(reference[:1], reference) == (np.inf, False)
-    assert compare(far, reference, "float16")[1] is True
-    for storage, bound in ("float16", 0.39), ("bfloat16", 3.1):
+    assert compare(far, reference, HALF_TOLERANCE["float16"])[1] is True
+    for tolerance, bound in (HALF_TOLERANCE["float16"], 0.39), (HALF_TOLERANCE["bfloat16"], 3.1), (INT8_TOLERANCE, 10):
         for off, agrees in (0.95 * bound, True), (1.1 * bound, False):
             outputs = [np.float32([100.0, off]), reference[1]]
-            assert compare(outputs, [np.float32([100.0, 0.0]), reference[1]], storage)[1] is agrees
+            assert compare(outputs, [np.float32([100.0, 0.0]), reference[1]], tolerance)[1] is agrees
+    assert compare([np.uint8([3, 200])], [np.uint8([5, 200])]) == (0.01, False)
 
 
 def test_machine_is_described():

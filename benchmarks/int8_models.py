@@ -1,0 +1,116 @@
+"""The benchmark networks in int8, as ONNX QDQ graphs: uint8 activations, int8 weights, a scale for each output channel.
+
+Weights are pruned before they are quantised, and a symmetric quantisation keeps every zero. Which tensors are rounded
+to bytes is what runtimes disagree about: each network has recipes, and a runtime takes the one that it is fastest on.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from benchmarks.models import cached
+from sparsec.bench import seeded_inputs
+
+CALIBRATION_SEEDS = (100, 101)  # not those of the inputs that are timed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which tensors of a network are rounded to bytes.
+
+    Parameters
+    ----------
+    operators : tuple of str
+        Kinds of nodes whose operands are; empty for all that ONNX Runtime's quantiser knows.
+    results : bool
+        Whether the results of these nodes are too, or stay float for what comes next.
+    folded : bool
+        Whether ONNX Runtime first folds batch norms, and biases of linear layers.
+    """
+
+    operators: tuple[str, ...] = ()
+    results: bool = True
+    folded: bool = True
+
+
+RECIPES = {
+    "resnet50": {"all": Recipe()},
+    "bert_base": {
+        # Between linear layers everything is float: what is fastest for OpenVINO, and nearest to the float network.
+        "linear": Recipe(("MatMul", "Gemm"), results=False, folded=False),
+        # ONNX Runtime multiplies in int8 only where the bias and the residual are added in bytes.
+        "adds": Recipe(("MatMul", "Gemm", "Add"), results=False),
+    },
+}
+"""By network; the first is what everybody else takes."""
+
+FASTEST = {("bert_base", "onnxruntime"): "adds"}
+"""Recipes of runtimes that are faster with another one than the first; measured on a core with AVX512-VNNI."""
+
+
+def quantized(folder: str | os.PathLike[str], network: str, sparsity: float, engine: str = "", **options: Any) -> Path:
+    """The file of one network in ``folder`` as an engine takes it, written if it is not there yet.
+
+    ``options`` are those of the float network, `benchmarks.models.cached`.
+    """
+    recipes = RECIPES[network]
+    name = FASTEST.get((network, engine), next(iter(recipes)))
+    model = cached(folder, network, sparsity, **options)
+    path = model.with_name(f"{model.stem}-int8-{name}.onnx")
+    return path if path.exists() else quantize(model, path, recipes[name])
+
+
+def quantize(model: Path, path: Path, recipe: Recipe) -> Path:
+    """Quantise a float network, its ranges taken from a few seeded inputs, and write it."""
+    import onnxruntime
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    onnxruntime.set_default_logger_severity(3)  # it warns of every initializer that folding leaves unused
+    with tempfile.TemporaryDirectory(prefix="sparsec-int8-", dir=path.parent) as scratch:
+        source, target = model, Path(scratch) / path.name
+        if recipe.folded:
+            source = Path(scratch) / "folded.onnx"
+            quant_pre_process(str(model), str(source), skip_symbolic_shape=True)
+        quantize_static(
+            str(source),
+            str(target),
+            _Calibration(source),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(recipe.operators) or None,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=_attention(source),
+            extra_options={
+                "WeightSymmetric": True,
+                "OpTypesToExcludeOutputQuantization": [] if recipe.results else list(recipe.operators[:2]),
+            },
+        )
+        return target.replace(path)
+
+
+def _attention(model: Path) -> list[str]:
+    """Products of two activations, which are small and all the slower in bytes."""
+    graph = onnx.load(model, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] not in weights]
+
+
+class _Calibration:
+    """Inputs one by one, as ONNX Runtime's quantiser asks for them."""
+
+    def __init__(self, model: Path) -> None:
+        self._inputs: Iterator[dict[str, NDArray[np.generic]]] = (
+            seeded_inputs(model, seed=seed) for seed in CALIBRATION_SEEDS
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.generic]] | None:
+        return next(self._inputs, None)
