@@ -30,7 +30,8 @@ TYPES = (
 )
 """Name; the types of a and b, ours and PTX's; how many products make a sum; architecture.
 
-tf32 has the 10 bits of the fraction that float32 has first; the processor ignores the others.
+tf32 has the 10 bits of the fraction that float32 has first; the processor ignores the others. So no target has it unless
+it says so.
 """
 
 PRODUCT = """
@@ -64,17 +65,18 @@ def _list(registers: Sequence[str]) -> str:
 for _name, _a, _ptx_a, _b, _ptx_b, _depth, _architecture in TYPES:
     _c, _ptx_c = ("int32", "s32") if "int8" in _a else ("float32", "f32")
     _m, _n = (1, 2) if _name == "tf32" else (2, 4)
+    _features = (_architecture, "tf32") if _name == "tf32" else (_architecture,)
     _form = f"row.col.{_ptx_c}.{_ptx_a}.{_ptx_b}.{_ptx_c}"
     instruction(
         PRODUCT.format(name=_name, a=_a, b=_b, c=_c, depth=_depth),
         name=f"cuda.mma_{_name}.m16n8k{_depth}",
-        features=(_architecture,),
+        features=_features,
         bits=WARP_BITS,
     )(partial(_mma, f"m16n8k{_depth}.{_form}"))
     instruction(
         SPARSE_PRODUCT.format(name=_name, a=_a, b=_b, c=_c, kept=_depth, depth=2 * _depth, m=_m, n=_n),
         name=f"cuda.mma_sp_{_name}.m16n8k{2 * _depth}",
-        features=(_architecture,),
+        features=_features,
         bits=WARP_BITS,
     )(partial(_mma_sp, f"m16n8k{2 * _depth}.{_form}"))
 

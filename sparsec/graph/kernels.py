@@ -109,7 +109,7 @@ class Kernels:
         key = proposal.product, proposal.trace
         if key not in self._products:
             name = self._name(proposal.product.name)
-            scheduled = proposal.trace.apply(replace(proposal.product, name=name))
+            scheduled = proposal.trace.apply(replace(proposal.product, name=name), self.target.emits)
             self._keep(name, expand_math(scheduled.func), str(scheduled.kernel), proposal.trace)
             self._products[key] = name, scheduled
         return self._products[key]

@@ -120,7 +120,7 @@ def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> 
     activations: dict[str, int] = {}  # the tensor of each buffer that all candidates share
     for number, proposal in enumerate(proposals):
         name = f"candidate_{number}"
-        scheduled = proposal.trace.apply(replace(proposal.product, name=name))
+        scheduled = proposal.trace.apply(replace(proposal.product, name=name), target.emits)
         packed = {part: scheduled.pack(part, held) for part, held in proposal.product.parts(matrix).items()}
         args = []
         for buffer, array in scheduled.lowered.parameters:
