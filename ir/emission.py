@@ -77,13 +77,11 @@ class Emission(Nesting):
         instruction = match.instruction
         (output,) = instruction.semantics.outputs
         operands = [buffer.name for buffer in instruction.semantics.inputs]
+        if instruction.in_memory:
+            instruction.emit(*(self.rows(nest, match.places[name], outer) for name in (*operands, output.name)))
+            return
         if instruction.statement.accumulate:
             operands.append(output.name)
-        if instruction.in_memory:
-            rows = [*operands, output.name][: len(instruction.semantics.inputs) + 1]
-            for statement in instruction.emit(*(self.rows(nest, match.places[name], outer) for name in rows)):
-                T.evaluate(statement)
-            return
         values = []
         for name in operands:
             registers = [self.register(nest, match.places[name], part, outer) for part in match.places[name].registers]
@@ -122,8 +120,7 @@ class Emission(Nesting):
     def rows(self, nest: For, place: Place, outer: Sequence[int]) -> tuple[Any, int]:
         """Return the address of the first row of an operand, and the bytes from one row to the next."""
         handle, indices = self.find(nest, place.value, place.registers[0][0].first, outer)
-        address = tirx.address_of(handle[tuple(indices)])
-        return address, place.pitch * np.dtype(str(handle.dtype)).itemsize
+        return tirx.address_of(handle[tuple(indices)]), place.pitch * np.dtype(str(handle.dtype)).itemsize
 
 
 def _load(handle: Any, indices: list[Any], offsets: tuple[int, ...]) -> Any:

@@ -42,13 +42,13 @@ class Instruction:
     ----------
     name : by which kernels and traces name it; what is before the last dot is its family, such as `x86.vpdpbusd`
     semantics : a kernel with one nest of constant loops from 0 and one assignment, its axes the outermost first
-    features : what LLVM calls the extensions of the target that it needs, all of them
+    features : what LLVM calls the extensions of the target that it needs, all of them; of `one|other` either
     emit : takes the operands in the order of the kernel, and last what the output holds if it is added to; returns the
         new value of the output. Each is a TIR vector of the elements in row-major order, or, where it takes more than
-        a register, a list of such vectors. `in_memory` it takes a pair of the address of the first row and the bytes
-        from one row to the next in the place of each, and returns the statements that are executed.
+        a register, a list of such vectors. `in_memory` it takes in the place of each a pair of the address of the
+        first row and the bytes from one row to the next, those of the output last, and writes the statements itself.
     bits : the size of a register
-    in_memory : whether it works on rows in memory
+    in_memory : whether it works on rows in memory, each of a register's size
     """
 
     name: str
@@ -90,7 +90,7 @@ class Instruction:
 
     def runs_on(self, features: Collection[str]) -> bool:
         """Say whether a target with these features has it."""
-        return set(self.features) <= set(features)
+        return all(not set(feature.split("|")).isdisjoint(features) for feature in self.features)
 
 
 INSTRUCTIONS: dict[str, Instruction] = {}

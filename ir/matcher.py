@@ -76,7 +76,7 @@ class Place:
     ----------
     value : what it is in the operation
     registers : the segments of each register
-    pitch : the elements from one row in memory to the next, if that is the same for all
+    pitch : the elements from one register to the next in memory, if that is the same for all, else 0
     """
 
     value: Operand
@@ -283,22 +283,21 @@ class _Matching:
             tuple(_segments(addresses[:, start : start + length], iterations[start : start + length], output))
             for start in range(0, size, length)
         ]
-        refusal = self.scattered(operand, value, [len(s.offsets) for r in registers for s in r], addresses[0])
-        return refusal or Place(value, tuple(registers), self.pitch(operand, addresses))
+        found = Place(value, tuple(registers), _pitch(addresses[:, ::length]))
+        return self.scattered(operand, found, addresses[0]) or found
 
-    def pitch(self, operand: str, addresses: np.ndarray) -> int:
-        """Return the constant step from row to row, or 0 where there is none."""
-        row = int(self.own.buffers[operand].shape[-1])
-        steps = np.unique(np.diff(addresses[:, ::row], axis=1))
-        return int(steps[0]) if len(steps) == 1 else 0
-
-    def scattered(self, operand: str, value: Operand, lengths: list[int], addresses: np.ndarray) -> Refusal | None:
+    def scattered(self, operand: str, place: Place, addresses: np.ndarray) -> Refusal | None:
         """Refuse rows that are not in one piece, and sums where the instruction has none."""
-        name, text = self.instruction.name, print_expression(value)
+        name, text = self.instruction.name, print_expression(place.value)
+        segments = [segment for register in place.registers for segment in register]
+        if self.instruction.in_memory and not (place.pitch and all(segment.is_contiguous for segment in segments)):
+            return Refusal("access", f"{text} is not in rows of the size of a register, as {operand} of {name}")
         if operand not in self.inputs and len(np.unique(addresses)) != len(addresses):
             return Refusal("access", f"{text} does not move along an axis along which {operand} of {name} does")
         row = int(self.own.buffers[operand].shape[-1])
-        if min(lengths) >= min(row, len(addresses) // self.instruction.pieces(operand)):
+        if min(len(segment.offsets) for segment in segments) >= min(
+            row, len(addresses) // self.instruction.pieces(operand)
+        ):
             return None
         what = "only known at run time" if operand in self.inputs else "not contiguous"
         return Refusal("access", f"where {text} is along the last axis of {operand} of {name} is {what}")
@@ -347,6 +346,12 @@ def _operand(instruction: Instruction, name: str) -> Load:
 
 def _is_single(axis: Axis) -> bool:
     return isinstance(axis, Walk) and axis.at is not None
+
+
+def _pitch(starts: np.ndarray) -> int:
+    """Return the step from one register to the next, int64 [trials, registers], or 0 where there is no single one."""
+    steps = np.unique(np.diff(starts, axis=1))
+    return int(steps[0]) if len(steps) == 1 else 0
 
 
 def _moving(difference: np.ndarray, axes: tuple[int, ...], nest: Sequence[Axis], steps: list[np.ndarray]) -> str:

@@ -1,46 +1,152 @@
-"""Instructions of x86 processors.
+"""Instructions of x86 processors that add up products, in vectors and in tiles.
 
-Intel, Intrinsics Guide; AMD, APM volumes 4 and 5. LLVM's names are in its IntrinsicsX86.td.
+Intel, *Intrinsics Guide*, and *Software Developer's Manual*, volume 2; AMD, *APM*, volumes 4 and 5. LLVM's names are in
+its IntrinsicsX86.td.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tvm import tirx
+from tvm.tirx.script import builder as T
 
 from sparsec.ir.instruction import instruction
+
+DOT = """
+kernel {name}(a: {a}[{lanes}, {depth}], b: {b}[{lanes}, {depth}]) -> c: {c}[{lanes}]:
+    for i in range(0, {lanes}), j in range(0, {depth}):
+        c[i] += a[i, j] * b[i, j]
+"""
+
+BITS = """
+kernel {name}(a: uint32[{lanes}], b: uint32[{lanes}]) -> c: uint32[{lanes}]:
+    for i in range(0, {lanes}):
+        c[i] += popcount(a[i] {operator} b[i])
+"""
+
+TILES = """
+kernel {name}(a: {a}[16, 16, {depth}], b: {b}[16, 16, {depth}]) -> c: {c}[16, 16]:
+    for i in range(0, 16), j in range(0, 16), k in range(0, 16), l in range(0, {depth}):
+        c[i, j] += a[i, k, l] * b[k, j, l]
+"""
 
 
 def _call(dtype: str, name: str, *operands: Any) -> Any:
     return tirx.call_llvm_pure_intrin(dtype, f"llvm.x86.{name}", *operands)
 
 
-# -- four products of bytes, added to an int32 ---------------------------------------------------------------------
+# -- AVX512-VNNI and AVX-VNNI --------------------------------------------------------------------------------------
+
+VNNI = {"vpdpbusd": ("uint8", "int8", 4), "vpdpwssd": ("int16", "int16", 2)}
+VNNI_FEATURES = {256: ("avxvnni|avx512vnni",), 512: ("avx512vnni",)}
+
+
+def _vnni(name: str, bits: int, a: Any, b: Any, c: Any) -> Any:
+    return _call(f"int32x{bits // 32}", f"avx512.{name}.{bits}", c, a, b)
+
+
+for _name, (_a, _b, _depth) in VNNI.items():
+    for _bits, _features in VNNI_FEATURES.items():
+        instruction(
+            DOT.format(name=_name, a=_a, b=_b, c="int32", lanes=_bits // 32, depth=_depth),
+            name=f"x86.{_name}.{_bits}",
+            features=_features,
+            bits=_bits,
+        )(partial(_vnni, _name, _bits))
+
+
+# -- AVX2 ----------------------------------------------------------------------------------------------------------
 
 
 @instruction(
-    """
-    kernel vpdpbusd(a: uint8[16, 4], b: int8[16, 4]) -> c: int32[16]:
-        for i in range(0, 16), j in range(0, 4):
-            c[i] += a[i, j] * b[i, j]
-    """,
-    name="x86.vpdpbusd.512",
-    features=("avx512vnni",),
-)
-def vpdpbusd_512(a: Any, b: Any, c: Any) -> Any:
-    return _call("int32x16", "avx512.vpdpbusd.512", c, a, b)
-
-
-@instruction(
-    """
-    kernel vpdpbusd(a: uint8[8, 4], b: int8[8, 4]) -> c: int32[8]:
-        for i in range(0, 8), j in range(0, 4):
-            c[i] += a[i, j] * b[i, j]
-    """,
-    name="x86.vpdpbusd.256",
-    features=("avx512vl", "avx512vnni"),
+    DOT.format(name="vpmaddubsw", a="uint8", b="int8", c="int32", lanes=8, depth=4),
+    name="x86.vpmaddubsw.256",
+    features=("avx2",),
     bits=256,
 )
-def vpdpbusd_256(a: Any, b: Any, c: Any) -> Any:
-    return _call("int32x8", "avx512.vpdpbusd.256", c, a, b)
+def vpmaddubsw(a: Any, b: Any, c: Any) -> Any:
+    """Multiply even and odd bytes apart: the sum of two products of bytes would not fit the 16 bits it is given."""
+    words = tirx.reinterpret("uint16x16", a)
+    ones = tirx.Broadcast(tirx.const(1, "int16"), 16)
+    for mask in (0x00FF, 0xFF00):
+        half = tirx.reinterpret("uint8x32", words & tirx.Broadcast(tirx.const(mask, "uint16"), 16))
+        c = c + _call("int32x8", "avx2.pmadd.wd", _call("int16x16", "avx2.pmadd.ub.sw", half, b), ones)
+    return c
+
+
+# -- AVX512-BF16 ---------------------------------------------------------------------------------------------------
+
+
+def _bf16(bits: int, a: Any, b: Any, c: Any) -> Any:
+    return _call(f"float32x{bits // 32}", f"avx512bf16.dpbf16ps.{bits}", c, a, b)
+
+
+for _bits in (128, 256, 512):
+    instruction(
+        DOT.format(name="vdpbf16ps", a="bfloat16", b="bfloat16", c="float32", lanes=_bits // 32, depth=2),
+        name=f"x86.vdpbf16ps.{_bits}",
+        features=("avx512bf16",) if _bits == 512 else ("avx512bf16", "avx512vl"),
+        bits=_bits,
+    )(partial(_bf16, _bits))
+
+
+# -- AVX512-VPOPCNTDQ ----------------------------------------------------------------------------------------------
+
+
+def _popcount(operator: Any, a: Any, b: Any, c: Any) -> Any:
+    return c + tirx.popcount(operator(a, b))
+
+
+for _name, _operator, _function in (("and", "&", tirx.bitwise_and), ("xor", "^", tirx.bitwise_xor)):
+    for _bits in (256, 512):
+        instruction(
+            BITS.format(name="vpopcntd", operator=_operator, lanes=_bits // 32),
+            name=f"x86.vpopcntd_{_name}.{_bits}",
+            features=("avx512vpopcntdq",) if _bits == 512 else ("avx512vl", "avx512vpopcntdq"),
+            bits=_bits,
+        )(partial(_popcount, _function))
+
+
+# -- AMX -----------------------------------------------------------------------------------------------------------
+
+Rows = tuple[Any, int]
+
+
+def _configuration() -> Any:
+    """Return the address of a configuration in which tiles 0 to 2 have 16 rows of 64 bytes."""
+    memory = T.sblock_alloc_buffer((64,), "uint8", scope="local")
+    palette, column_bytes, rows = 0, 16, 48
+    content = {palette: 1} | {column_bytes + 2 * tile: 64 for tile in range(3)} | {rows + tile: 16 for tile in range(3)}
+    for place in range(64):
+        T.buffer_store(memory, tirx.const(content.get(place, 0), "uint8"), [place])
+    return tirx.address_of(memory[0])
+
+
+def _execute(name: str, *operands: Any) -> None:
+    T.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *operands))
+
+
+def _amx(name: str, a: Rows, b: Rows, c: Rows) -> None:
+    """Configure the tiles, load them, multiply, store the sums, and free the tiles."""
+    tiles = [tirx.const(tile, "int8") for tile in range(3)]
+    _execute("ldtilecfg", _configuration())
+    for tile, (address, pitch) in zip(tiles, (c, a, b), strict=True):
+        _execute("tileloadd64", tile, address, tirx.const(pitch, "int64"))
+    _execute(name, *tiles)
+    _execute("tilestored64", tiles[0], c[0], tirx.const(c[1], "int64"))
+    _execute("tilerelease")
+
+
+for _name, _a, _b, _c, _depth, _feature in (
+    ("tdpbusd", "uint8", "int8", "int32", 4, "amx-int8"),
+    ("tdpbssd", "int8", "int8", "int32", 4, "amx-int8"),
+    ("tdpbf16ps", "bfloat16", "bfloat16", "float32", 2, "amx-bf16"),
+):
+    instruction(
+        TILES.format(name=_name, a=_a, b=_b, c=_c, depth=_depth),
+        name=f"x86.{_name}.16x16",
+        features=("amx-tile", _feature),
+        in_memory=True,
+    )(partial(_amx, _name))

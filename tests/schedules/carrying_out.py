@@ -8,7 +8,7 @@ from sparsec.ir.lower import lower
 from sparsec.schedules.intrinsics import INSTRUCTIONS
 from sparsec.targets import Target
 from tests.ir.product_cases import aligned, tensor
-from tests.schedules.one_instruction import kernel_of
+from tests.schedules.single_instructions import kernel_of
 
 HOST = Target.parse("native")
 

@@ -1,0 +1,109 @@
+"""Instructions of x86 processors that bring rows side by side, and columns back in order.
+
+Vectors are shuffled within segments of 128 bits, so that what interleaves rows takes the columns in another order; see
+`sparsec.ir.interleaved`. Interleaving takes two shuffles for each vector of four rows of bytes, one for each vector of
+two rows of 16 bits, and putting sums back in order at most two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from tvm import tirx
+
+from sparsec.ir.instruction import instruction
+from sparsec.ir.interleaved import interleaved, straight
+from sparsec.ir.kernel import Var
+from sparsec.ir.printer import print_expression
+
+SEGMENT = 128  # bits
+
+INTERLEAVE = """
+kernel interleave(x: {dtype}[{rows}, {columns}]) -> q: {dtype}[{columns}, {rows}]:
+    for v in range(0, {columns}), l in range(0, {rows}):
+        q[v, l] = x[l, {place}]
+"""
+
+STRAIGHTEN = """
+kernel straighten(x: {dtype}[{columns}]) -> y: {dtype}[{columns}]:
+    for v in range(0, {columns}):
+        y[v] = x[{place}]
+"""
+
+FEATURES = {128: ("sse4.1",), 256: ("avx2",), 512: ("avx512bw",)}
+INTERLEAVED = (("uint8", 8, 4), ("int8", 8, 4), ("int16", 16, 2), ("bfloat16", 16, 2))
+"""Element types, their bits, and how many rows fill 32 bits."""
+
+STRAIGHTENED = (("int32", 4), ("int32", 2), ("float32", 2))
+"""Element types of sums, and of how many rows they came to be."""
+
+
+def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", index) for index in indices])
+
+
+def _interleave(dtype: str, size: int, bits: int, rows: Any) -> list[Any]:
+    """Unpack the lower and the upper halves of the segments of pairs of rows, then of pairs of pairs, and so on."""
+    streams = [[tirx.reinterpret(f"uint{size}x{bits // size}", row)] for row in rows]
+    width = size
+    while len(streams) > 1:
+        streams = [
+            _unpack(first, second, width, bits) for first, second in zip(streams[::2], streams[1::2], strict=True)
+        ]
+        width *= 2
+    return [tirx.reinterpret(f"{dtype}x{bits // size}", vector) for vector in streams[0]]
+
+
+def _unpack(first: list[Any], second: list[Any], width: int, bits: int) -> list[Any]:
+    """Take elements of so many bits from the halves of each segment of two rows of vectors by turns."""
+    lanes, segment = bits // width, SEGMENT // width
+    unpacked = []
+    for pair in zip(first, second, strict=True):
+        vectors = [tirx.reinterpret(f"uint{width}x{lanes}", vector) for vector in pair]
+        for half in (0, segment // 2):
+            places = (start + half + n for start in range(0, lanes, segment) for n in range(segment // 2))
+            unpacked.append(shuffle(vectors, [index for place in places for index in (place, lanes + place)]))
+    return unpacked
+
+
+def _straighten(bits: int, vectors: Any) -> list[Any]:
+    """Transpose the matrix whose rows are the vectors and whose elements are their segments."""
+    count, segments = len(vectors), bits // SEGMENT
+    if (count, segments) != (4, 4):
+        order = [(vector, segment) for segment in range(segments) for vector in range(count)]
+        return [_segments(vectors, order[n : n + segments]) for n in range(0, len(order), segments)]
+    pairs = vectors[:2], vectors[2:]
+    lower, upper = ([_segments(pair, [(0, n), (0, n + 1), (1, n), (1, n + 1)]) for pair in pairs] for n in (0, 2))
+    return [_segments(half, [(0, n), (0, n + 2), (1, n), (1, n + 2)]) for half in (lower, upper) for n in (0, 1)]
+
+
+def _segments(vectors: Sequence[Any], order: Sequence[tuple[int, int]]) -> Any:
+    """Return segments of vectors of 32-bit elements, each given by the vector and its number there."""
+    used = sorted({vector for vector, _ in order})
+    lanes, elements = len(order) * SEGMENT // 32, SEGMENT // 32
+    starts = [used.index(vector) * lanes + segment * elements for vector, segment in order]
+    return shuffle([vectors[n] for n in used], [start + n for start in starts for n in range(elements)])
+
+
+for _bits, _features in FEATURES.items():
+    for _dtype, _size, _rows in INTERLEAVED:
+        _columns = _bits // _size
+        _place = print_expression(interleaved(Var("v"), _rows, _columns, _size // 8))
+        instruction(
+            INTERLEAVE.format(dtype=_dtype, rows=_rows, columns=_columns, place=_place),
+            name=f"x86.interleave{_rows}_{_dtype}.{_bits}",
+            features=_features,
+            bits=_bits,
+        )(partial(_interleave, _dtype, _size, _bits))
+    for _dtype, _rows in STRAIGHTENED:
+        _columns = _bits // 32 * _rows
+        _place = print_expression(straight(Var("v"), _rows, _columns, 4 // _rows))
+        if _place != "v":
+            instruction(
+                STRAIGHTEN.format(dtype=_dtype, columns=_columns, place=_place),
+                name=f"x86.straighten{_rows}_{_dtype}.{_bits}",
+                features=_features,
+                bits=_bits,
+            )(partial(_straighten, _bits))
