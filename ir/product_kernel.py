@@ -22,7 +22,7 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
         passed over in one that has the rows outside of the depth
     """
     if tiling.skip_zeros:
-        body = tuple(skippingnest_of(product, columns) for columns in tiling.columns)
+        body = tuple(skipping_nest(product, columns) for columns in tiling.columns)
     elif product.weight.layout is not None:
         body = tuple(stmt for columns in tiling.columns for stmt in _nests(product, columns, tiling))
     else:
