@@ -193,18 +193,22 @@ def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> b
 
 
 def column_widths(product: Product, v: int, target: Target) -> tuple[int, ...]:
-    """Return the widths of the tiles of columns: v vectors, then what is left of vectors, then of elements."""
-    lanes = target.lanes(product.sums)
-    if isinstance(product.columns, str):
-        widths = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]
+    """Return the widths of the tiles of columns of a product: of v vectors, and of what is left."""
+    return widths(product.columns, v, target.lanes(product.sums))
+
+
+def widths(columns: int | str, v: int, lanes: int) -> tuple[int, ...]:
+    """Return the widths of tiles of columns: v vectors, then what is left of vectors, then of elements."""
+    if isinstance(columns, str):
+        found = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]
         power = 1 << (v.bit_length() - 1)  # each width must divide the one before it
-        return tuple(dict.fromkeys([power * lanes, *widths[1:]]))
-    widths, left = [], product.columns
+        return tuple(dict.fromkeys([power * lanes, *found[1:]]))
+    found, left = [], columns
     for width in (v * lanes, left % (v * lanes) // lanes * lanes, left % lanes):
         if width and left >= width:
-            widths.append(width)
+            found.append(width)
             left %= width
-    return tuple(widths)
+    return tuple(found)
 
 
 def _with_one(r: int, rows: int | str) -> tuple[int, ...]:

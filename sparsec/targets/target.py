@@ -8,7 +8,10 @@ from typing import Any
 from sparsec.errors import TargetError
 from sparsec.targets.features import implied_by, probe
 
-_BITS = {"float64": 64, "int64": 64, "float32": 32, "int32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "uint8": 8}
+_BITS = {
+    **{"float64": 64, "int64": 64, "float32": 32, "int32": 32},
+    **{"float16": 16, "bfloat16": 16, "int16": 16, "int8": 8, "uint8": 8},
+}
 
 EMULATE = "emulate:"
 """Starts the name of a target whose schedules run on this machine."""
