@@ -13,8 +13,10 @@ from tvm import tirx
 from sparsec.errors import InputError
 from sparsec.graph.given_layouts import Given, read_layout
 from sparsec.graph.graph import Graph, Value
+from sparsec.graph.low_bit import low_bit_product
 from sparsec.graph.masked_attention import masked_attention, sampled_product
-from sparsec.graph.simplify import permute
+from sparsec.graph.simplify import permute, reshape
+from sparsec.ir.bit_planes import Encoding
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import CSR
 from sparsec.ir.sums import Sum
@@ -228,9 +230,66 @@ def embedding_bag(
     return _returning(graph, y)
 
 
+def low_bit_matmul(
+    target: Target,
+    weight: Any,
+    columns: int | tuple[int, int],
+    weights: str = "binary",
+    activations: str = "uint2",
+    scale: Any = None,
+    batch: int | None = None,
+    *,
+    layout: Layout | None,
+) -> Graph:
+    """``y = weight @ x`` of integers of few bits, from products of single bits: exact, in int32 [rows, columns].
+
+    An input ``x`` [depth, columns] is uint8 where the activations have no sign, and int8 where they have one; of each
+    number those bits are taken that its encoding has. There are ``uint1`` to ``uint4``, ``int1`` to ``int4`` in two's
+    complement, and ``binary``, which are the numbers −1 and 1.
+
+    Parameters
+    ----------
+    weight : array [rows, depth], or anything of SciPy's with ``toarray``
+        Integers of the encoding of the weights.
+    columns : int, or (lower, upper)
+        How many columns ``x`` has.
+    weights, activations : str
+        The encoding of each.
+    scale : float, or array [rows], optional
+        What is multiplied to each row of ``y``, which then is float32.
+    batch : int, optional
+        How many ``x`` meet the weight; ``x`` and ``y`` have it as their first dimension.
+    layout : Layout
+        Of the words that hold 32 weights of a row each, ``k`` being the word; as it is, what should be fastest.
+    """
+    encodings = _encoding("weights", weights), _encoding("activations", activations)
+    matrix = _matrix(weight, "weight", "low_bit_matmul takes a matrix [rows, depth]")
+    if not np.array_equal(matrix, matrix.round()) or not encodings[0].holds(matrix.astype(np.int64)):
+        low, high = encodings[0].low, encodings[0].high
+        raise InputError(f"the weight has other numbers than those of {weights!r}, which are from {low} to {high}")
+    (rows, depth), graph = matrix.shape, Graph()
+    if batch is not None:
+        _check_size("batch", batch)
+    extent = _extent(graph, "columns", columns)
+    shape = (depth, extent) if batch is None else (batch, depth, extent)
+    x = graph.input("x", shape, "uint8" if encodings[1].low >= 0 else "int8")
+    given = x if batch is not None else reshape(graph, x, (1, *shape), None)
+    scales = None if scale is None else np.broadcast_to(_real(scale, "scale"), rows).copy()
+    y = low_bit_product(graph, matrix.astype(np.int64), given, encodings, target, scales, layout)
+    return _returning(graph, y if batch is not None else reshape(graph, y, (rows, extent), None))
+
+
+def _encoding(name: str, given: str) -> Encoding:
+    encoding = Encoding.parse(given)
+    if encoding is None:
+        raise InputError(f"{name}={given!r} was given; expected binary, uint1 to uint4, or int1 to int4")
+    return encoding
+
+
 OPERATORS: dict[str, Callable[..., Graph]] = {
     "attention": attention,
     "embedding_bag": embedding_bag,
+    "low_bit_matmul": low_bit_matmul,
     "matmul": matmul,
     "sddmm": sddmm,
 }
@@ -238,6 +297,7 @@ OPERATORS: dict[str, Callable[..., Graph]] = {
 CALLS = {
     "attention": 'sparsec.op("attention", mask, heads=12, size=64)',
     "embedding_bag": 'sparsec.op("embedding_bag", table, bags=8, size=16)',
+    "low_bit_matmul": 'sparsec.op("low_bit_matmul", weight, columns=64)',
     "matmul": 'sparsec.op("matmul", weight, columns=64)',
     "sddmm": 'sparsec.op("sddmm", mask, depth=64)',
 }
