@@ -30,8 +30,8 @@ TYPES = (
 )
 """Name; the types of a and b, ours and PTX's; how many products make a sum; architecture.
 
-tf32 has the 10 bits of the fraction that float32 has first; the processor ignores the others. So no target has it unless
-it says so.
+tf32 has the 10 bits of the fraction that float32 has first; the processor ignores the others. So targets have it only
+where they say so.
 """
 
 PRODUCT = """
