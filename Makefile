@@ -5,13 +5,18 @@ VENV ?= .venv
 CACHE := .cache
 BIN := $(VENV)/bin
 
-.PHONY: demo bench bench-layouts bench-layers test lint clean
+.PHONY: demo bench bench-int8 bench-layouts bench-layers test lint clean
 
 demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, and race them against dense runtimes
 	$(BIN)/python -m benchmarks.demo
 
 bench: $(VENV)/demo-installed  ## Measure the table in the README
 	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.readme_table
+
+bench-int8: $(VENV)/demo-installed  ## Race int8 networks and single int8 convolutions
+	$(BIN)/python -m benchmarks.int8
+	$(BIN)/python -m benchmarks.unit_convolutions
 	$(BIN)/python -m benchmarks.readme_table
 
 bench-layouts: $(VENV)/demo-installed  ## Hold the layouts that are chosen for layers against measurement

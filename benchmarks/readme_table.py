@@ -1,22 +1,21 @@
-"""Rewrite the table of measured times in the README from the results that ``benchmarks.run`` kept."""
+"""Rewrite the tables of measured times in the README from the results that races kept."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import click
 
+from benchmarks import int8, run, unit_convolutions
 from benchmarks.contest import TITLES
-from benchmarks.run import RESULTS
 from sparsec.bench.machine import Machine
 from sparsec.bench.table import display_name
 
-BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 
-
-def render(results: dict[str, Any]) -> str:
-    """One machine's results as a Markdown table with a line about the machine."""
+def networks(results: dict[str, Any], precision: str) -> str:
+    """One machine's races of networks as a Markdown table with a line about the machine."""
     contests = results["contests"]
     engines = list(dict.fromkeys(lane["engine"] for contest in contests for lane in contest["lanes"]))
     header = ["model", "zeros", "threads", *(f"{display_name(engine)}, ms" for engine in engines), "speed-up"]
@@ -26,37 +25,69 @@ def render(results: dict[str, Any]) -> str:
         best = min((engine for engine in times if engine != "sparsec"), key=times.__getitem__)
         cells = [f"{times[engine] * 1e3:.1f}" if engine in times else "–" for engine in engines]
         title, zeros = TITLES[contest["network"]], f"{contest['sparsity'] * 100:g} %"
+        if contest["sparsity"] and "structure" in contest:
+            zeros += f", {contest['structure']}"
         ratio = contest["speedup"][best]["median"]
         lines.append(_row([title, zeros, str(contest["threads"]), *cells, f"**{ratio:.2f}×**"]))
     versions = {lane["engine"]: lane["version"] for contest in contests for lane in contest["lanes"]}
     named = ", ".join(f"{display_name(engine)} {version}" for engine, version in versions.items())
     machine = Machine(**results["machine"])
-    note = f"fp32, batch 1, {contests[0]['date'][:10]}, {machine}. {named}. Speed-up: over the faster peer."
+    note = f"{precision}, batch 1, {contests[0]['date'][:10]}, {machine}. {named}. Speed-up: over the faster peer."
     return "\n".join([*lines, "", note])
+
+
+def convolutions(results: dict[str, Any]) -> str:
+    """One machine's races of single convolutions as a sentence."""
+    layers = results["layers"]
+    shares = {
+        display_name(engine): geometric_mean(layer["share_of_peak"][engine] for layer in layers)
+        for engine in layers[0]["times"]
+    }
+    reached = ", ".join(f"{engine} {share:.0%}" for engine, share in shares.items())
+    machine = Machine(**results["machine"])
+    return (
+        f"{len(layers)} convolutions of the literature in int8, of the rate at which a core can multiply bytes,"
+        f" geometric means on {machine.cpu}: {reached}."
+    )
+
+
+TABLES: tuple[tuple[str, Path, Callable[[dict[str, Any]], str]], ...] = (
+    ("benchmark table", run.RESULTS, lambda results: networks(results, "fp32")),
+    ("int8 table", int8.RESULTS, lambda results: networks(results, "int8")),
+    ("int8 convolutions", unit_convolutions.RESULTS, convolutions),
+)
+"""Marker of each place in the README, the folder of its results, and what they are written as."""
 
 
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def rewrite(page: str, tables: str) -> str:
-    """The page with ``tables`` between its two markers."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def rewrite(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between the two markers of a name."""
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"the page holds no table: it needs the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+        raise ValueError(f"the page has no place for the {name}: it needs the lines {first} and {last}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 @click.command()
 @click.argument("readme", default="README.md", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 def main(readme: Path) -> None:
-    """Rewrite the table in README from benchmarks/results/*.json."""
-    tables = [render(json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
-    if not tables:
-        raise click.ClickException(f"{RESULTS} holds no results: run `make bench` first")
+    """Rewrite the tables in README for which benchmarks/results has results."""
+    found = {
+        name: [write(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+        for name, folder, write in TABLES
+    }
+    if not any(found.values()):
+        raise click.ClickException(f"{run.RESULTS} holds no results: run `make bench` first")
+    page = readme.read_text()
     try:
-        page = rewrite(readme.read_text(), "\n\n".join(tables))
+        for name, texts in found.items():
+            if texts:
+                page = rewrite(page, name, "\n\n".join(texts))
     except ValueError as error:
         raise click.ClickException(f"{readme}: {error}") from error
     readme.write_text(page)

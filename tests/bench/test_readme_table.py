@@ -1,4 +1,4 @@
-"""The README's table: built from kept results, put between its markers, everything else untouched."""
+"""The README's tables: built from kept results, put between their markers, everything else untouched."""
 
 import json
 
@@ -24,14 +24,23 @@ RESULTS = {
         }
     ],
 }
+BYTES = RESULTS | {"contests": [RESULTS["contests"][0] | {"structure": "4×1 blocks"}]}
+SHARES = {"sparsec": 0.8, "openvino": 0.5}, {"sparsec": 0.2, "openvino": 0.5}
+LAYERS = {"machine": RESULTS["machine"], "layers": [{"share_of_peak": s, "times": dict.fromkeys(s)} for s in SHARES]}
+PLACES = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n" for name, *_ in readme_table.TABLES)
 
 
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
-    (tmp_path / "machine.json").write_text(json.dumps(RESULTS))
-    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    tables = []
+    for (name, _, write), results in zip(readme_table.TABLES, (RESULTS, BYTES, LAYERS), strict=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "machine.json").write_text(json.dumps(results))
+        tables.append((name, folder, write))
+    monkeypatch.setattr(readme_table, "TABLES", tuple(tables))
     path = tmp_path / "README.md"
-    path.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n")
+    path.write_text(f"before\n{PLACES}")
     return path
 
 
@@ -40,19 +49,26 @@ def test_table_is_rewritten_in_place(readme):
         result = CliRunner().invoke(readme_table.main, [str(readme)])
         assert result.exit_code == 0, result.output
         page = readme.read_text()
-        assert page.startswith("before\n") and page.endswith("\nafter\n") and "old" not in page
+        assert page.startswith("before\n") and page.count("\nafter\n") == 3 and "old" not in page
         assert "| ResNet-50, 224² | 90 % | 1 | 11.0 | 40.0 | 36.0 | **3.27×** |" in page
-        assert "Test CPU, 2 cores (L1d 32 KB)" in page and page.count("ResNet-50") == 1
+        assert "| ResNet-50, 224² | 90 %, 4×1 blocks | 1 | 11.0 |" in page
+        assert "fp32, batch 1, 2026-11-20, Test CPU, 2 cores (L1d 32 KB)" in page and page.count("ResNet-50") == 2
+        assert "2 convolutions" in page and "geometric means on Test CPU: sparsec 40%, OpenVINO 50%." in page
 
 
 def test_markers_must_be_there(readme):
     readme.write_text("no table here\n")
     result = CliRunner().invoke(readme_table.main, [str(readme)])
-    assert result.exit_code == 1 and "the page holds no table" in result.output
+    assert result.exit_code == 1 and "no place for the benchmark table" in result.output
     assert readme.read_text() == "no table here\n"
 
 
 def test_results_must_be_there(readme):
-    (readme.parent / "machine.json").unlink()
+    paths = list(readme.parent.glob("*/machine.json"))
+    for path in paths[1:]:
+        path.unlink()
+    assert CliRunner().invoke(readme_table.main, [str(readme)]).exit_code == 0
+    assert readme.read_text().count("\nold\n") == 2  # places without results stay as they are
+    paths[0].unlink()
     result = CliRunner().invoke(readme_table.main, [str(readme)])
     assert result.exit_code == 1 and "run `make bench` first" in result.output
