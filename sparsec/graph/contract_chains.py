@@ -50,7 +50,17 @@ def associate(graph: Graph) -> None:
 
 def _is_fixed(value: Value) -> bool:
     """Whether a value depends on constants alone."""
-    return value.is_constant or (value.producer is not None and all(map(_is_fixed, value.producer.inputs)))
+    seen, waiting = {value}, [value]
+    while waiting:
+        found = waiting.pop()
+        if found.is_constant:
+            continue
+        if found.producer is None:
+            return False
+        new = [v for v in found.producer.inputs if v not in seen]
+        seen.update(new)
+        waiting += new
+    return True
 
 
 def _factors(graph: Graph, value: Value, before: Node) -> list[Value]:
