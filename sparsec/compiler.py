@@ -16,9 +16,9 @@ from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.choose import Choose, Chooser
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
-from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
+from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.layer_names import layer_names

@@ -1,20 +1,18 @@
 """Rewrites of operators that TVM's importer gets wrong or lacks, into operators that it gets right."""
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, numpy_helper
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from sparsec.errors import UnsupportedError
+from sparsec.frontends.onnx_facts import Facts, Nodes, Rewrite, attributes_of, find_facts, input_of, unsupported
+from sparsec.frontends.onnx_quantized import CONTRIBUTED, QUANTIZED
 from sparsec.frontends.onnx_resize import resize_weights
-
-Nodes = list[onnx.NodeProto]
 
 _NAMESAKES = {"Attention"}
 """Operators of which TVM converts another operator of the same name."""
@@ -68,46 +66,15 @@ def is_imported(node: onnx.NodeProto) -> bool:
     if node.op_type == "LayerNormalization":
         return not any(node.output[1:])
     if node.op_type == "RMSNormalization":
-        return _attributes(node).get("axis", -1) == -1
+        return attributes_of(node).get("axis", -1) == -1
     return node.op_type not in _NAMESAKES
-
-
-@dataclass
-class Facts:
-    """What is known about the values of a graph."""
-
-    constants: dict[str, np.ndarray]
-    types: dict[str, onnx.TypeProto.Tensor]
-    added: list[onnx.TensorProto] = field(default_factory=list)
-
-    def shape(self, name: str) -> list[int | None] | None:
-        """Sizes, None where symbolic; None for an unknown rank."""
-        tensor = self.types.get(name)
-        if tensor is None or not tensor.HasField("shape"):
-            return None
-        return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-
-    def static_shape(self, name: str) -> list[int] | None:
-        shape = self.shape(name)
-        return None if shape is None or None in shape else [size for size in shape if size is not None]
-
-    def dtype(self, name: str) -> np.dtype:
-        """The element type, float32 where inference did not find it."""
-        tensor = self.types.get(name)
-        return np.dtype(np.float32) if tensor is None else helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-
-    def constant(self, value: np.ndarray, near: str) -> str:
-        """Add a constant; its name starts with that of the value that it is for."""
-        name = f"{near}::constant_{len(self.added)}"
-        self.added.append(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
-        return name
 
 
 def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     """Apply every rewrite of `REWRITES`."""
-    if not any(node.op_type in REWRITES for node in model.graph.node):
+    if not any(map(_rule, model.graph.node)):
         return model
-    facts = _facts(model)
+    facts = find_facts(model)
     nodes: Nodes = []
     for node in model.graph.node:
         replacement = _replace(node, facts)
@@ -123,49 +90,27 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _replace(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
-    if node.op_type not in REWRITES or node.domain not in ("", "ai.onnx"):
-        return None
+    rule = _rule(node)
     try:
-        return REWRITES[node.op_type](node, facts)
+        return rule and rule(node, facts)
     except (IndexError, KeyError, TypeError, ValueError) as err:
-        raise _unsupported(node, f"has inputs or attributes that do not fit it: {err}") from err
+        raise unsupported(node, f"has inputs or attributes that do not fit it: {err}") from err
 
 
-def _facts(model: onnx.ModelProto) -> Facts:
-    try:
-        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    except (RuntimeError, ValueError):  # inference gives up on malformed nodes, which are reported at import
-        inferred = model.graph
-    values = [*inferred.input, *inferred.value_info, *inferred.output]
-    return Facts(
-        constants={tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer},
-        types={value.name: value.type.tensor_type for value in values if value.type.HasField("tensor_type")},
-    )
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-
-
-def _unsupported(node: onnx.NodeProto, reason: str) -> UnsupportedError:
-    return UnsupportedError(f"node {node.name!r}: operator {node.op_type} {reason}")
-
-
-def _input(node: onnx.NodeProto, index: int) -> str:
-    return node.input[index] if index < len(node.input) else ""
+def _rule(node: onnx.NodeProto) -> Rewrite | None:
+    return REWRITES.get("" if node.domain == "ai.onnx" else node.domain, {}).get(node.op_type)
 
 
 def batch_normalization(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """Training is refused; what TVM returns for it is wrong."""
-    if _attributes(node).get("training_mode", 0) or any(node.output[1:]):
-        raise _unsupported(node, "in training mode is not supported; export the model for inference")
+    if attributes_of(node).get("training_mode", 0) or any(node.output[1:]):
+        raise unsupported(node, "in training mode is not supported; export the model for inference")
     return None
 
 
 def constant(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """A `Constant` in any of its forms is an initializer."""
-    kind, value = next(iter(_attributes(node).items()), ("nothing", None))
+    kind, value = next(iter(attributes_of(node).items()), ("nothing", None))
     if kind == "value":
         array = numpy_helper.to_array(value)
     elif kind in ("value_float", "value_floats"):
@@ -181,7 +126,7 @@ def constant(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 
 def conv_transpose(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """`output_shape` says what `pads` and `output_padding` would (ONNX operators, "ConvTranspose")."""
-    attrs = _attributes(node)
+    attrs = attributes_of(node)
     shape, weight = facts.shape(node.input[0]), facts.shape(node.input[1])
     if "output_shape" not in attrs or shape is None or weight is None:
         return None
@@ -206,9 +151,9 @@ def conv_transpose(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 
 def dropout(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """At inference the input itself, and a mask that keeps everything."""
-    training = _input(node, 2)
+    training = input_of(node, 2)
     if training and (training not in facts.constants or facts.constants[training].any()):
-        raise _unsupported(node, "in training mode is not supported; export the model for inference")
+        raise unsupported(node, "in training mode is not supported; export the model for inference")
     nodes = [helper.make_node("Identity", node.input[:1], node.output[:1])]
     if any(node.output[1:]):
         true = facts.constant(np.array(True), node.output[1])
@@ -219,7 +164,7 @@ def dropout(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 
 def eye_like(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """A constant, the shape being known."""
-    attrs, shape = _attributes(node), facts.static_shape(node.input[0])
+    attrs, shape = attributes_of(node), facts.static_shape(node.input[0])
     if shape is None:
         return None
     dtype = helper.tensor_dtype_to_np_dtype(attrs["dtype"]) if "dtype" in attrs else facts.dtype(node.input[0])
@@ -229,7 +174,7 @@ def eye_like(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 
 def is_inf(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """TVM ignores which of the two infinities is asked for."""
-    attrs = _attributes(node)
+    attrs = attributes_of(node)
     positive, negative = attrs.get("detect_positive", 1), attrs.get("detect_negative", 1)
     if positive and negative:
         return None
@@ -239,7 +184,7 @@ def is_inf(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
 
 def lp_normalization(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """x / ‖x‖, and 0 where the norm is 0."""
-    attrs, x, y = _attributes(node), node.input[0], node.output[0]
+    attrs, x, y = attributes_of(node), node.input[0], node.output[0]
     axes = facts.constant(np.array([attrs.get("axis", -1)]), y)
     zero, one = (facts.constant(np.array(value, facts.dtype(x)), y) for value in (0, 1))
     return [
@@ -271,7 +216,7 @@ def one_hot(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     depth, values = facts.constants.get(node.input[1]), node.input[2]
     if depth is None or shape is None:
         return None
-    size, axis = int(depth.item()), _attributes(node).get("axis", -1) % (len(shape) + 1)
+    size, axis = int(depth.item()), attributes_of(node).get("axis", -1) % (len(shape) + 1)
     positions = np.arange(size).reshape([size if i == axis else 1 for i in range(len(shape) + 1)])
     names = [facts.constant(np.asarray(v), y) for v in (size, 0, 1, [axis], positions)]
     length, zero, one, axes, positions_ = names
@@ -318,8 +263,8 @@ def _element_type(name: str, facts: Facts) -> int | None:
 
 def resize(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """Axis by axis a gather or a product; what is left to TVM has axes of symbolic size."""
-    attrs, shape = _attributes(node), facts.shape(node.input[0])
-    arguments = [facts.constants.get(_input(node, index)) for index in (1, 2, 3)]
+    attrs, shape = attributes_of(node), facts.shape(node.input[0])
+    arguments = [facts.constants.get(input_of(node, index)) for index in (1, 2, 3)]
     if shape is None or (arguments[1] is None and arguments[2] is None):
         return None
     axes = [axis % len(shape) for axis in attrs.get("axes", range(len(shape)))]
@@ -327,7 +272,7 @@ def resize(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     if plan is None:
         return None
     if attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise _unsupported(node, "with coordinate_transformation_mode 'tf_crop_and_resize' is not supported")
+        raise unsupported(node, "with coordinate_transformation_mode 'tf_crop_and_resize' is not supported")
     current, nodes = node.input[0], []
     for axis, (size, target, scale) in zip(axes, plan, strict=True):
         if size == target and scale == 1:
@@ -382,19 +327,19 @@ def _resize_axis(x: str, y: str, axis: int, rank: int, weights: np.ndarray, mode
 
 def roi_align(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """TVM takes the maximum of other samples than ONNX does."""
-    if _attributes(node).get("mode", "avg") == "max":
-        raise _unsupported(node, "with mode 'max' is not supported")
+    if attributes_of(node).get("mode", "avg") == "max":
+        raise unsupported(node, "with mode 'max' is not supported")
     return None
 
 
 def space_to_depth(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
     """TVM ignores the order of the axes."""
-    if _attributes(node).get("mode", "DCR") != "DCR":
-        raise _unsupported(node, "with mode 'CRD' is not supported")
+    if attributes_of(node).get("mode", "DCR") != "DCR":
+        raise unsupported(node, "with mode 'CRD' is not supported")
     return None
 
 
-REWRITES: dict[str, Callable[[onnx.NodeProto, Facts], Nodes | None]] = {
+_STANDARD: dict[str, Rewrite] = {
     "BatchNormalization": batch_normalization,
     "Constant": constant,
     "ConvTranspose": conv_transpose,
@@ -409,4 +354,6 @@ REWRITES: dict[str, Callable[[onnx.NodeProto, Facts], Nodes | None]] = {
     "RoiAlign": roi_align,
     "SpaceToDepth": space_to_depth,
 }
-"""What to put in place of a node: None leaves it as it is."""
+
+REWRITES = {"": _STANDARD | QUANTIZED, "com.microsoft": CONTRIBUTED}
+"""What to put in place of a node, by domain and operator: None leaves it as it is."""

@@ -144,9 +144,7 @@ def _scale(graph: Graph, x: Quantized, weight: _Weight, before: Node) -> Value:
     return graph.add("multiply", [own, factor], own.shape, before=before)
 
 
-def _add_bias(
-    graph: Graph, y: Value, total: Value, scale: Value, weight: _Weight, before: Node
-) -> tuple[Value, Value]:
+def _add_bias(graph: Graph, y: Value, total: Value, scale: Value, weight: _Weight, before: Node) -> tuple[Value, Value]:
     """The result that the sums stand for, with the bias behind y if that is integers of their scale, and the sums."""
     user = y.users[0] if len(y.users) == 1 and y not in graph.outputs else None
     if user is None or user.op != "add" or scale.data is None:

@@ -244,8 +244,8 @@ def _per_channel(value: Value, image: Value) -> bool:
 
 
 _ZERO_AT_ZERO = frozenset({
-    "abs", "add", "astype", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu",
-    "nn.relu", "nn.silu", "round", "sqrt", "subtract", "tanh",
+    "abs", "add", "astype", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh",
+    "nn.leakyrelu", "nn.relu", "nn.silu", "round", "sqrt", "subtract", "tanh",
 })  # fmt: skip
 
 

@@ -7,8 +7,8 @@ Importers leave two operators, one scale and zero for the whole tensor or for ea
 ``dequantize(q, scale, zero; axis, out_dtype)``
     ``(q − zero) · scale``.
 
-:func:`gather_integers` brings them to where integers are made and read; :func:`spell_out` writes what is left of them in
-elementwise operators, which every other pass knows.
+:func:`gather_integers` brings them to where integers are made and read; :func:`spell_out` writes what is left of them
+in elementwise operators, which every other pass knows.
 """
 
 from __future__ import annotations
