@@ -11,6 +11,7 @@ from typing import Any
 from tvm import tirx
 
 from sparsec.ir.instruction import instruction
+from sparsec.schedules.intrinsics.bfloat16 import call_of_bfloat16
 
 # -- sums of products ----------------------------------------------------------------------------------------------
 
@@ -44,13 +45,9 @@ def _of_bytes(name: str, a: Any, b: Any, c: Any) -> Any:
 
 
 def _of_bfloat16(name: str, a: Any, b: Any, c: Any) -> Any:
-    """TVM has no vectors of bfloat16 for LLVM; `codegen/bfloat16.py` makes them of their bits.
-
-    The processor adds the two products of a pair first, rounds that and the sum to odd, and takes subnormals for zeros.
-    """
+    """The two products of a pair are added first, that and the sum rounded to odd, and subnormal numbers are zeros."""
     overload = ".v4f32.v8bf16" if name == "bfdot" else ""
-    bits = (tirx.reinterpret("uint16x8", operand) for operand in (a, b))
-    return tirx.call_pure_extern("float32x4", f"bfloat16.llvm.aarch64.neon.{name}{overload}", c, *bits)
+    return call_of_bfloat16("float32x4", f"llvm.aarch64.neon.{name}{overload}", c, a, b)
 
 
 for _name, _semantics, _a, _b, _depth, _feature in PRODUCTS:

@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from sparsec.ir.instruction import instruction
+from sparsec.schedules.intrinsics.bfloat16 import call_of_bfloat16
 
 DOT = """
 kernel {name}(a: {a}[{lanes}, {depth}], b: {b}[{lanes}, {depth}]) -> c: {c}[{lanes}]:
@@ -80,7 +81,7 @@ def vpmaddubsw(a: Any, b: Any, c: Any) -> Any:
 
 
 def _bf16(bits: int, a: Any, b: Any, c: Any) -> Any:
-    return _call(f"float32x{bits // 32}", f"avx512bf16.dpbf16ps.{bits}", c, a, b)
+    return call_of_bfloat16(f"float32x{bits // 32}", f"llvm.x86.avx512bf16.dpbf16ps.{bits}", c, a, b)
 
 
 for _bits in (128, 256, 512):
