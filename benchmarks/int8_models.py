@@ -71,14 +71,16 @@ def quantize(model: Path, path: Path, recipe: Recipe) -> Path:
     """Quantise a float network, its ranges taken from a few seeded inputs, and write it."""
     import onnxruntime
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     onnxruntime.set_default_logger_severity(3)  # it warns of every initializer that folding leaves unused
     with tempfile.TemporaryDirectory(prefix="sparsec-int8-", dir=path.parent) as scratch:
         source, target = model, Path(scratch) / path.name
         if recipe.folded:
             source = Path(scratch) / "folded.onnx"
-            quant_pre_process(str(model), str(source), skip_symbolic_shape=True)
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+            options.optimized_model_filepath = str(source)
+            onnxruntime.InferenceSession(model, options)
         quantize_static(
             str(source),
             str(target),
