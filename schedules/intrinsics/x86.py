@@ -22,7 +22,7 @@ kernel {name}(a: {a}[{lanes}, {depth}], b: {b}[{lanes}, {depth}]) -> c: {c}[{lan
 """
 
 BITS = """
-kernel {name}(a: uint32[{lanes}], b: uint32[{lanes}]) -> c: uint32[{lanes}]:
+kernel {name}(a: int32[{lanes}], b: int32[{lanes}]) -> c: int32[{lanes}]:
     for i in range(0, {lanes}):
         c[i] += popcount(a[i] {operator} b[i])
 """

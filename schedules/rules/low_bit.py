@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from math import prod
 
 import numpy as np
 
 from sparsec.ir.bit_planes import BitPlanes, build_bit_planes
+from sparsec.ir.instruction import INSTRUCTIONS
+from sparsec.ir.kernel import Load, Var, call
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import loop_order
@@ -15,7 +18,7 @@ from sparsec.ir.low_bit import LowBitProduct, build_low_bit
 from sparsec.ir.notation import parse_layout
 from sparsec.schedules.rules.prices import ASSUMED
 from sparsec.schedules.rules.product import widths
-from sparsec.schedules.steps import Accumulate, Tile
+from sparsec.schedules.steps import Accumulate, Tensorize, Tile
 from sparsec.schedules.trace import Scheduled, schedule_kernel
 from sparsec.targets import Target
 
@@ -31,12 +34,11 @@ SPARE = 3  # registers for what is on its way to the sums
 
 
 def schedule_low_bit(op: LowBitProduct, target: Target) -> Scheduled:
-    """Tile, lower and vectorise a product of bit planes."""
+    """Tile, lower and vectorise a product of bit planes, its one-bit steps by the target's instruction for them."""
     lanes = target.lanes("int32")
-    tile = Tile(widths(_columns(op), _vectors(op, target), lanes))
-    return schedule_kernel(
-        build_low_bit(op, tile.tiling(_columns(op), 1).columns), [Accumulate("init|update|finish", lanes)]
-    )
+    tiling = Tile(widths(_columns(op), _vectors(op, target), lanes)).tiling(_columns(op), 1)
+    steps = [Tensorize("update", name) for name in _instructions(op, target) if tiling.columns[0][2] >= lanes]
+    return schedule_kernel(build_low_bit(op, tiling.columns), [*steps, Accumulate("init|update|finish", lanes)])
 
 
 def schedule_bit_planes(op: BitPlanes, target: Target) -> Scheduled:
@@ -90,6 +92,16 @@ def _cycles(op: LowBitProduct, words: np.ndarray, target: Target) -> float:
     block = busy + (0 if _is_dense(op.layout) else BLOCK)
     panels = batch * -(-columns // (vectors * target.lanes("int32")))
     return panels * (stored * block + len(blocks) * OPEN)
+
+
+def _instructions(op: LowBitProduct, target: Target) -> Iterator[str]:
+    """Yield the instruction of a target that meets words and adds up their bits, if there is one and bits to add."""
+    a, b = (Load(name, (Var("i"),)) for name in ("a", "b"))
+    step = call("popcount", a ^ b if op.differs else a & b)
+    if op.differs or any(p * q > 0 for p, q in product(op.weight_encoding.weights, op.encoding.weights)):
+        for found in INSTRUCTIONS.values():
+            if found.statement.value == step and found.bits == target.vector_bits and found.runs_on(target.isa):
+                yield found.name
 
 
 def _operations(target: Target) -> int:
