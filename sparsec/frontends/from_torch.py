@@ -35,6 +35,8 @@ def import_torch(
 
 def read_program(path: str) -> torch.export.ExportedProgram:
     """Read what ``torch.export.save`` wrote."""
+    with contextlib.suppress(ImportError):  # registers the operators of quantised programs, which are named in the file
+        import torch.ao.quantization.fx._decomposed  # noqa: F401
     try:
         return torch.export.load(path)
     except OSError as err:

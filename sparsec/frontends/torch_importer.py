@@ -12,6 +12,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from sparsec.errors import UnsupportedError, last_line
 from sparsec.frontends.bounds import Bounds
+from sparsec.frontends.torch_quantized import QUANTIZED
 
 _aten = torch.ops.aten
 
@@ -47,6 +48,10 @@ class TorchImporter(ExportedProgramImporter):
             "full.default": self._full,
             "index.Tensor": self._index,
             "slice.Tensor": self._slice_in_bounds,
+        }
+        value = self.env.__getitem__
+        converters |= {
+            op: lambda node, write=write: write(self.block_builder, value, node) for op, write in QUANTIZED.items()
         }
         return {op: self._traced(op, convert) for op, convert in converters.items()}
 

@@ -96,6 +96,8 @@ def _rewrite(graph: Graph, node: Node, activation: str) -> bool:
         return _requantized(graph, node) or _split_concat(graph, node) or _choose_sign(graph, node, activation)
     if node.op == "dequantize":
         return _read_flipped(graph, node)
+    if node.op == "astype":
+        return _folded(graph, node)
     if node.op == "concat":
         return _sink_concat(graph, node)
     if node.op in _MOVES:
