@@ -36,7 +36,7 @@ def import_torch(
 def read_program(path: str) -> torch.export.ExportedProgram:
     """Read what ``torch.export.save`` wrote."""
     with contextlib.suppress(ImportError):  # registers the operators of quantised programs, which are named in the file
-        import torch.ao.quantization.fx._decomposed  # noqa: F401
+        import torch.ao.quantization.fx._decomposed
     try:
         return torch.export.load(path)
     except OSError as err:
