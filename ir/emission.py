@@ -43,11 +43,7 @@ class Emission(Nesting):
     @property
     def here(self) -> Scope:
         """The scope in which the lowering stands."""
-        tiles = {
-            name: Buffer(name, str(handle.dtype), tuple(int(extent) for extent in handle.shape))
-            for name, handle in self.handles.items()
-            if "." not in name and name not in self.kernel.buffers
-        }
+        tiles = {name: Buffer(name, tile.dtype, tile.shape) for name, tile in self.tiles.items()}
         return Scope({**self.kernel.buffers, **tiles})
 
     def emit(self, nest: For, instruction: Instruction) -> None:
@@ -97,7 +93,7 @@ class Emission(Nesting):
             self.bind(axis, [count + start], bound=False)
         if isinstance(value, Stored):
             return self.handles[f"{value.buffer}.data"], [self.position(value.buffer)]
-        return self.handles[value.buffer], [self.index(index) for index in value.indices]
+        return self.handles[value.buffer], self.place(value)
 
     def register(self, nest: For, place: Place, segments: Sequence[Segment], outer: Sequence[int]) -> Any:
         """Load the elements of one register."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -177,11 +178,12 @@ class _Lowering(Emission):
             # Local buffers become registers; a tile around others, if it takes no sums, is a buffer that they read.
             holds_tiles = any(isinstance(inner, Tile) for inner in _statements(stmt.body))
             scope = "global" if holds_tiles and not _sums_up(stmt) else "local"
-            self.handles[stmt.name] = T.sblock_alloc_buffer(stmt.shape, stmt.dtype, scope=scope)
+            self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
+            self.tiles[stmt.name] = stmt
             self.depth += 1
             self._body(stmt.body)
             self.depth -= 1
-        del self.handles[stmt.name]
+        del self.handles[stmt.name], self.tiles[stmt.name]
 
     def _if(self, stmt: If) -> None:
         with T.If(self.expr(stmt.condition)), T.Then():
@@ -236,7 +238,7 @@ class _Lowering(Emission):
             target = self.handles[stmt.target.buffer]
             dtype = stmt.computed_in(self.element)
             value = self.expr(stmt.value, dtype)
-            indices = [self.index(index) for index in stmt.target.indices]
+            indices = self.place(stmt.target)
             if stmt.accumulate:
                 value = convert(target[tuple(indices)], dtype) + value
             T.buffer_store(target, store(value, str(target.dtype)), indices)

@@ -26,6 +26,7 @@ from sparsec.ir.kernel import (
     Position,
     Range,
     Stored,
+    Tile,
     Var,
     Walk,
     walk_expressions,
@@ -38,7 +39,7 @@ from sparsec.ir.types import BYTES, is_float, widest
 class Standing:
     """Turns the expressions of a kernel into TIR at one place of its loops.
 
-    `handles` are TIR buffers by name: dense ones, tiles, and `operand.array` of packed ones. `values` are loop indices
+    `handles` are TIR buffers by name: dense ones, `tiles`, and `operand.array` of packed ones. `values` are loop indices
     and symbols, `cursors` the position and coordinate in each walked level of a packed operand, and `ordered` the
     coordinates of permuted dimensions that were looked up.
     """
@@ -46,6 +47,7 @@ class Standing:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.handles: dict[str, Any] = {}
+        self.tiles: dict[str, Tile] = {}
         self.values: dict[str, Any] = {}
         self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
         self.ordered: dict[Coordinate, Any] = {}
@@ -166,9 +168,19 @@ class Standing:
         if isinstance(value, Position):
             return convert(self.position(value.buffer), dtype)
         if isinstance(value, Load):
-            return convert(self.handles[value.buffer][tuple(self.index(index) for index in value.indices)], dtype)
+            return convert(self.handles[value.buffer][tuple(self.place(value))], dtype)
         assert isinstance(value, Op)
         return self._op(value, dtype)
+
+    def place(self, load: Load) -> list[Any]:
+        """Return the indices of an element in the TIR buffer; tiles are flat there, so that vectors may span rows."""
+        indices = [self.index(index) for index in load.indices]
+        if load.buffer not in self.tiles:
+            return indices
+        flat, *inner = indices or [0]
+        for index, extent in zip(inner, self.tiles[load.buffer].shape[1:], strict=True):
+            flat = flat * extent + index
+        return [flat]
 
     def index(self, value: Expr) -> Any:
         """Return an index; where the stored coordinates were made offsets, the gather is their sum with the base's."""

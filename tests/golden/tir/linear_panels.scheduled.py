@@ -13,31 +13,31 @@ def linear(W_data: T.Buffer(("n_W_data",), "float32"), X: T.Buffer((2, 128), "fl
             p0 = T.axis.opaque(3, v % 3)
             T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160])
             T.writes(Y[0:2, 0:160])
-            buffer = T.sblock_alloc_buffer((4, 16), scope="local")
+            buffer = T.sblock_alloc_buffer((64,), scope="local")
             for v_1 in T.unroll(4):
                 for v_2 in T.vectorized(16):
                     with T.sblock("init"):
                         p2, v_3 = T.axis.remap("SS", [v_1, v_2])
                         T.reads()
-                        T.writes(buffer[p2, v_3])
-                        buffer[p2, v_3] = T.float32(0.0)
+                        T.writes(buffer[p2 * 16 + v_3])
+                        buffer[p2 * 16 + v_3] = T.float32(0.0)
             for v_1 in range(8):
                 with T.sblock("step"):
                     p1 = T.axis.opaque(8, v_1)
-                    T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
-                    T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
+                    T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:64])
+                    T.writes(Y[0:2, 0:160], buffer[0:64])
                     with T.sblock("fma_16"):
-                        T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:4, 0:16])
-                        T.writes(Y[0:2, 0:160], buffer[0:4, 0:16])
-                        buffer[0, 0:16] = buffer[0, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
-                        buffer[1, 0:16] = buffer[1, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 1], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
-                        buffer[2, 0:16] = buffer[2, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 2], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
-                        buffer[3, 0:16] = buffer[3, T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 3], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        T.reads(W_data[0:n_W_data], X[0:2, 0:128], Y[0:2, 0:160], buffer[0:64])
+                        T.writes(Y[0:2, 0:160], buffer[0:64])
+                        buffer[0:16] = buffer[T.Ramp(0, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[16:32] = buffer[T.Ramp(16, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 1], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[32:48] = buffer[T.Ramp(32, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 2], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
+                        buffer[48:64] = buffer[T.Ramp(48, 1, 16)] + T.Broadcast(W_data[(p0 * 8 + p1) * 4 + 3], 16) * X[b, T.Ramp(p1 * 16 + m * 16, 1, 16)]
             for v_1 in T.unroll(4):
                 for v_2 in T.vectorized(16):
                     with T.sblock("finish"):
                         p2, v_3 = T.axis.remap("SS", [v_1, v_2])
-                        T.reads(buffer[p2, v_3])
+                        T.reads(buffer[p2 * 16 + v_3])
                         T.writes(Y[b, (p0 * 4 + p2) * 16 + (m * 16 + v_3)])
                         if p0 * 4 + p2 < 10:
-                            Y[b, (p0 * 4 + p2) * 16 + (m * 16 + v_3)] = buffer[p2, v_3]
+                            Y[b, (p0 * 4 + p2) * 16 + (m * 16 + v_3)] = buffer[p2 * 16 + v_3]
