@@ -14,6 +14,7 @@ from functools import cache, partial
 import numpy as np
 
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
+from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.kernel import Expr, Load, Var, walk_expressions
 from sparsec.ir.layout import Layout
 from sparsec.ir.notation import parse_layout
@@ -90,8 +91,14 @@ def find_dot(product: Product, target: Target) -> Dot | None:
 @cache
 def _find_dot(x: str, weight: str, sums: str, target: Target) -> Dot | None:
     dots = (as_dot(instruction) for instruction in INSTRUCTIONS.values() if instruction.runs_on(target.isa))
-    fitting = [dot for dot in dots if dot and _types(dot.instruction) in (((x, weight), sums), ((weight, x), sums))]
-    return max(fitting, key=lambda dot: dot.work, default=None)
+    return max((dot for dot in dots if dot and _takes(dot, x, weight, sums)), key=lambda dot: dot.work, default=None)
+
+
+def _takes(dot: Dot, x: str, weight: str, sums: str) -> bool:
+    """Say whether an instruction takes these types, where its rows, if it has several, are those of the weight."""
+    factors, total = _types(dot.instruction)
+    orders = ((weight, x),) if dot.rows > 1 else ((weight, x), (x, weight))
+    return factors in orders and total == sums and dot.depth * np.dtype(x).itemsize <= SEGMENT
 
 
 def as_dot(instruction: Instruction) -> Dot | None:

@@ -140,8 +140,8 @@ class Target:
 
     @property
     def activations(self) -> str:
-        """The type of 8 bits that an instruction multiplies by int8, four at a time; AArch64 has both with I8MM."""
-        return "int8" if self.arch == "aarch64" and not self.has("i8mm") else "uint8"
+        """The type of 8 bits whose products with int8 instructions add up; of AArch64 the largest take int8 alone."""
+        return "int8" if self.arch == "aarch64" else "uint8"
 
     def has(self, feature: str) -> bool:
         """Whether generated code may use the extension with this LLVM name."""

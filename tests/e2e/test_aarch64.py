@@ -1,4 +1,7 @@
-"""Networks compiled for AArch64 and run under QEMU give what they give here."""
+"""Networks compiled for AArch64 and run under QEMU give what they should."""
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import sparsec
 from benchmarks import digits
 from benchmarks.models import bert_base
 from tests import qemu
+from tests.e2e.quantized_digits import quantized_digits
 
 pytestmark = pytest.mark.skipif(bool(qemu.missing()), reason=qemu.missing())
 
@@ -30,3 +34,20 @@ def test_a_small_bert(target: str) -> None:
     wanted = ReferenceEvaluator(model).run(None, {"input_ids": ids, "attention_mask": mask})
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("target", "instructions"),
+    [
+        ("aarch64", set()),
+        ("neoverse-n1", {"arm.interleave4_int8.128", "arm.sdot.128"}),
+        ("neoverse-v1", {"arm.interleave8_int8.128", "arm.smmla.128"}),
+        ("armv8.6", {"arm.interleave8_int8.128", "arm.smmla.128"}),
+    ],
+)
+def test_the_digits_network_in_int8(target: str, instructions: set[str], tmp_path: Path) -> None:
+    model, images, wanted = quantized_digits()
+    (found,) = qemu.run(sparsec.compile(model, target=target, dump=tmp_path), images)
+    np.testing.assert_array_equal(found, wanted)
+    kernels = "\n".join(path.read_text() for path in (tmp_path / "kernels").iterdir())
+    assert set(re.findall(r" as (arm\.[\w.]+):", kernels)) == instructions

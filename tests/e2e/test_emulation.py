@@ -5,6 +5,7 @@ import pytest
 
 import sparsec
 from benchmarks import digits
+from tests.e2e.quantized_digits import quantized_digits
 
 
 @pytest.mark.parametrize("name", ["armv8.6", "sapphirerapids", "sm_80", "sm_90"])
@@ -14,3 +15,10 @@ def test_the_digits_network(name: str) -> None:
     artifact = sparsec.compile(digits.export(network.pruned, len(images)), target=f"emulate:{name}")
     found = artifact.load(threads=1)(images)
     np.testing.assert_allclose(found, digits.forward(network.pruned, images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["neoverse-n1", "armv8.6", "haswell", "cascadelake", "sapphirerapids", "sm_90"])
+def test_the_digits_network_in_int8(name: str) -> None:
+    model, images, wanted = quantized_digits()
+    found = sparsec.compile(model, target=f"emulate:{name}").load(threads=1)(images)
+    np.testing.assert_array_equal(found, wanted)
