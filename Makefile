@@ -5,7 +5,7 @@ VENV ?= .venv
 CACHE := .cache
 BIN := $(VENV)/bin
 
-.PHONY: demo bench bench-int8 bench-layouts bench-layers test lint clean
+.PHONY: demo bench bench-int8 bench-low-bit bench-layouts bench-layers test lint clean
 
 demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, and race them against dense runtimes
 	$(BIN)/python -m benchmarks.demo
@@ -18,6 +18,9 @@ bench-int8: $(VENV)/demo-installed  ## Race int8 networks and single int8 convol
 	$(BIN)/python -m benchmarks.int8
 	$(BIN)/python -m benchmarks.unit_convolutions
 	$(BIN)/python -m benchmarks.readme_table
+
+bench-low-bit: $(VENV)/demo-installed  ## Race linear layers of few bits against int8 ones
+	$(BIN)/python -m benchmarks.low_bit
 
 bench-layouts: $(VENV)/demo-installed  ## Hold the layouts that are chosen for layers against measurement
 	$(BIN)/python -m benchmarks.layouts
