@@ -1,6 +1,7 @@
 """Instructions of AArch64 do under QEMU what their semantics say, and are the instructions that they are called."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sparsec.targets import Target
 from tests import qemu
 from tests.schedules.single_instructions import draw, expect, plan_of
 
+Ran = Callable[[str, str], None]
 TARGET = Target.parse("armv8.6")
 NAMES = [name for name in INSTRUCTIONS if name.startswith("arm.")]
 
@@ -28,16 +30,34 @@ def test_the_processor_has_it_and_the_assembly_names_it(name: str) -> None:
     assert re.search(rf"^\s+{mnemonic}\s+v", text, re.MULTILINE)
 
 
+def operands_of_all() -> list[np.ndarray]:
+    return [operand for name in NAMES for operand in draw(INSTRUCTIONS[name])]
+
+
 @pytest.fixture(scope="module")
 def answers() -> dict[str, np.ndarray]:
     """What each instruction makes of what is drawn for it, all of them in one program."""
-    instructions = [INSTRUCTIONS[name] for name in NAMES]
-    operands = [operand for instruction in instructions for operand in draw(instruction)]
-    return dict(zip(NAMES, qemu.run(build(plan_of(instructions, TARGET)), *operands), strict=True))
+    artifact = build(plan_of([INSTRUCTIONS[name] for name in NAMES], TARGET))
+    return dict(zip(NAMES, qemu.run(artifact, *operands_of_all()), strict=True))
 
 
 @pytest.mark.skipif(bool(qemu.missing()), reason=qemu.missing())
 @pytest.mark.parametrize("name", NAMES)
-def test_it_does_what_its_semantics_say(name: str, answers: dict[str, np.ndarray]) -> None:
+def test_it_does_what_its_semantics_say(name: str, answers: dict[str, np.ndarray], ran: Ran) -> None:
     instruction = INSTRUCTIONS[name]
     np.testing.assert_array_equal(answers[name], expect(instruction, draw(instruction)))
+    ran(name, "qemu")
+
+
+@pytest.fixture(scope="module")
+def emulated() -> dict[str, np.ndarray]:
+    """What the loops of each instruction make of the same on this machine."""
+    artifact = build(plan_of([INSTRUCTIONS[name] for name in NAMES], Target.parse("emulate:armv8.6")))
+    return dict(zip(NAMES, artifact.load(threads=1)(*operands_of_all()), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_can_be_emulated(name: str, emulated: dict[str, np.ndarray], ran: Ran) -> None:
+    instruction = INSTRUCTIONS[name]
+    np.testing.assert_array_equal(emulated[name], expect(instruction, draw(instruction)))
+    ran(name, "emulated")

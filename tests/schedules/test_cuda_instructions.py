@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -67,9 +68,10 @@ def answers() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_can_be_emulated(name: str, answers: dict[str, np.ndarray]) -> None:
+def test_it_can_be_emulated(name: str, answers: dict[str, np.ndarray], ran: Callable[[str, str], None]) -> None:
     instruction = INSTRUCTIONS[name]
     np.testing.assert_array_equal(answers[name], numpy_answer(instruction, operands_of(instruction)))
+    ran(name, "emulated")
 
 
 @pytest.mark.parametrize("name", NAMES)

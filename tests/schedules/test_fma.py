@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparsec.codegen.artifact import build
 from sparsec.ir.named import CSR, dense_blocks
 from sparsec.schedules.intrinsics.fma import fma
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
@@ -11,7 +12,7 @@ from sparsec.targets import Target
 from tests.ir.named_layouts import depth_blocked
 from tests.ir.product_cases import attention, linear, sparse, trace
 from tests.schedules.assembly import assembly, hottest, spills
-from tests.schedules.carrying_out import carried_out
+from tests.schedules.single_instructions import plan_of
 
 
 @pytest.mark.parametrize("lanes", [2, 5, 16])
@@ -27,13 +28,13 @@ from tests.schedules.carrying_out import carried_out
     ],
     ids="-".join,
 )
-def test_the_loop_and_what_is_emitted_compute_the_same(lanes, types):
+def test_the_loop_and_what_is_emitted_compute_the_same(lanes, types, ran):
     random = np.random.default_rng(lanes)
     a, x, c = (random.integers(0, 9, lanes).astype(dtype) for dtype in types)
-    declared = fma(lanes, *types)
-    for emitted in (False, True):
-        found = carried_out(declared, [a, x, c], emitted)
-        np.testing.assert_array_equal(found, c + a.astype(types[2]) * x.astype(types[2]))
+    for target, where in (("native", "hardware"), ("emulate:sapphirerapids", "emulated")):
+        session = build(plan_of([fma(lanes, *types)], Target.parse(target))).load(threads=1)
+        np.testing.assert_array_equal(session(a, x, c), c + a.astype(types[2]) * x.astype(types[2]))
+        ran("fma.<lanes>", where)
 
 
 KINDS = {
