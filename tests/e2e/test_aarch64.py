@@ -11,7 +11,7 @@ import sparsec
 from benchmarks import digits
 from benchmarks.models import bert_base
 from tests import qemu
-from tests.e2e.quantized_digits import quantized_digits
+from tests.e2e.quantized_networks import quantized_bert, quantized_digits
 
 pytestmark = pytest.mark.skipif(bool(qemu.missing()), reason=qemu.missing())
 
@@ -46,8 +46,16 @@ def test_a_small_bert(target: str) -> None:
     ],
 )
 def test_the_digits_network_in_int8(target: str, instructions: set[str], tmp_path: Path) -> None:
-    model, images, wanted = quantized_digits()
-    (found,) = qemu.run(sparsec.compile(model, target=target, dump=tmp_path), images)
-    np.testing.assert_array_equal(found, wanted)
+    case = quantized_digits()
+    found = qemu.run(sparsec.compile(case.model, target=target, dump=tmp_path), *case.inputs.values())
+    np.testing.assert_array_equal(found, case.wanted)
     kernels = "\n".join(path.read_text() for path in (tmp_path / "kernels").iterdir())
     assert set(re.findall(r" as (arm\.[\w.]+):", kernels)) == instructions
+
+
+@pytest.mark.parametrize("target", ["neoverse-n1", "armv8.6"])
+def test_a_small_bert_in_int8(target: str) -> None:
+    case = quantized_bert()
+    found = qemu.run(sparsec.compile(case.model, target=target), *case.inputs.values())
+    for ours, theirs in zip(found, case.wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,7 @@ import pytest
 
 import sparsec
 from benchmarks import digits
-from tests.e2e.quantized_digits import quantized_digits
+from tests.e2e.quantized_networks import quantized_digits
 
 
 @pytest.mark.parametrize("name", ["armv8.6", "sapphirerapids", "sm_80", "sm_90"])
@@ -19,6 +19,6 @@ def test_the_digits_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["neoverse-n1", "armv8.6", "haswell", "cascadelake", "sapphirerapids", "sm_90"])
 def test_the_digits_network_in_int8(name: str) -> None:
-    model, images, wanted = quantized_digits()
-    found = sparsec.compile(model, target=f"emulate:{name}").load(threads=1)(images)
-    np.testing.assert_array_equal(found, wanted)
+    case = quantized_digits()
+    found = sparsec.compile(case.model, target=f"emulate:{name}").load(threads=1)(**case.inputs)
+    np.testing.assert_array_equal([found], case.wanted)
