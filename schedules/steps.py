@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any, ClassVar
 
 import tvm_ffi
@@ -121,6 +122,9 @@ def vectorize_lanes(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, vectorize), order="post"))
 
 
+WRITTEN_OUT = 256
+"""Vectors that are written out at most."""
+
 LANES = "sparsec.lanes"
 """The annotation of a loop that is to be one vector operation."""
 
@@ -157,16 +161,22 @@ def own_loops(schedule: Schedule, block: Any) -> list[Any]:
 
 
 def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
-    """Split the innermost loop into vectors and unroll the loops of the block around them; return the vector loop."""
+    """Split the innermost loop into vectors and unroll the loops of the block around them; return the vector loop.
+
+    Vectors are narrower where that divides the loop, since TVM makes no vectors of what a condition guards. Long loops
+    stay loops.
+    """
     inside = own_loops(schedule, block)
     if not inside or not all(isinstance(schedule.get(loop).extent, IntImm) for loop in inside):
         raise ScheduleError(f"the block {schedule.get(block).name_hint!r} has no loops of constant extent of its own")
     extent = int(schedule.get(inside[-1]).extent)
     if extent > lanes:
+        lanes = next((n for n in (lanes, lanes // 2, lanes // 4) if n and extent % n == 0), lanes)
         outer, vector = schedule.split(inside[-1], [None, lanes])
         inside[-1:] = [outer, vector]
-    for loop in inside[:-1]:
-        schedule.unroll(loop)
+    if prod(int(schedule.get(loop).extent) for loop in inside[:-1]) <= WRITTEN_OUT:
+        for loop in inside[:-1]:
+            schedule.unroll(loop)
     return inside[-1]
 
 

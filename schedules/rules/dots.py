@@ -59,23 +59,15 @@ class Dot:
         sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth // self.vector
         return sums + x + 1 <= target.vector_registers
 
-    def moves(self, x: str, sums: str, target: Target) -> Iterator[Tensorize]:
-        """Yield what lets the instruction, and those that bring its operands together, carry out a product's loops."""
-        for instruction in INSTRUCTIONS.values():
-            if instruction.runs_on(target.isa) and self._is_fed_by(instruction, x, sums):
-                yield Tensorize("init", instruction.name)
+    def moves(self, product: Product, width: int, target: Target) -> Iterator[Tensorize]:
+        """Yield what lets the instruction, and those that feed it, carry out tiles of at most so many columns."""
+        itemsize = np.dtype(product.x.dtype).itemsize
+        columns = self.vector // itemsize
+        if width * itemsize >= SEGMENT:
+            yield from _moving(product.x.dtype, (self.depth, columns), (columns, self.depth), target)
+        if width * itemsize > SEGMENT and self.rows == 1:
+            yield from _moving(product.sums, (columns,), (columns,), target)
         yield Tensorize("update", self.instruction.name)
-
-    def _is_fed_by(self, instruction: Instruction, x: str, sums: str) -> bool:
-        """Say whether an instruction interleaves rows of X, or puts sums in order, in registers of the same size."""
-        (output,), inputs = instruction.semantics.outputs, instruction.semantics.inputs
-        if instruction.statement.accumulate or len(inputs) != 1 or 8 * self.vector != instruction.bits:
-            return False
-        columns = self.vector // np.dtype(x).itemsize
-        interleaves = (x, (self.depth, columns)), (x, (columns, self.depth))
-        straightens = (sums, (columns,)), (sums, (columns,))
-        (source,) = inputs
-        return ((source.dtype, source.shape), (output.dtype, output.shape)) in (interleaves, straightens)
 
     @property
     def work(self) -> int:
@@ -83,15 +75,27 @@ class Dot:
         return self.rows * self.columns * self.depth
 
 
+def _moving(dtype: str, source: tuple[int, ...], result: tuple[int, ...], target: Target) -> Iterator[Tensorize]:
+    """Yield a step for each instruction of the target that moves elements from one array to another."""
+    for instruction in INSTRUCTIONS.values():
+        shapes = [(buffer.dtype, buffer.shape) for buffer in instruction.semantics.buffers.values()]
+        if not instruction.statement.accumulate and shapes == [(dtype, source), (dtype, result)]:
+            if instruction.runs_on(target.isa):
+                yield Tensorize("init", instruction.name)
+
+
 def find_dot(product: Product, target: Target) -> Dot | None:
     """Return the instruction of a target that makes most of a product's multiplications at once, if there is one."""
-    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, target)
+    columns = 1 if isinstance(product.columns, str) else product.columns  # at least
+    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, columns, target)
 
 
 @cache
-def _find_dot(x: str, weight: str, sums: str, target: Target) -> Dot | None:
+def _find_dot(x: str, weight: str, sums: str, columns: int, target: Target) -> Dot | None:
     dots = (as_dot(instruction) for instruction in INSTRUCTIONS.values() if instruction.runs_on(target.isa))
-    return max((dot for dot in dots if dot and _takes(dot, x, weight, sums)), key=lambda dot: dot.work, default=None)
+    fitting = [dot for dot in dots if dot and _takes(dot, x, weight, sums)]
+    filled = [dot for dot in fitting if dot.rows == 1 or dot.columns <= columns]
+    return max(filled, key=lambda dot: dot.work, default=None)
 
 
 def _takes(dot: Dot, x: str, weight: str, sums: str) -> bool:
@@ -117,8 +121,16 @@ def as_dot(instruction: Instruction) -> Dot | None:
 # -- layouts -------------------------------------------------------------------------------------------------------
 
 
-def dot_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Iterator[tuple[str, Nest]]:
-    """Yield the family and the loops of each layout that is worth trying."""
+def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Target) -> Iterator[tuple[str, Nest]]:
+    """Yield the family and the loops of each layout that is worth trying for tiles of so many columns.
+
+    Where there are fewer columns than the instruction takes, it takes rows in their place.
+    """
+    if width < dot.columns:
+        runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // dot.columns)
+        layout = partial(_panels, dot.columns, dot.depth, weight.depth, product.taps)
+        yield "dense", Nest("dense", layout, dot.columns, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+        return
     for r in range(dot.rows, weight.rows + 1, dot.rows):
         if not dot.holds(r, target):
             break

@@ -130,7 +130,7 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     lanes = target.lanes(product.sums)
     dot, updates = choice.dot, (Tensorize("update", f"fma.{lanes}"),)
     if dot:
-        updates = tuple(dot.moves(product.x.dtype, product.sums, target))
+        updates = tuple(dot.moves(product, choice.tile.columns[0], target))
     moves = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
@@ -158,7 +158,7 @@ def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterato
     """Yield the layouts that feed an instruction that takes several depths at once."""
     widths = dot_widths(dot, product)
     panel = Panel(product, widths[0], target)
-    for family, nest in dot_nests(dot, weight, product, target):
+    for family, nest in dot_nests(dot, widths[0], weight, product, target):
         rows_first = not nest.stage and _rows_first(product, panel, nest, target)
         tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
         yield Choice(family, nest, tile, dot_cycles(dot, nest, widths, product, target), dot)
