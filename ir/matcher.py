@@ -188,21 +188,23 @@ class _Matching:
         if not found:
             texts = print_expression(stmt.value), print_expression(pattern.value)
             return Refusal("operators", f"`{texts[0]}` is not of the form `{texts[1]}` of {name}")
-        refused = [self.mistyped(way) for way in found]
-        fitting = [way for way, refusal in zip(found, refused, strict=True) if refusal is None]
-        return fitting or next(refusal for refusal in refused if refusal is not None)
+        mistyped = [self.mistyped(way) for way in found]
+        fitting = [way for way, texts in zip(found, mistyped, strict=True) if not texts]
+        if not fitting:
+            return Refusal("types", min(mistyped, key=len)[0])
+        read = {value.buffer for operand, value in fitting[0].items() if operand in self.inputs}
+        if stmt.target.buffer in read:
+            return Refusal("access", f"{stmt.target.buffer} is read and written, which {name} does in no order")
+        return fitting
 
-    def mistyped(self, binding: dict[str, Operand]) -> Refusal | None:
+    def mistyped(self, binding: dict[str, Operand]) -> list[str]:
+        """Say which operands have another type than the instruction takes."""
+        name, texts = self.instruction.name, []
         for operand, value in binding.items():
             taken, found = self.own.buffers[operand].dtype, self.scope.buffers[value.buffer].dtype
             if taken != found:
-                text = f"{value.buffer} is {found}, where {self.instruction.name} takes {operand} in {taken}"
-                return Refusal("types", text)
-        written = binding[self.instruction.statement.target.buffer].buffer
-        read = [value.buffer for operand, value in binding.items() if operand in self.inputs]
-        if written in read:
-            return Refusal("access", f"{written} is read and written, which {self.instruction.name} does in no order")
-        return None
+                texts.append(f"{value.buffer} is {found}, where {name} takes {operand} in {taken}")
+        return texts
 
     @property
     def inputs(self) -> set[str]:
@@ -215,7 +217,8 @@ class _Matching:
         free = [n for n, axis in enumerate(self.nest.axes) if not _is_single(axis)]
         needed = len(self.instruction.extents)
         if len(free) < needed:
-            return Refusal("axes", f"there are {len(free)} loops, and {self.instruction.name} has {needed} axes")
+            loops = "there is 1 loop" if len(free) == 1 else f"there are {len(free)} loops"
+            return Refusal("axes", f"{loops}, and {self.instruction.name} has {needed} axes")
         best: Match | None = None
         refusals: list[Refusal] = []
         orders = sorted(permutations(free, needed), key=lambda axes: (axes != tuple(sorted(axes)), -axes[-1]))
