@@ -44,6 +44,7 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Packed
 from sparsec.ir.levels import Bit, Cursor, Dense
 from sparsec.ir.nesting import Pending
+from sparsec.ir.nibbles import pack_nibbles
 from sparsec.ir.printer import print_buffer
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
@@ -77,6 +78,8 @@ class Lowered:
         if buffer in self.gathers:
             gather = self.gathers[buffer]
             arrays |= {name: gather.table[arrays[name]] for name in gather.arrays}
+        if self.kernel.buffers[buffer].dtype == "int4" and "data" in arrays:
+            arrays["data"] = pack_nibbles(arrays["data"])
         return arrays
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis
+from sparsec.ir.decoded import is_decoded, multiply_decoded
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -107,13 +108,16 @@ class PackedTerm:
         x: Expr = self.at(product.x, product.x_index)
         if self.tiling.stage:
             x = Load("part", (self.place(self.order.inside), LANE))
+        walks = tuple(self.walks[level] for level in self.order.inside)
+        if is_decoded(product, self.weight):
+            return multiply_decoded(product, self.weight, walks, self.lanes, acc, x)
         weight: Expr = Stored(self.name)
         if product.values is not None:
             weight = Load(product.values.name, (BATCH, Position(self.name)))
         step: Stmt = For(self.lanes, (Assign(acc, weight * x, accumulate=True),))
         if inside := is_inside(self.layout, self.shape, self.name, self.layout.dims[1:]):
             step = If(inside, (step,))
-        return nest_of(tuple(self.walks[level] for level in self.order.inside), step)
+        return nest_of(walks, step)
 
     def stage(self, body: Stmt) -> Stmt:
         """Copy the rows of X that one depth block reads, `[part, width]`, for the body."""

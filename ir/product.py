@@ -42,6 +42,8 @@ class Product:
     cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to `blank`
     blank : what Y holds where it is cleared, and where `valid` is 0: the zero point of quantised numbers
     values : `[batch, stored]`, what a weight of constant pattern holds, where that is made at run time
+    scales : `[groups, rows]`, what stored integers are multiplied by
+    group : how many consecutive depths share a scale
     taps : how many consecutive depths read the same stretch of X, shifted by at most `span` elements
     """
 
@@ -65,6 +67,8 @@ class Product:
     span: int = 0
     residue: tuple[Buffer, ...] = ()
     values: Buffer | None = None
+    scales: Buffer | None = None
+    group: int = 0
 
     @property
     def sums(self) -> str:
@@ -84,8 +88,10 @@ class Product:
     @property
     def inputs(self) -> tuple[Buffer, ...]:
         """What the kernel reads, in the order of its parameters."""
-        values, valid = (() if buffer is None else (buffer,) for buffer in (self.values, self.valid))
-        return (*self.terms, *values, self.x, *self.operands, *valid)
+        values, scales, valid = (
+            () if buffer is None else (buffer,) for buffer in (self.values, self.scales, self.valid)
+        )
+        return (*self.terms, *values, *scales, self.x, *self.operands, *valid)
 
     @property
     def terms(self) -> tuple[Buffer, ...]:

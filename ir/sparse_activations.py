@@ -23,6 +23,7 @@ from math import prod
 from sparsec.errors import LayoutError
 from sparsec.ir.bounds import logical_extent
 from sparsec.ir.builders import LANE, as_extent, halves, is_inside, lane_axis, zero
+from sparsec.ir.decoded import is_decoded, multiply_decoded
 from sparsec.ir.kernel import (
     Assign,
     Const,
@@ -90,7 +91,10 @@ def _where_not_zero(product: Product, layout: Layout, rows: tuple[Walk, ...], wi
     )
     dense = tuple(walk for walk in rows if walk.level >= layout.leaf)
     target = Load("y", (Coordinate(name, row), LANE))
-    step: Stmt = For((*dense, lane_axis(width)), (Assign(target, Stored(name) * x, accumulate=True),))
+    lanes = (*dense, lane_axis(width))
+    step: Stmt = For(lanes, (Assign(target, Stored(name) * x, accumulate=True),))
+    if is_decoded(product, product.weight):
+        step = multiply_decoded(product, product.weight, (), lanes, target, x)
     outer = rows[: len(rows) - len(dense)]
     power = 1 << (width - 1).bit_length()
     count = Load("nonzeros", (LANE,))

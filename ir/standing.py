@@ -33,6 +33,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.levels import ROOT, Cursor, Dense, Loop
 from sparsec.ir.levels import Axis as LevelAxis
+from sparsec.ir.nibbles import load_nibble
 from sparsec.ir.types import BYTES, is_float, widest
 
 
@@ -164,7 +165,7 @@ class Standing:
         if isinstance(value, Coordinate):
             return convert(self.coordinate(value.buffer, value.dim), dtype)
         if isinstance(value, Stored):
-            return convert(self.handles[f"{value.buffer}.data"][self.position(value.buffer)], dtype)
+            return convert(self.stored(value.buffer), dtype)
         if isinstance(value, Position):
             return convert(self.position(value.buffer), dtype)
         if isinstance(value, Load):
@@ -198,6 +199,11 @@ class Standing:
                     total = total + self.expr(term)
                 return total
         return self.expr(value)
+
+    def stored(self, buffer: str) -> Any:
+        """Return the value on which the walks of a packed operand stand."""
+        data, position = self.handles[f"{buffer}.data"], self.position(buffer)
+        return load_nibble(data, position) if self.kernel.buffers[buffer].dtype == "int4" else data[position]
 
     def position(self, buffer: str) -> Any:
         """Return where the value is stored on which the walks of a packed operand stand."""

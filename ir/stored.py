@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsec.ir.gather import Gather, expressions, find_gather
 from sparsec.ir.kernel import Buffer, Kernel, Stored, walk_expressions
+from sparsec.ir.nibbles import nibble_bytes
 
 MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
@@ -23,7 +24,7 @@ def array_types(kernel: Kernel, buffer: Buffer, gather: Gather | None) -> dict[s
     if gather:
         types |= dict.fromkeys(gather.arrays, gather.table.dtype)
     if any(Stored(buffer.name) in walk_expressions(value) for value in expressions(kernel.body)):
-        types["data"] = np.dtype(buffer.dtype)
+        types["data"] = np.dtype("uint8" if buffer.dtype == "int4" else buffer.dtype)
     return types
 
 
@@ -56,9 +57,16 @@ def stored_bytes(kernel: Kernel, masks: Mapping[str, np.ndarray]) -> int:
         buffer = kernel.buffers[name]
         assert buffer.layout is not None, f"{name} is dense"
         lengths = buffer.layout.lengths(mask)
+        if buffer.dtype == "int4":
+            lengths["data"] = nibble_bytes(lengths["data"])
         types = array_types(kernel, buffer, find_gather(kernel, name))
         total += sum(lengths[array] * dtype.itemsize for array, dtype in types.items())
     return total
+
+
+def dense_bytes(count: int, dtype: str) -> int:
+    """Return how many bytes so many values take, none left out."""
+    return nibble_bytes(count) if dtype == "int4" else count * np.dtype(dtype).itemsize
 
 
 def _extents(buffer: Buffer) -> list[int]:

@@ -16,6 +16,9 @@ FLOATS_OF_8_BITS = ("float8_e4m3fn", "float8_e5m2")
 """What some instructions multiply; nothing else takes them."""
 
 INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
+NARROW = ("int4", "int8")
+"""Signed integers that weights are stored as where activations and sums are floats."""
+
 
 
 def is_float(dtype: str | np.dtype) -> bool:

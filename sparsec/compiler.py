@@ -26,8 +26,7 @@ from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention
-from sparsec.graph.store_weights import store_weights
-from sparsec.ir.types import HALVES
+from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.operators import MASKED, build_operator
 from sparsec.report.maps import WeightMap
 from sparsec.schedules.rules.options import options as find_options
@@ -75,9 +74,10 @@ def compile(
     measure : bool
         Choose layouts and tiles by timing candidates on this machine, about a second for each form of layer, instead of
         by the model of the target.
-    storage : {"float16", "bfloat16"}, optional
-        What the weights of layers are rounded to and stored as, half the bytes of float32. Sums stay float32, and
-        activations keep the types that the model has. See `sparsec.graph.store_weights` for how far off results are.
+    storage : {"float16", "bfloat16", "int8", "int4", "int4:32", "int4:64", "int4:128"}, optional
+        What the weights of layers are rounded to and stored as, a half, a quarter or an eighth of the bytes of float32.
+        Of integers all of a row share a scale, or as many as are behind the colon. Sums stay float32, and activations
+        keep the types that the model has. See `sparsec.graph.store_weights` for how far off results are.
     layouts : str, Layout or mapping, optional
         Layouts that are not to be chosen: one for all layers, or by the name of the layer, in which ``*`` stands for
         anything; a whole name counts before others, and of these the first that fits. A layout has a name, such as
@@ -241,8 +241,8 @@ def _target(target: str | Target) -> Target:
 
 
 def _check_storage(storage: str | None, target: Target) -> None:
-    if storage not in (None, *HALVES):
-        raise InputError(f"weights cannot be stored as {storage!r}; storage is one of {', '.join(HALVES)}")
+    if storage not in (None, *STORAGES):
+        raise InputError(f"weights cannot be stored as {storage!r}; storage is one of {', '.join(STORAGES)}")
     machine = target.machine
     if storage == "float16" and machine.arch == "x86_64" and not machine.has("f16c"):
         raise TargetError(

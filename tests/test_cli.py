@@ -330,7 +330,7 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "open dimension": (["compile", "{}/open.onnx"], r"input 'x' leaves 'batch' open .*--shape x=1,64"),
     "unsupported operator": (["compile", "{}/random.onnx"], "act.*RandomUniformLike|RandomUniformLike.*act"),
     "no such target": (["compile", "{}/model.onnx", "--target", "z80"], "unknown target 'z80'; the known ones"),
-    "storage of another type": (["compile", "{}/model.onnx", "--storage", "int4"], "'int4' is not one of 'float16'"),
+    "storage of another type": (["compile", "{}/model.onnx", "--storage", "int2"], "'int2' is not one of 'float16'"),
     "storage that is slow": (
         ["compile", "{}/model.onnx", "--storage", "float16", "--target", "x86-64-v2"],
         r"x86-64-v2 has no instruction that reads float16 \(F16C\).*as bfloat16",

@@ -21,7 +21,7 @@ from sparsec.bench import worker
 from sparsec.bench.engine import Absent, Engine
 from sparsec.bench.inputs import seeded_inputs
 from sparsec.bench.machine import this_machine
-from sparsec.bench.result import HALF_TOLERANCE, INT8_TOLERANCE, RELATIVE_TOLERANCE, SCALE_TOLERANCE, Lane, Race
+from sparsec.bench.result import INT8_TOLERANCE, RELATIVE_TOLERANCE, SCALE_TOLERANCE, STORAGE_TOLERANCE, Lane, Race
 from sparsec.errors import InputError, SparsecError
 
 _TURN_SECONDS = 0.3
@@ -68,7 +68,7 @@ def race(
         Interpreters for engines that live in an environment of their own.
     files : mapping, optional
         ONNX files of peers that run another form of ``model``, one with the same inputs and outputs.
-    storage : {"float16", "bfloat16"}, optional
+    storage : str, optional
         What the weights of the artifact were rounded to, which its outputs are allowed for.
 
     Raises
@@ -113,7 +113,7 @@ def race(
     for engine in engines:
         tolerance = INT8_TOLERANCE if in_bytes else SCALE_TOLERANCE
         if storage and engine.name == "sparsec":
-            tolerance = max(tolerance, HALF_TOLERANCE[storage])
+            tolerance = max(tolerance, STORAGE_TOLERANCE[storage.partition(":")[0]])
         error, agrees = _compare(outputs[engine.name], outputs[reference.name], tolerance)
         turns = [turn[engine.name] for turn in rounds]
         fastest = min(min(times) for times in turns)

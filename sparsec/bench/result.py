@@ -11,9 +11,10 @@ from sparsec.errors import InputError
 RELATIVE_TOLERANCE, SCALE_TOLERANCE = 1e-3, 1e-4
 """Outputs agree where ``|a - b| <= 1e-3 |b| + 1e-4 max |b|``."""
 
-HALF_TOLERANCE = {"float16": 8 * 2.0**-11, "bfloat16": 8 * 2.0**-8}
-"""What takes the place of 1e-4 where weights were rounded: each layer is off by at most 2⁻¹¹ or 2⁻⁸ of Σ |W| |X|, and
-roundings that do not depend on one another grow with the root of the layers, which is 8 for 64 of them."""
+STORAGE_TOLERANCE = {"float16": 8 * 2.0**-11, "bfloat16": 8 * 2.0**-8, "int8": 8 / 254, "int4": 8 / 14}
+"""What takes the place of 1e-4 where weights were rounded, by their type: each layer is off by at most 2⁻¹¹ or 2⁻⁸ of
+Σ |W| |X|, or by 1/254 or 1/14 of that of its largest weights, and roundings that do not depend on one another grow with
+the root of the layers, which is 8 for 64 of them."""
 
 INT8_TOLERANCE = 0.1
 """What takes the place of 1e-4 where a model rounds activations to bytes: halves become either of two, and
@@ -47,7 +48,7 @@ class Lane:
         Largest difference from the reference engine, relative to the output's scale (its largest magnitude).
     agrees : bool
         Whether every output is within `RELATIVE_TOLERANCE` and `SCALE_TOLERANCE` of the reference, or within
-        `HALF_TOLERANCE` where the weights were rounded, or `INT8_TOLERANCE` where the activations are.
+        `STORAGE_TOLERANCE` where the weights were rounded, or `INT8_TOLERANCE` where the activations are.
     """
 
     engine: str

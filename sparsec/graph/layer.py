@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from sparsec.graph.fuse import Group
+from sparsec.graph.store_weights import ERROR
 from sparsec.graph.why import why
 from sparsec.ir.product import Product
+from sparsec.ir.stored import dense_bytes
 from sparsec.ir.structures import FULL, Combined, find_structures
 from sparsec.schedules.rules.options import Option
 from sparsec.schedules.rules.prices import batch, extent
@@ -34,6 +36,8 @@ class Layer:
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
     layout : in the notation of :mod:`sparsec.ir.notation`
     nbytes, dense_nbytes : of the weight as its kernel reads it, and of its elements alone
+    storage : the type of a stored weight, as ``float32`` or ``int4:64``, where 64 of a row share a scale
+    storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
     flops : of one call that meet a nonzero, a multiply-add being two
     traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
@@ -53,6 +57,8 @@ class Layer:
     dense_seconds: float
     flops: int
     traffic: int
+    storage: str = "float32"
+    storage_error: float = 0.0
     options: tuple[Option, ...] = ()
     why: str = ""
 
@@ -76,7 +82,7 @@ def describe_layer(
     dense_seconds = proposal.dense_seconds
     if groups > 1:
         dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
-    nonzeros, nbytes = np.count_nonzero(matrix), proposal.nbytes(matrix)
+    nonzeros, nbytes = np.count_nonzero(matrix), proposal.nbytes(matrix) + scale_bytes(product)
     columns = batch(product) * extent(product.columns)
     moved = sum(
         prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
@@ -90,14 +96,22 @@ def describe_layer(
         structure(weight, product.taps),
         str(layout),
         nbytes,
-        weight.nbytes,
+        dense_bytes(weight.size, product.weight.dtype),
         proposal.seconds,
         dense_seconds,
         int(2 * nonzeros * columns),
         nbytes + moved,
+        product.weight.dtype + (f":{product.group}" if product.group else ""),
+        group.nodes[0].attrs.get(ERROR, 0.0),
         tuple(options),
         why(options, dense_seconds),
     )
+
+
+def scale_bytes(product: Product) -> int:
+    """Return what the scales of groups of weights take."""
+    scales = product.scales
+    return 0 if scales is None else prod(map(int, scales.shape)) * np.dtype(scales.dtype).itemsize
 
 
 def _filled(shape: tuple[int, ...], groups: int) -> np.ndarray:

@@ -117,7 +117,8 @@ def nbytes(shape: Shape, dtype: str, symbols: Mapping[str, tuple[int, int]]) -> 
 def _check_types(group: Group) -> None:
     for node in group.nodes:
         for value in (*node.inputs, *node.outputs):
-            if value.dtype not in TYPES:
+            packed = group.anchor is not None and value is group.anchor.weight  # no tensor, but arrays of a layout
+            if value.dtype not in TYPES and not packed:
                 raise UnsupportedError(
                     f"{node.where or node.op}: {value!r} has a type that is not compiled; "
                     f"the types are {', '.join(TYPES)}."

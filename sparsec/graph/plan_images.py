@@ -289,7 +289,7 @@ def keep_borders(graph: Graph, masked: Mapping[Value, int | None]) -> bool:
         pixels = graph.constant(_pixels(image), "pixels")
         blank = graph.constant(np.array(node.attrs["blank"], x.dtype), "blank")
         inside = graph.add("where", [pixels, x, blank], x.shape, dtype=x.dtype, before=node)
-        graph.set_inputs(node, [inside, node.inputs[1]])
+        graph.set_inputs(node, [inside, *node.inputs[1:]])
         changed = True
     return changed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from sparsec.graph.shape import Dim, Shape, product, same_shape
 from sparsec.ir.image import Image
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
-from sparsec.ir.types import BYTES, SINGLE_OR_HALF, STORED, is_float
+from sparsec.ir.types import BYTES, NARROW, SINGLE_OR_HALF, STORED, is_float
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,15 @@ def find_anchor(node: Node) -> Anchor | None:
 
 
 def _has_sums(node: Node) -> bool:
-    """Whether there are kernels for products of these types: floats in float32, integers of 8 bits in int32."""
-    x, weight = (value.dtype for value in node.inputs)
-    if is_float(x):
-        return all(value.dtype in SINGLE_OR_HALF for value in (*node.inputs, *node.outputs))
-    return x in BYTES and weight == "int8" and node.output.dtype == "int32"
+    """Whether there are kernels for products of these types: floats in float32, integers of 8 bits in int32.
+
+    What meets floats may be constant integers.
+    """
+    (x, weight), y = node.inputs[:2], node.output
+    if is_float(x.dtype):
+        fits = weight.dtype in SINGLE_OR_HALF or (weight.is_constant and weight.dtype in NARROW)
+        return fits and all(value.dtype in SINGLE_OR_HALF for value in (x, y))
+    return x.dtype in BYTES and weight.dtype == "int8" and y.dtype == "int32"
 
 
 class _Names:
@@ -112,12 +116,23 @@ class _Names:
 
 
 def _linear(node: Node) -> Anchor:
-    x, weight = node.inputs
+    x, weight = node.inputs[:2]
     rows, depth = weight.shape
     columns = x.shape[-1]
     data = weight.data
     assert data is not None and isinstance(rows, int) and isinstance(depth, int)
-    return _matrix_product(node, x, weight, rows, depth, columns, (), lambda: data)
+    return _scaled(_matrix_product(node, x, weight, rows, depth, columns, (), lambda: data), node)
+
+
+def _scaled(anchor: Anchor, node: Node) -> Anchor:
+    """A product whose weight is integers with scales for groups of depths, `[groups, rows]`, as a third operand."""
+    if len(node.inputs) == 2:
+        return anchor
+    scales = node.inputs[2].data
+    assert scales is not None
+    buffer = Buffer("S", str(scales.dtype), scales.shape)
+    product = replace(anchor.product, scales=buffer, group=node.attrs["group"])
+    return replace(anchor, product=product, constants={**anchor.constants, buffer.name: scales})
 
 
 def _attention(node: Node) -> Anchor | None:
@@ -191,7 +206,7 @@ def _matrix_product(
 
 def _convolution(node: Node) -> Anchor:
     """`conv_padded(x, weight)`: see `sparsec.graph.plan_images`."""
-    x, weight = node.inputs
+    x, weight = node.inputs[:2]
     data = weight.data
     assert data is not None
     out_channels, _, height, width = data.shape
@@ -218,7 +233,7 @@ def _convolution(node: Node) -> Anchor:
     def matrix() -> np.ndarray:
         return _block_diagonal(data.reshape(out_channels, -1), attrs["groups"])
 
-    return Anchor(
+    anchor = Anchor(
         Product(
             "conv2d",
             Buffer("W", weight.dtype, (out_channels, depth)),
@@ -243,6 +258,7 @@ def _convolution(node: Node) -> Anchor:
         {"X": (batch, x_plane), "Y": (batch, out_channels * image.plane)},
         {"valid": valid.astype(np.int32)} if masked else {},
     )
+    return _scaled(anchor, node)
 
 
 def _tap(

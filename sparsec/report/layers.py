@@ -81,6 +81,7 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _Column("zeros", [f"{layer['sparsity']:.1%}" for layer in layers], justify="right"),
         _Column("structure", [layer["structure"] for layer in layers]),
         _Column("layout", [f"{kind} {letters[layer['layout']]}" for kind, layer in zip(kinds, layers, strict=True)]),
+        *_stored(layers),
         _numbers("bytes", [bytes_text(layer["nbytes"]) for layer in layers], bytes_text(summed.nbytes)),
         _numbers("predicted", [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
         *([_numbers("measured", measured, seconds_text(sum(times)))] if times else []),
@@ -88,6 +89,15 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _numbers("speed-up", [f"{x['dense_seconds'] / x['seconds']:.2f}×" for x in layers], f"{summed.speedup:.2f}×"),
     ]
     return Group(_Fitted(title, columns), *(f"{letter}  {layout}" for layout, letter in letters.items()))
+
+
+def _stored(layers: Layers) -> list[_Column]:
+    """The types of the weights and how far off these are, where any of them is not float32."""
+    types = [layer.get("storage", "float32") for layer in layers]
+    if set(types) <= {"float32"}:
+        return []
+    errors = [layer.get("storage_error", 0.0) for layer in layers]
+    return [_Column("stored as", types), _numbers("off by", [f"{error:.2%}" if error else "–" for error in errors])]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.bench import Lane, Race, race, race_table, racing, seeded_inputs, summary_table
 from sparsec.bench.machine import Machine, this_machine
-from sparsec.bench.result import HALF_TOLERANCE, INT8_TOLERANCE
+from sparsec.bench.result import INT8_TOLERANCE, STORAGE_TOLERANCE
 from sparsec.bench.worker import measure
 from sparsec.errors import InputError, ModelError, SparsecError
 
@@ -212,8 +212,9 @@ def test_outputs_are_compared_by_their_scale():
     assert compare(nan, reference) == (np.inf, False)
     assert compare([reference[0][:1], reference[1]], reference) == (np.inf, False)
     assert compare(reference[:1], reference) == (np.inf, False)
-    assert compare(far, reference, HALF_TOLERANCE["float16"])[1] is True
-    for tolerance, bound in (HALF_TOLERANCE["float16"], 0.39), (HALF_TOLERANCE["bfloat16"], 3.1), (INT8_TOLERANCE, 10):
+    assert compare(far, reference, STORAGE_TOLERANCE["float16"])[1] is True
+    stored = (STORAGE_TOLERANCE["float16"], 0.39), (STORAGE_TOLERANCE["bfloat16"], 3.1)
+    for tolerance, bound in *stored, (INT8_TOLERANCE, 10):
         for off, agrees in (0.95 * bound, True), (1.1 * bound, False):
             outputs = [np.float32([100.0, off]), reference[1]]
             assert compare(outputs, [np.float32([100.0, 0.0]), reference[1]], tolerance)[1] is agrees
