@@ -58,12 +58,12 @@ def multiply_decoded(
     ----------
     weight : the term of the product's weight
     walks : over the levels inside the tile of sums, but for its rows
-    lanes : the walks over the rows of the tile, and the axis of the columns
+    lanes : the walks over the rows of the tile, and the axis of the columns, as sums lie
     acc, x : the element of the sums, and of X
     """
     layout, shape = _layout(weight), _shape(weight)
     sizes = layout.sizes(shape)
-    rows = [axis for axis in lanes[:-1] if isinstance(axis, Walk)]
+    rows = [axis for axis in lanes if isinstance(axis, Walk)]
     once = _decoded_at_once(layout, walks, prod(sizes[axis.level] for axis in rows), sizes)
     outer, block = tuple(walks[: len(walks) - once]), tuple(walks[len(walks) - once :])
     within = (*block, *rows)

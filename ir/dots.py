@@ -28,7 +28,7 @@ from math import prod
 import numpy as np
 
 from sparsec.errors import LayoutError
-from sparsec.ir.builders import LANE, lane_axis
+from sparsec.ir.builders import LANE
 from sparsec.ir.interleaved import interleaved, straight
 from sparsec.ir.kernel import Assign, Const, Coordinate, Expr, For, Load, Stmt, Stored, Tile, Var, Walk, call
 from sparsec.ir.levels import Dense

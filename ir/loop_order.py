@@ -19,6 +19,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Bucketed, Dense
 
 TILE_ROWS = 16  # what registers hold
+FEW_SUMS = 64  # of a tile of few columns, so that additions need not wait for one another
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,21 @@ class LoopOrder:
     tasks: int
 
 
-def loop_order(layout: Layout, shape: tuple[int, int], whole_rows: bool = False) -> LoopOrder:
+def loop_order(
+    layout: Layout, shape: tuple[int, int], whole_rows: bool = False, width: int = TILE_ROWS
+) -> LoopOrder:
     """Order the loops of a product with a weight `[rows, depth]`.
 
     Parameters
     ----------
     whole_rows : walk dense levels of the rows before those of the depth that they follow at once, so that sums stay in
         registers where the layout would cut the depth
+    width : columns of a tile
     """
     sizes = layout.sizes(shape)
     rows = {level for level, (digit, _) in enumerate(layout.levels) if digit.dim == layout.dims[0]}
     dense = {level for level, (_, kind) in enumerate(layout.levels) if isinstance(kind, Dense)}
-    lanes = _lanes(layout, sizes, rows)
+    lanes = _lanes(layout, sizes, rows, max(TILE_ROWS, FEW_SUMS // width))
     order = _hoisted([level for level in range(len(sizes)) if level not in lanes], rows, dense, layout.leaf, whole_rows)
     split = max((place + 1 for place, level in enumerate(order) if level in rows), default=0)
     outside = tuple(order[:split])
@@ -65,13 +69,13 @@ def loop_order(layout: Layout, shape: tuple[int, int], whole_rows: bool = False)
     return LoopOrder(outside, tuple(order[split:]), lanes, blocks, full, tasks)
 
 
-def _lanes(layout: Layout, sizes: tuple[int, ...], rows: set[int]) -> tuple[int, ...]:
-    """Return the last dense levels of the rows that follow one of the depth in the block that ends the layout."""
+def _lanes(layout: Layout, sizes: tuple[int, ...], rows: set[int], most: int) -> tuple[int, ...]:
+    """Return the last dense levels of the rows, at most so many, that follow one of the depth in the ending block."""
     depth = next((level for level in range(len(sizes)) if level not in rows), len(sizes))
     lanes: list[int] = []
     for level in reversed(range(max(layout.leaf, depth), len(sizes))):
         if level in rows:
-            if prod(sizes[lane] for lane in lanes) * sizes[level] > TILE_ROWS:
+            if prod(sizes[lane] for lane in lanes) * sizes[level] > most:
                 break
             lanes.insert(0, level)
     return tuple(lanes)

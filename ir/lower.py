@@ -35,7 +35,6 @@ from sparsec.ir.kernel import (
     Load,
     Range,
     Stmt,
-    Stored,
     Tile,
     Var,
     Walk,

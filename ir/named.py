@@ -102,12 +102,19 @@ def combined_columns(group: int = 8) -> Layout:
     )
 
 
-def dense_blocks(r: int, taps: int = 1) -> Layout:
+def dense_blocks(r: int, taps: int = 1, together: int = 1) -> Layout:
     """Return a dense matrix stored as panels of r rows, each panel column by column.
 
-    `taps` splits the columns, so that a loop over a few of them has constant offsets.
+    `taps` splits the columns, so that a loop over a few of them has constant offsets, and `together` splits these once
+    more, so that a block of so many of them is decoded at once.
+
+    >>> str(dense_blocks(8, together=64))
+    '(i, k) -> (i floordiv 8 : dense, k floordiv 64 : dense, k mod 64 : dense, i mod 8 : dense)'
     """
     (rows, row), (columns, tap) = _block("i", r), _block("k", taps)
+    if together > 1:
+        inner = f"{columns} mod {together}" if taps > 1 else f"k mod {together}"
+        columns, tap = f"k floordiv {taps * together}", f", {inner} : dense{tap}"
     return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{tap}{row})")
 
 

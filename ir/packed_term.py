@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis
@@ -76,7 +77,7 @@ class PackedTerm:
 
     def tile(self) -> Stmt:
         """Sum in registers over the levels inside the tile."""
-        order, lanes = self.order, self.lanes
+        order, lanes = self.order, self.places
         acc = Load("acc", tuple(Var(axis.var) for axis in lanes))
         y = self.at(self.product.y, self.product.y_index)
         zero: Expr = self.product.zero
@@ -85,20 +86,19 @@ class PackedTerm:
         init, result = zero if starts else before, self.result(acc, self.row) if finishes else acc
         last: Expr | None = None
         if order.in_place and order.blocks:
-            sizes = self.layout.sizes(self.shape)
             first = all_of(call("==", Var(f"p{level}"), 0) for level in order.blocks)
-            last = all_of(call("==", Var(f"p{level}"), sizes[level] - 1) for level in order.blocks)
+            last = all_of(call("==", Var(f"p{level}"), self.sizes[level] - 1) for level in order.blocks)
             init = call("select", first, zero, before) if starts else before
             result = call("select", last, result, acc) if result != acc else acc
         return Tile(
             "acc",
             self.product.sums,
-            (*(self.layout.sizes(self.shape)[level] for level in order.lanes), self.width),
+            tuple(self.width if isinstance(axis, Range) else self.sizes[axis.level] for axis in lanes),
             (
                 For(lanes, (Assign(acc, init),)),
                 self.update(acc),
                 For(lanes, (self.where_row_exists(Assign(y, result)),)),
-                *(self.cleared(lanes[:-1], self.row, last) if finishes else ()),
+                *(self.cleared(self.lanes[:-1], self.row, last) if finishes else ()),
             ),
         )
 
@@ -110,11 +110,11 @@ class PackedTerm:
             x = Load("part", (self.place(self.order.inside), LANE))
         walks = tuple(self.walks[level] for level in self.order.inside)
         if is_decoded(product, self.weight):
-            return multiply_decoded(product, self.weight, walks, self.lanes, acc, x)
+            return multiply_decoded(product, self.weight, walks, self.places, acc, x)
         weight: Expr = Stored(self.name)
         if product.values is not None:
             weight = Load(product.values.name, (BATCH, Position(self.name)))
-        step: Stmt = For(self.lanes, (Assign(acc, weight * x, accumulate=True),))
+        step: Stmt = For(self.places, (Assign(acc, weight * x, accumulate=True),))
         if inside := is_inside(self.layout, self.shape, self.name, self.layout.dims[1:]):
             step = If(inside, (step,))
         return nest_of(walks, step)
@@ -232,7 +232,12 @@ class PackedTerm:
 
     @cached_property
     def order(self) -> LoopOrder:
-        return loop_order(self.layout, self.shape, self.tiling.whole_rows)
+        return loop_order(self.layout, self.shape, self.tiling.whole_rows, self.width)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The extent of each level of the layout."""
+        return self.layout.sizes(self.shape)
 
     @cached_property
     def walks(self) -> list[Walk]:
@@ -271,6 +276,12 @@ class PackedTerm:
     def lanes(self) -> tuple[Axis, ...]:
         """The rows and the columns of a tile."""
         return (*(self.walks[level] for level in self.order.lanes), lane_axis(self.width))
+
+    @cached_property
+    def places(self) -> tuple[Axis, ...]:
+        """The rows and the columns of a tile as its sums lie; what there is more of is innermost, for vectors of it."""
+        *rows, columns = self.lanes
+        return (columns, *rows) if self.width < prod(self.sizes[level] for level in self.order.lanes) else self.lanes
 
     @property
     def row(self) -> Expr:

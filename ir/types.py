@@ -59,6 +59,15 @@ def sums(dtype: str) -> str:
     return dtype if np.dtype(dtype).itemsize > 4 else "int32"
 
 
+def stored_bits(dtype: str) -> int:
+    """Return how many bits a stored number takes.
+
+    >>> stored_bits("int4"), stored_bits("float32")
+    (4, 32)
+    """
+    return 4 if dtype == "int4" else 8 * np.dtype(dtype).itemsize
+
+
 def lowest(dtype: str) -> float:
     """Return the lowest finite number of a type.
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from math import lcm
 
 from sparsec.ir.layout import Layout
+from sparsec.ir.loop_order import FEW_SUMS, TILE_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.prices import batch, extent
+from sparsec.schedules.rules.prices import batch, extent, has_few_columns
 from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import Target
 
@@ -34,6 +35,15 @@ class Panel:
     def holds(self, rows: int) -> bool:
         """Whether all sums of so many rows, the vectors of X and a broadcast weight are in registers."""
         return (rows + 1) * self.vectors + 1 <= self.target.vector_registers
+
+    @property
+    def has_few_columns(self) -> bool:
+        """Whether there are fewer columns than in a vector, so that vectors hold rows."""
+        return has_few_columns(self.product, self.target)
+
+    def holds_by_rows(self, rows: int) -> bool:
+        """Whether so many rows of few columns are one tile."""
+        return self.vectors == 1 and rows <= max(TILE_ROWS, FEW_SUMS // extent(self.product.columns))
 
     def chunk(self, rows: int, r: int, parts: int) -> int:
         """Return how many of the rows, a multiple of r, are a task of their own; 0 for all of them.

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from math import gcd
 
+from sparsec.ir.decoded import DECODED
 from sparsec.ir.layout import Layout
+from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, tvw, v_n_m
 from sparsec.ir.product import Product
 from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
+from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import Inner, Nest
 from sparsec.schedules.rules.refusals import (
@@ -47,13 +51,27 @@ FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
 
 
 def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
-    """Yield panels of r rows."""
-    taps = panel.product.taps
-    for r in range(1, min(16, weight.rows) + 1):
-        if panel.holds(r):
-            panels = -(-weight.rows // r)
-            layout = partial(dense_blocks, r, taps)
-            yield Nest("dense", layout, r, panels * weight.depth, panels, weight.depth, PANELS, tasks=panels)
+    """Yield panels of r rows; of integers some depths are decoded together, unless the rows are the vectors."""
+    product, few = panel.product, panel.has_few_columns
+    decoded = product.weight.dtype in NARROW
+    for r in (*range(1, TILE_ROWS + 1), *(2 * TILE_ROWS, 4 * TILE_ROWS)):
+        if r > weight.rows or not (panel.holds_by_rows(r) if few else panel.holds(r)):
+            continue
+        if decoded and r & (r - 1):
+            continue  # no vectors of stored integers
+        panels = -(-weight.rows // r)
+        together = 1 if few or not decoded else _decoded_together(product, weight.depth, r)
+        layout = partial(dense_blocks, r, product.taps, together)
+        steps, inner = panels * weight.depth, PANELS
+        yield Nest("dense", layout, r, steps, panels, weight.depth, inner, tasks=panels, together=together > 1)
+
+
+def _decoded_together(product: Product, depth: int, r: int) -> int:
+    """Return how many channels of r rows are decoded at once: they divide all of them, and those with one scale."""
+    channels, most = depth // product.taps, DECODED // (product.taps * r)
+    if product.group and product.taps == 1:
+        channels = gcd(channels, product.group)
+    return max(n for n in range(1, max(1, most) + 1) if channels % n == 0)
 
 
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:

@@ -18,10 +18,17 @@ from sparsec.ir.kernel import Const, Coordinate, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
-from sparsec.ir.types import HALVES
+from sparsec.ir.types import HALVES, is_float, stored_bits
 from sparsec.targets import Target
 
 CONVERT = 0.25  # cycles to convert a weight, or a vector of X, from half precision
+DECODE = {"int8": 0.02, "int4": 0.08}  # cycles to decode a weight, many of them at once
+DECODED_ROWS = 8  # fewer take as long, since they are a vector
+DECODE_ONE = {"int8": 0.2, "int4": 0.8}  # cycles to decode a weight by itself
+SCALE_ONE = 2.0  # cycles to find the scale of the group of a weight by itself
+WAIT = 4  # cycles from one addition to the next one to the same sum
+STREAM = 12  # bytes of weights that come from memory in a cycle
+INDEX_BYTES = 2  # of a stored coordinate
 COPY = 1.9  # cycles to copy a vector of X
 L1_SHARE = 0.95  # of L1 that keeps rows which are read again
 HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
@@ -78,6 +85,7 @@ class Nest:
     scatter : whether tiles keep X
     tasks : chunks or blocks of rows that cores can take
     rest : the loops over the other terms of a sum of layouts
+    together : whether many stored integers are decoded at once
     """
 
     name: str
@@ -92,6 +100,7 @@ class Nest:
     scatter: bool = False
     tasks: int = 1
     rest: Nest | None = None
+    together: bool = False
 
 
 class Prices:
@@ -104,6 +113,20 @@ class Prices:
 
     def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
         """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
+        if has_few_columns(self.product, self.target):
+            return self._streamed(nest, self._in_cache(nest, widths))
+        return self._in_cache(nest, widths)
+
+    def _streamed(self, nest: Nest, cycles: float) -> float:
+        """Return the cycles with those in which the weight, which few columns use but once, comes from memory."""
+        stored = nest.steps * nest.rows * stored_bits(self.product.weight.dtype) // 8
+        moved = stored + (0 if nest.name == "dense" else nest.steps * INDEX_BYTES)
+        if moved <= self.target.l2_bytes:
+            return cycles
+        return (cycles**HIDES + (batch(self.product) * moved / STREAM) ** HIDES) ** (1 / HIDES)
+
+    def _in_cache(self, nest: Nest, widths: tuple[int, ...]) -> float:
+        """Return the cycles where the weight comes from a cache in time."""
         product, target, inner = self.product, self.target, nest.inner
         images, cycles = batch(product), self(nest.rest, widths) if nest.rest else 0.0
         together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are aligned
@@ -123,22 +146,45 @@ class Prices:
 
     def _step(self, nest: Nest, vectors: float, loads: float) -> float:
         """Return the cycles of a step whose operands are in L1."""
+        if nest.rows > 1 and has_few_columns(self.product, self.target) and not nest.scatter:
+            return self._step_by_rows(nest)
         arithmetic = nest.rows * vectors / self.target.fma_per_cycle
         loading = nest.inner.busy * (nest.rows + loads) / self.target.loads_per_cycle + nest.inner.step
         together = (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
-        return together + CONVERT * self._conversions(nest, vectors)
+        return together + CONVERT * self._conversions(nest, vectors) + self._decoding(nest)
+
+    def _step_by_rows(self, nest: Nest) -> float:
+        """Return the cycles of a step that multiplies vectors of rows by each of few columns."""
+        columns, vectors = extent(self.product.columns), -(-nest.rows // self.target.lanes(self.product.sums))
+        arithmetic = max(WAIT, vectors * columns / self.target.fma_per_cycle)
+        loading = (vectors + columns) / self.target.loads_per_cycle + nest.inner.step
+        return (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
 
     def _far(self, part: int) -> float:
         """Return for which share of the steps the row of X is on a page that was left since it was read."""
         taps = self.product.taps
         return max(0.0, 1 - PAGES * taps / part) / taps if self._apart >= PAGE // 2 else 0.0
 
+    def _decoding(self, nest: Nest) -> float:
+        """Return the cycles in which a step decodes its weights from integers."""
+        product = self.product
+        if product.weight.dtype not in DECODE or not is_float(product.sums):
+            return 0
+        if nest.together:
+            return max(nest.rows, DECODED_ROWS) * DECODE[product.weight.dtype]
+        return nest.rows * (DECODE_ONE[product.weight.dtype] + (SCALE_ONE if product.group else 0))
+
     def _conversions(self, nest: Nest, vectors: float) -> float:
         """Return how much a step converts from half precision: its weights, and vectors of X that are no copies."""
-        if extent(self.product.columns) < self.target.lanes(self.product.sums):
+        if has_few_columns(self.product, self.target):
             return 0  # the rows are vectors then, whose weights are converted together
         weights = nest.rows if self.product.weight.dtype in HALVES else 0
         return weights + (vectors if self.product.x.dtype in HALVES and not nest.stage else 0)
+
+
+def has_few_columns(product: Product, target: Target) -> bool:
+    """Whether there are fewer columns than in a vector."""
+    return extent(product.columns) < target.lanes(product.sums)
 
 
 def extent(dim: int | str) -> int:
