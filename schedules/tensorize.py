@@ -119,7 +119,8 @@ class _Rewriting:
         bindings: dict[str, Expr] = {}
         for place, axis in enumerate(nest.axes):
             if place not in taken:
-                outer.append(axis)
+                led = next((n for n in taken if isinstance(axis, Walk) and axis.at == Var(nest.axes[n].var)), None)
+                (outer if led is None else inner[led]).append(axis)
             elif scope.extent(axis) == taken[place]:
                 inner[place] = [axis]
             else:
