@@ -128,6 +128,8 @@ def dequantize_linear(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
         zero = np.zeros(scale.shape, np.int8)
     axis = attrs.get("axis", 1) % max(x.ndim, 1)
     write = _Writer(node, facts)
+    if narrow:
+        facts.dropped.update(node.input[place] for place in (0, 2) if input_of(node, place))
     if narrow and not block:
         wide = "int8" if x.dtype.name == "int4" else "uint8"
         inputs = [write.constant(x.astype(wide)), node.input[1], write.constant(zero.astype(wide))]

@@ -85,7 +85,9 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
-    result.graph.initializer.extend(facts.added)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in facts.dropped]
+    del result.graph.initializer[:]
+    result.graph.initializer.extend([*kept, *facts.added])
     return result
 
 
