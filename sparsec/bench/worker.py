@@ -24,10 +24,9 @@ Fetch = Callable[[], list[np.ndarray]]  # the outputs of the last run
 def sparsec(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:
     import sparsec
 
-    session = sparsec.load(path, threads=threads)
-    result = session(**inputs)
-    outputs = list(result) if isinstance(result, tuple) else [result]
-    return lambda: session(**inputs, out=outputs), lambda: outputs
+    run = sparsec.load(path, threads=threads).bind(**inputs)
+    result = run()
+    return run, lambda: list(result) if isinstance(result, tuple) else [result]
 
 
 def onnxruntime(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from ctypes import POINTER, c_int64, c_void_p, cast
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import POINTER, Array, c_int64, c_void_p, cast
 from dataclasses import dataclass
 from math import prod
 from statistics import median
@@ -68,8 +68,6 @@ class Session:
         # The library is an argument, so that it stays open until the context is destroyed.
         self._finalizer = weakref.finalize(self, _destroy, library, self._context)
         self._lock = threading.Lock()
-        self._input_pointers = (c_void_p * len(library.inputs))()
-        self._output_pointers = (c_void_p * len(library.outputs))()
 
     def __repr__(self) -> str:
         takes, gives = (", ".join(map(str, infos)) for infos in (self.inputs, self.outputs))
@@ -122,8 +120,42 @@ class Session:
         with self._lock:
             self._set_shapes(arrays)
             results = self._new_outputs() if out is None else self._take_outputs(out, arrays)
-            self._run(arrays, results)
+            self._run(_pointers(arrays), _pointers(results))
         return results[0] if len(results) == 1 else tuple(results)
+
+    def bind(self, *args: Any, out: Any = None, **kwargs: Any) -> Callable[[], Any]:
+        """Check inputs and outputs once, to run the model many times where they lie.
+
+        >>> run = session.bind(x)                  # doctest: +SKIP
+        >>> x[:] = another                         # doctest: +SKIP
+        >>> y = run()                              # doctest: +SKIP
+
+        Parameters are those of a call. An input that is no C-contiguous array is copied here and not read again.
+
+        Returns
+        -------
+        callable
+            Runs the model and returns its outputs, the same arrays each time.
+
+        Raises
+        ------
+        InputError
+            As a call does.
+        """
+        arrays = self._take_inputs(args, kwargs)
+        with self._lock:
+            self._set_shapes(arrays)
+            results = self._new_outputs() if out is None else self._take_outputs(out, arrays)
+        inputs, outputs = _pointers(arrays), _pointers(results)
+        answer = results[0] if len(results) == 1 else tuple(results)
+
+        def run() -> Any:
+            with self._lock:
+                self._set_shapes(arrays)  # other calls may have set others
+                self._run(inputs, outputs)
+            return answer
+
+        return run
 
     def profile(self, *args: Any, runs: int = 10, **kwargs: Any) -> list[StepTime]:
         """The median time of each step over a number of runs with these inputs."""
@@ -136,7 +168,7 @@ class Session:
             c.sparsec_set_profiling(self._context, 1)
             try:
                 for _ in range(runs):
-                    self._run(arrays, results)
+                    self._run(_pointers(arrays), _pointers(results))
                     times.append([c.sparsec_step_nanoseconds(self._context, step) for step in steps])
             finally:
                 c.sparsec_set_profiling(self._context, 0)
@@ -202,11 +234,13 @@ class Session:
                         )
         return arrays
 
-    def _run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        self._input_pointers[:] = [array.ctypes.data for array in inputs]
-        self._output_pointers[:] = [array.ctypes.data for array in outputs]
-        if self._library.c.sparsec_run(self._context, self._input_pointers, self._output_pointers):
+    def _run(self, inputs: Array[c_void_p], outputs: Array[c_void_p]) -> None:
+        if self._library.c.sparsec_run(self._context, inputs, outputs):
             raise ArtifactError(self._library.last_error())
+
+
+def _pointers(arrays: Sequence[np.ndarray]) -> Array[c_void_p]:
+    return (c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
 def _destroy(library: Library, context: int) -> None:

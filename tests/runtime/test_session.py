@@ -140,6 +140,27 @@ def test_an_output_over_another_is_refused(models: Path) -> None:
     session(x, mask, out=[room[:6].reshape(2, 3), room[6:].reshape(1, 2)])
 
 
+def test_bound_arrays_are_read_and_written_where_they_lie(models: Path) -> None:
+    x, out = X.copy(), np.zeros_like(X)
+    run = load(models / "affine.so", threads=1).bind(x, out=out)  # which keeps the session
+    for _ in range(2):
+        assert run() is out
+        np.testing.assert_array_equal(out, affine(x, BIAS))
+        x += 1
+    with pytest.raises(InputError, match="overlaps input 'x'"):
+        load(models / "affine.so", threads=1).bind(x, out=x)
+
+
+def test_bound_shapes_hold_between_calls_of_others(models: Path) -> None:
+    session, rng = load(models / "symbolic.so", threads=1), np.random.default_rng(0)
+    small, large = ([rng.standard_normal(s, np.float32) for s in ((n, 2, 3), (n, 2))] for n in (1, 4))
+    run = session.bind(*small)
+    session(*large)
+    y, z = run()
+    np.testing.assert_array_equal(y, symbolic(*small)[0])
+    np.testing.assert_allclose(z, symbolic(*small)[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 4])
 @pytest.mark.parametrize("seq", [2, 3, 17, 64])
 def test_symbolic_shapes(models: Path, batch: int, seq: int) -> None:
