@@ -21,18 +21,18 @@ def interleaved(place: Expr, depths: int, columns: int, itemsize: int) -> Expr:
     >>> print_expression(interleaved(Var("v"), 4, 64, 1))
     'v % 16 // 4 * 16 + v // 16 * 4 + v % 4'
     """
-    segment, part = _sizes(depths, itemsize)
-    if columns <= segment:
+    if columns * itemsize <= SEGMENT:
         return place
+    segment, part = _sizes(depths, itemsize)
     vector = columns // depths
     return place % vector // part * segment + place // vector * part + place % part
 
 
 def straight(column: Expr, depths: int, columns: int, itemsize: int) -> Expr:
     """Return the place of a column: the inverse of `interleaved`."""
-    segment, part = _sizes(depths, itemsize)
-    if columns <= segment:
+    if columns * itemsize <= SEGMENT:
         return column
+    segment, part = _sizes(depths, itemsize)
     vector = columns // depths
     return column % segment // part * vector + column // segment * part + column % part
 

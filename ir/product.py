@@ -41,6 +41,7 @@ class Product:
     valid : int32 `[columns]`, 0 where the result is replaced by `blank`
     cleared : (first, end) of flat runs in every row of Y, relative to its column 0, that are set to `blank`
     blank : what Y holds where it is cleared, and where `valid` is 0: the zero point of quantised numbers
+    rounded : whether products of half precision may be added up as an instruction does, which rounds in between
     values : `[batch, stored]`, what a weight of constant pattern holds, where that is made at run time
     scales : `[groups, rows]`, what stored integers are multiplied by
     group : how many consecutive depths share a scale
@@ -69,6 +70,7 @@ class Product:
     values: Buffer | None = None
     scales: Buffer | None = None
     group: int = 0
+    rounded: bool = False
 
     @property
     def sums(self) -> str:

@@ -19,6 +19,7 @@ from sparsec.ir.kernel import Expr, Load, Var, walk_expressions
 from sparsec.ir.layout import Layout
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
+from sparsec.ir.types import is_float
 from sparsec.schedules.rules.cuts import MANY
 from sparsec.schedules.rules.prices import HIDES, L1_SHARE, Inner, Nest, batch, extent
 from sparsec.schedules.rules.weight import Weight
@@ -87,6 +88,8 @@ def _moving(dtype: str, source: tuple[int, ...], result: tuple[int, ...], target
 def find_dot(product: Product, target: Target) -> Dot | None:
     """Return the instruction of a target that makes most of a product's multiplications at once, if there is one."""
     columns = 1 if isinstance(product.columns, str) else product.columns  # at least
+    if is_float(product.sums) and not product.rounded:
+        return None
     return _find_dot(product.x.dtype, product.weight.dtype, product.sums, columns, target)
 
 
