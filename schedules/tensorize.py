@@ -25,6 +25,7 @@ from sparsec.ir.kernel import (
     Walk,
     expr,
     substitute,
+    walk_expressions,
 )
 from sparsec.ir.levels import Dense
 from sparsec.ir.matcher import Match, match_in, types_of
@@ -118,9 +119,13 @@ class _Rewriting:
         inner: dict[int, list[Axis]] = {}
         bindings: dict[str, Expr] = {}
         for place, axis in enumerate(nest.axes):
-            if place not in taken:
-                led = next((n for n in taken if isinstance(axis, Walk) and axis.at == Var(nest.axes[n].var)), None)
-                (outer if led is None else inner[led]).append(axis)
+            if isinstance(axis, Walk) and axis.at is not None:
+                variables = {part.name for part in walk_expressions(axis.at) if isinstance(part, Var)}
+                owner = next((p for p in inner if nest.axes[p].var in variables), None)
+                at = replace(axis, at=substitute(axis.at, bindings))
+                (outer if owner is None else inner[owner]).append(at)
+            elif place not in taken:
+                outer.append(axis)
             elif scope.extent(axis) == taken[place]:
                 inner[place] = [axis]
             else:
