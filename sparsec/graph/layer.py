@@ -38,6 +38,7 @@ class Layer:
     nbytes, dense_nbytes : of the weight as its kernel reads it, and of its elements alone
     storage : the type of a stored weight, as ``float32`` or ``int4:64``, where 64 of a row share a scale
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
+    reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
     seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
     flops : of one call that meet a nonzero, a multiply-add being two
     traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
@@ -59,6 +60,8 @@ class Layer:
     traffic: int
     storage: str = "float32"
     storage_error: float = 0.0
+    reads: str = "float32"
+    writes: str = "float32"
     options: tuple[Option, ...] = ()
     why: str = ""
 
@@ -103,6 +106,8 @@ def describe_layer(
         nbytes + moved,
         product.weight.dtype + (f":{product.group}" if product.group else ""),
         group.nodes[0].attrs.get(ERROR, 0.0),
+        product.x.dtype,
+        product.y.dtype,
         tuple(options),
         why(options, dense_seconds),
     )

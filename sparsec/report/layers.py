@@ -59,7 +59,7 @@ def is_sparse(layout: str) -> bool:
     return set(re.findall(r": (\w+)", layout)) != {"dense"}
 
 
-DROPPED = ("dense", "bytes", "operator", "weight", "predicted")
+DROPPED = ("dense", "activations", "bytes", "operator", "weight", "predicted")
 """What a terminal that is too narrow for all columns goes without, the first first."""
 
 NAME_WIDTH = 18
@@ -81,6 +81,7 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _Column("zeros", [f"{layer['sparsity']:.1%}" for layer in layers], justify="right"),
         _Column("structure", [layer["structure"] for layer in layers]),
         _Column("layout", [f"{kind} {letters[layer['layout']]}" for kind, layer in zip(kinds, layers, strict=True)]),
+        *_activations(layers),
         *_stored(layers),
         _numbers("bytes", [bytes_text(layer["nbytes"]) for layer in layers], bytes_text(summed.nbytes)),
         _numbers("predicted", [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
@@ -89,6 +90,14 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _numbers("speed-up", [f"{x['dense_seconds'] / x['seconds']:.2f}×" for x in layers], f"{summed.speedup:.2f}×"),
     ]
     return Group(_Fitted(title, columns), *(f"{letter}  {layout}" for layout, letter in letters.items()))
+
+
+def _activations(layers: Layers) -> list[_Column]:
+    """The types of what layers read and write, where any of them is not float32."""
+    types = [(layer.get("reads", "float32"), layer.get("writes", "float32")) for layer in layers]
+    if all(pair == ("float32", "float32") for pair in types):
+        return []
+    return [_Column("activations", [f"{read} → {written}" for read, written in types])]
 
 
 def _stored(layers: Layers) -> list[_Column]:
@@ -120,7 +129,7 @@ class _Column:
         return min(self.width, NAME_WIDTH) if self.header in ("layer", "structure") else self.width
 
 
-def _numbers(header: str, cells: Sequence[str], footer: str) -> _Column:
+def _numbers(header: str, cells: Sequence[str], footer: str = "") -> _Column:
     return _Column(header, cells, footer, "right")
 
 
