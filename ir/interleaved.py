@@ -3,7 +3,7 @@
 Vector instructions interleave within segments of 16 bytes. Of L vectors, each a row of n bytes, they make L vectors of
 n / L columns: the first one holds the first columns of each segment, the next one those that follow them. For four rows
 of 64 bytes, the 16 columns of the first vector are 0–3, 16–19, 32–35 and 48–51. Sums are kept in that order, and put
-straight once, when they are finished.
+straight once, when they are finished. What does not fit a segment is put together by loads, in the order of columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def interleaved(place: Expr, depths: int, columns: int, itemsize: int) -> Expr:
     >>> print_expression(interleaved(Var("v"), 4, 64, 1))
     'v % 16 // 4 * 16 + v // 16 * 4 + v % 4'
     """
-    if columns * itemsize <= SEGMENT:
+    if columns * itemsize <= SEGMENT or depths * itemsize > SEGMENT:
         return place
     segment, part = _sizes(depths, itemsize)
     vector = columns // depths
@@ -30,7 +30,7 @@ def interleaved(place: Expr, depths: int, columns: int, itemsize: int) -> Expr:
 
 def straight(column: Expr, depths: int, columns: int, itemsize: int) -> Expr:
     """Return the place of a column: the inverse of `interleaved`."""
-    if columns * itemsize <= SEGMENT:
+    if columns * itemsize <= SEGMENT or depths * itemsize > SEGMENT:
         return column
     segment, part = _sizes(depths, itemsize)
     vector = columns // depths
@@ -40,5 +40,4 @@ def straight(column: Expr, depths: int, columns: int, itemsize: int) -> Expr:
 def _sizes(depths: int, itemsize: int) -> tuple[int, int]:
     """Return how many columns a segment holds before, and after, rows are interleaved."""
     segment = SEGMENT // itemsize
-    assert segment % depths == 0, f"{depths} elements of {itemsize} bytes do not divide {SEGMENT} bytes"
     return segment, segment // depths

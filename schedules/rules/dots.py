@@ -17,6 +17,7 @@ from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.kernel import Expr, Load, Var, walk_expressions
 from sparsec.ir.layout import Layout
+from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
 from sparsec.ir.types import is_float
@@ -105,7 +106,7 @@ def _takes(dot: Dot, x: str, weight: str, sums: str) -> bool:
     """Say whether an instruction takes these types, where its rows, if it has several, are those of the weight."""
     factors, total = _types(dot.instruction)
     orders = ((weight, x),) if dot.rows > 1 else ((weight, x), (x, weight))
-    return factors in orders and total == sums and dot.depth * np.dtype(x).itemsize <= SEGMENT
+    return factors in orders and total == sums
 
 
 def as_dot(instruction: Instruction) -> Dot | None:
@@ -134,13 +135,13 @@ def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Ta
         layout = partial(_panels, dot.columns, dot.depth, weight.depth, product.taps)
         yield "dense", Nest("dense", layout, dot.columns, tiles * runs, tiles, weight.depth, PANELS, stage=True)
         return
-    for r in range(dot.rows, weight.rows + 1, dot.rows):
+    for r in range(dot.rows, min(weight.rows, TILE_ROWS) + 1, dot.rows):
         if not dot.holds(r, target):
             break
         runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // r)
         layout = partial(_panels, r, dot.depth, weight.depth, product.taps)
         yield "dense", Nest("dense", layout, r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
-        if weight.rows % r or weight.entries > FULL * weight.mask.size or r not in (1, 2, 4, 8):
+        if weight.rows % r or weight.entries > FULL * weight.mask.size or r not in (1, 2, 4, 8, 16):
             continue
         counts = np.count_nonzero(weight.jammed(r).mask, axis=1)
         chunk = _chunk(weight.rows, r, product, target)
