@@ -130,7 +130,8 @@ def _load(handle: Any, indices: list[Any], offsets: tuple[int, ...]) -> Any:
         return _repeated(handle[tuple(_along(indices, 0, group))], group, count)
     low, span = min(offsets), max(offsets) - min(offsets) + 1
     if span > 4 * count:
-        return handle[(*indices[:-1], T.broadcast(indices[-1], count) + shuffle(list(offsets), range(count)))]
+        last = T.broadcast(indices[-1], count) + shuffle(list(offsets), range(count))
+        return handle[(*indices[:-1], last)]
     width = 1 << (span.bit_length() - 1)  # two loads that overlap cover the span
     halves = [handle[tuple(_along(indices, start, width))] for start in (low, low + span - width)]
     return shuffle(halves, [o - low if o - low < width else o - low - span + 2 * width for o in offsets])
@@ -156,4 +157,6 @@ def _along(indices: list[Any], offset: int, count: int) -> list[Any]:
 
 def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
     """Return the elements at constant places of several vectors, or numbers, one after the other."""
-    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", index) for index in indices])
+    lanes = sum(1 if isinstance(vector, int) else vector.ty.dtype.lanes for vector in vectors)
+    repeated = list(vectors) * -(-len(indices) // lanes)  # TVM wants no more elements than there are
+    return tirx.Shuffle(repeated, [tirx.IntImm("int32", index) for index in indices])

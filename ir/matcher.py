@@ -181,9 +181,9 @@ class _Matching:
         name, pattern = self.instruction.name, self.instruction.statement
         lengths = [sum(isinstance(part, Op) for part in _parts(value)) for value in (stmt.value, pattern.value)]
         if lengths[0] != lengths[1]:
-            found, taken = (f"{n} operator{'s' if n != 1 else ''}" for n in lengths)
+            counts = [f"{n} operator{'s' if n != 1 else ''}" for n in lengths]
             text = print_expression(stmt.value)
-            return Refusal("length", f"`{text}` has {found}, and {name} {taken}")
+            return Refusal("length", f"`{text}` has {counts[0]}, and {name} {counts[1]}")
         found = [{**way, pattern.target.buffer: stmt.target} for way in _unify(pattern.value, stmt.value)]
         if not found:
             texts = print_expression(stmt.value), print_expression(pattern.value)
@@ -361,9 +361,8 @@ def _moving(difference: np.ndarray, axes: tuple[int, ...], nest: Sequence[Axis],
     """Name an axis along which an address differs where it should not."""
     moved = difference.any(axis=0)
     for place, step in zip(axes, steps, strict=True):
-        others = [other for other in steps if other is not step]
-        still = np.all([other == 0 for other in others], axis=0) if others else np.ones(len(moved), dtype=bool)
-        if moved[still].any():
+        others = np.array([other for other in steps if other is not step])
+        if moved[~others.any(axis=0)].any():
             return nest[place].var
     return nest[axes[-1]].var
 
