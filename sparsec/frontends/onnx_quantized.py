@@ -9,6 +9,7 @@ After:   `y = QuantizeLinear(Conv(DequantizeLinear(x, xs, xz), DequantizeLinear(
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +94,15 @@ def q_linear_mat_mul(node: onnx.NodeProto, facts: Facts) -> Nodes:
     return write.quantize(product, node.input[6], node.input[7])
 
 
+EXACT_DEPTH = 2**24 // 255**2
+"""Products of 8 bits whose sum is exact in float32."""
+
+
+def _depth(shape: list[int] | None) -> int:
+    """The terms of each sum in a convolution, 0 where that is not known."""
+    return 0 if shape is None else math.prod(shape[1:])
+
+
 def _of_integers(kind: str, axes: tuple[int, int]) -> Rewrite:
     """A product of integers less their zeros, where one of them is constant."""
 
@@ -100,7 +110,8 @@ def _of_integers(kind: str, axes: tuple[int, int]) -> Rewrite:
         if not any(name in facts.constants for name in node.input[:2]):
             if kind == "MatMul":
                 return None
-            raise unsupported(node, "with weights that are computed is not supported")
+            if not 0 < _depth(facts.static_shape(node.input[1])) <= EXACT_DEPTH:
+                raise unsupported(node, f"with computed weights of more than {EXACT_DEPTH} terms is not supported")
         write = _Writer(node, facts)
         one = write.constant(np.ones((), np.float32))
         operands = []
