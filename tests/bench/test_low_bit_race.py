@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.low_bit import Heat, heat_table
 from benchmarks.peak import bit_peak, byte_peak
-from sparsec.bench.machine import this_machine
+from sparsec.targets import Target
 
 
 def test_heats_compare_within_rounds():
@@ -15,7 +15,7 @@ def test_heats_compare_within_rounds():
 
 
 @pytest.mark.skipif(
-    not {"avx512_vnni", "avx512_vpopcntdq"} <= set(this_machine().features),
+    not {"avx512vnni", "avx512vpopcntdq"} <= Target.parse("native").isa,
     reason="the loops need AVX512-VNNI and AVX512-VPOPCNTDQ",
 )
 def test_products_of_bits_are_cheaper_than_those_of_bytes(tmp_path):
