@@ -175,6 +175,11 @@ def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
     return value
 
 
+def nearest(step: _Steps, x: Expr) -> Expr:
+    """The nearest integer, or the even one of two; of `tirx.nearbyint` TVM would make a loop over the lanes."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.nearbyint", x)
+
+
 def _clip(step: _Steps, x: Expr, low: float, high: float) -> Expr:
     """x between two bounds; NaN stays NaN, since a comparison with it is false."""
     x = step(x)
@@ -198,14 +203,14 @@ def _scaled_exp(step: _Steps, n: Expr, r: Expr) -> Expr:
 def exp(step: _Steps, x: Expr) -> Expr:
     """eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2."""
     x = _clip(step, x, -104.0, 89.0)
-    n = step(tirx.nearbyint(x * _f32(math.log2(math.e))))
+    n = step(nearest(step, x * _f32(math.log2(math.e))))
     return _scaled_exp(step, n, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW))
 
 
 def exp2(step: _Steps, x: Expr) -> Expr:
     """2ˣ = 2ⁿ e^((x − n) ln 2)."""
     x = _clip(step, x, -151.0, 129.0)
-    n = step(tirx.nearbyint(x))
+    n = step(nearest(step, x))
     return _scaled_exp(step, n, (x - n) * _f32(math.log(2)))
 
 
@@ -288,6 +293,7 @@ def log1p(step: _Steps, x: Expr) -> Expr:
 
 
 _EXPANSIONS: dict[str, Callable[..., Expr | None]] = {
+    "tirx.nearbyint": nearest,
     "tirx.exp": exp,
     "tirx.exp2": exp2,
     "tirx.erf": erf,

@@ -1,12 +1,14 @@
 """Vectorised transcendental functions over the whole range of float32, in units of the last place."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 from tvm import relax
 from tvm.relax import op
 
+from sparsec.targets import Target
 from tests.schedules.relax_groups import compiled, group
 
 _erf = np.vectorize(math.erf, otypes=["float64"])
@@ -68,3 +70,12 @@ def test_saturating_functions_stay_in_range(name):
 def test_no_call_is_left(name):
     kernel = compiled(group(lambda emit, x: FUNCTIONS[name][0](x), (1024,)))
     assert "f@PLT" not in kernel.assembly
+
+
+def test_roundings_of_bytes_are_vectors():
+    def quantize(emit, x):
+        return op.astype(op.clip(op.round(op.multiply(x, relax.const(3.7, "float32"))), 0, 255), "uint8")
+
+    text = compiled(group(quantize, (64, 128)), Target.parse("znver5")).assembly
+    assert re.search(r"vrndscaleps.*%zmm", text)
+    assert "vpextrb" not in text
