@@ -17,6 +17,7 @@ from sparsec.ir.product import BATCH, COLUMN, Run
 
 WORD = 32
 HALF = 16
+MAX_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,23 @@ class Encoding:
         if found is None:
             return BINARY if name == "binary" else None
         return (cls.unsigned if found[1] else cls.signed)(int(found[2]))
+
+    @classmethod
+    def covering(cls, low: int, high: int, step: int = 1) -> Encoding | None:
+        """Return the encoding of the fewest bits, without a zero point if possible; None where 4 bits are too few.
+
+        >>> Encoding.covering(-1, 1, 2) == BINARY
+        True
+
+        Parameters
+        ----------
+        low, high, step : the numbers are `low`, `low + step`, and so on to `high`
+        """
+        bits = max(1, ((high - low) // step).bit_length())
+        shifted = cls(tuple(step << bit for bit in range(bits)), -low)
+        plain = (cls.unsigned(n) if low >= 0 else cls.signed(n) for n in range(bits, MAX_BITS + 1))
+        fitting = [one for one in (*plain, shifted) if one.bits <= MAX_BITS and one.low <= low and high <= one.high]
+        return min(fitting, key=lambda one: one.bits, default=None)
 
     @property
     def bits(self) -> int:

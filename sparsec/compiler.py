@@ -14,6 +14,7 @@ from sparsec.frontends import load_model
 from sparsec.graph.bag_embeddings import bag_embeddings
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.choose import Choose, Chooser
+from sparsec.graph.few_bits import few_bits
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
 from sparsec.graph.given_layouts import Given, GivenLayouts
@@ -209,7 +210,7 @@ def op(
 
     Parameters
     ----------
-    name : {"attention", "embedding_bag", "matmul", "sddmm"}
+    name : {"attention", "embedding_bag", "low_bit_matmul", "matmul", "sddmm"}
     operands, options
         What the function of this name in `sparsec.operators` takes.
     target, dump
@@ -295,7 +296,8 @@ class _Run:
         for pass_ in (plan_images, plan_layouts):
             pass_(graph)
             self.write(pass_.__name__, graph)
-        graph.verify()
+        few_bits(graph, self.target, self.choose.given.is_free)
+        self.write("few_bits", graph)
         left = set(layer_names(graph))
         self.removed = [name for name in layers if name not in left]
         return graph

@@ -29,6 +29,7 @@ COUNTS = {"avx512vpopcntdq": 1, "avx2": 12, "neon": 3}
 PER_FMA = 2  # operations on integers that start while a multiply-add does
 BLOCK = 2.5  # cycles to find a stored block of words
 OPEN = 12.0  # cycles to start and to finish the sums of a tile
+PACK, READ = 0.65, 3.0  # cycles to take a bit of a vector of activations, and to read a vector of results again
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 SPARE = 3  # registers for what is on its way to the sums
 
@@ -64,8 +65,15 @@ def lay_out_words(op: LowBitProduct, words: np.ndarray, target: Target) -> Layou
 
 
 def low_bit_seconds(op: LowBitProduct, words: np.ndarray, target: Target) -> float:
-    """Return what a product takes on one core, by the model that chooses its layout."""
-    return _cycles(op, words, target) / (target.ghz * 1e9)
+    """Return what a product takes on one core, with packing its activations and reading its results once more.
+
+    An epilogue of a product of bytes works on sums in registers; what follows this product reads them from memory.
+    """
+    columns, batch = (extent if isinstance(extent, int) else ASSUMED for extent in (_columns(op), op.y.shape[0]))
+    lanes = target.lanes("int32")
+    packed, results = op.depth * op.encoding.bits, len(words)
+    around = batch * columns / lanes * (packed * PACK + results * READ)
+    return (_cycles(op, words, target) + around) / (target.ghz * 1e9)
 
 
 def _layouts(op: LowBitProduct, target: Target) -> Iterator[Layout]:

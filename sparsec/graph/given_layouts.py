@@ -80,6 +80,10 @@ class GivenLayouts:
             self._overridden.setdefault(other, pattern)
         return self._layouts.get(pattern)
 
+    def is_free(self, layer: str) -> bool:
+        """Whether no layout was given for a layer."""
+        return not self._fitting(layer)
+
     def for_all(self, layer: str) -> bool:
         """Whether a layer has the layout that was given for all of them."""
         return self._fitting(layer)[:1] == ["*"]

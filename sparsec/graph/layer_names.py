@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsec.graph.graph import Graph
 
-WEIGHTS = {"conv2d": 1, "conv_padded": 1, "linear": 1, "linear_cols": 1}
+WEIGHTS = {"conv2d": 1, "conv_padded": 1, "linear": 1, "linear_cols": 1, "low_bit_product": 1}
 """Layers, before and after layouts are planned, and which of their inputs is the weight."""
 
 

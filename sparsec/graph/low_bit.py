@@ -22,7 +22,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.low_bit import LowBitProduct, differ
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import ROW, SUM
-from sparsec.schedules.rules.low_bit import lay_out_words, schedule_bit_planes, schedule_low_bit
+from sparsec.schedules.rules.low_bit import lay_out_words, low_bit_seconds, schedule_bit_planes, schedule_low_bit
 from sparsec.targets import Target
 
 
@@ -67,6 +67,14 @@ def low_bit_product(
     product = graph.add_node("low_bit_product", inputs, [((batch, rows, columns), kind)], attrs, before=before)
     product.attrs["layout"] = str(layout or lay_out_words(_product(product), words, target))
     return product.output
+
+
+def price(y: Value, target: Target) -> float:
+    """Return the seconds that a product takes on one core, with packing and with reading its results once more."""
+    node = y.producer
+    assert node is not None and node.inputs[1].data is not None
+    op = _product(node).stored_as(parse_layout(node.attrs["layout"]))
+    return low_bit_seconds(op, node.inputs[1].data, target)
 
 
 def _bit_planes(node: Node) -> Patterned:
