@@ -46,11 +46,11 @@ def _rewrite(graph: Graph, node: Node, target: Target) -> None:
     matrix = weight.data
     if matrix is None or not matrix.size or anchor is None:
         return
-    encodings = _encoding_of(matrix), Encoding.covering(*map(int, range_of(x)))
-    if encodings[0] is None or encodings[1] is None:
+    weights, activations = _encoding_of(matrix), Encoding.covering(*map(int, range_of(x)))
+    if weights is None or activations is None:
         return
     flat = reshape(graph, x, (product(y.shape[:-2]), *x.shape[-2:]), node)
-    sums = low_bit_product(graph, matrix, flat, encodings, target, before=node)
+    sums = low_bit_product(graph, matrix, flat, (weights, activations), target, before=node)
     if price(sums, target) < propose(anchor.product, matrix.astype(np.float32), target).seconds:
         graph.replace(y, reshape(graph, sums, y.shape, node))
 
