@@ -130,8 +130,8 @@ def _load(handle: Any, indices: list[Any], offsets: tuple[int, ...]) -> Any:
         return _repeated(handle[tuple(_along(indices, 0, group))], group, count)
     low, span = min(offsets), max(offsets) - min(offsets) + 1
     if span > 4 * count:
-        last = T.broadcast(indices[-1], count) + shuffle(list(offsets), range(count))
-        return handle[(*indices[:-1], last)]
+        places = [*indices[:-1], T.broadcast(indices[-1], count) + shuffle(list(offsets), range(count))]
+        return handle[tuple(places)]
     width = 1 << (span.bit_length() - 1)  # two loads that overlap cover the span
     halves = [handle[tuple(_along(indices, start, width))] for start in (low, low + span - width)]
     return shuffle(halves, [o - low if o - low < width else o - low - span + 2 * width for o in offsets])

@@ -361,8 +361,10 @@ def _moving(difference: np.ndarray, axes: tuple[int, ...], nest: Sequence[Axis],
     """Name an axis along which an address differs where it should not."""
     moved = difference.any(axis=0)
     for place, step in zip(axes, steps, strict=True):
-        others = np.array([other for other in steps if other is not step])
-        if moved[~others.any(axis=0)].any():
+        still = np.ones_like(moved)
+        for other in steps:
+            still &= (other is step) | (other == 0)
+        if (moved & still).any():
             return nest[place].var
     return nest[axes[-1]].var
 

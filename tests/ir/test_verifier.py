@@ -117,6 +117,10 @@ INVALID = [
     ("for q in range(0, 4)", "for q in range(0, table[0]) parallel", 14, "must be constant or symbolic in a parallel"),
     ("for k in W[1], r in W[2]", "for k in W[1], r in W[2] parallel", 7, "cannot stand inside another one"),
     ("    for c in range(0, n):\n", "    for p in W[0], k in W[1] parallel:\n", 12, "cannot walk a sparse level, as k"),
+    # instructions
+    ("for q in range(0, 4)", "for q in range(0, n) as fma.4", 14, "an instruction takes the place of a nest of constant"),
+    ("c in range(0, n) parallel", "c in range(0, n) parallel as fma.4", 3, "an instruction takes the place of a nest"),
+    ("for c in range(0, n):", "for c in range(0, 4) as fma.4:", 12, "nest of constant loops around one assignment"),
     ("Y[W.i, c] = acc[r]", "Y[W.i, 0] = acc[r]", 11, "iterations of the parallel axis c would all write this element"),
     (
         "    for c in range(0, n):\n",
