@@ -17,6 +17,7 @@ def layouts(draw, most_dims=3, least_dims=1):
     levels = []
     for depth in range(len(digits)):
         levels.append(draw(st.sampled_from(_allowed(levels[-1] if levels else None, depth == len(digits) - 1))))
+    levels = draw(_in_runs(levels))
     orders = draw(st.dictionaries(st.sampled_from(names), st.builds(Balance, st.integers(1, 4), st.integers(1, 3))))
     order_of_dims = tuple((name, orders[name]) for name in names if name in orders)
     return Layout(names, tuple(zip(draw(st.permutations(digits)), levels, strict=True)), order_of_dims)
@@ -38,6 +39,7 @@ def choosy_layouts(draw, most_dims=3, least_dims=1):
             options += _choosy(draw, digit.size, digits[depth - 1].size if isinstance(above, Dense) else None)
             options += [] if last else [draw(st.builds(Pattern, st.integers(1, 3), st.integers(1, 3)))]
         levels.append(draw(st.sampled_from(options)))
+    levels = draw(_in_runs(levels))
     permuted = draw(st.dictionaries(st.sampled_from(names), orders()))
     order_of_dims = tuple((name, permuted[name]) for name in names if name in permuted)
     return Layout(names, tuple(zip(digits, levels, strict=True)), order_of_dims)
@@ -53,6 +55,15 @@ def orders(draw):
         | st.builds(Similar, number)
         | st.builds(Combine, number)
     )
+
+
+@st.composite
+def _in_runs(draw, levels):
+    """The levels, the last one that is not dense perhaps in runs."""
+    leaf = next((n for n in reversed(range(len(levels))) if levels[n] != Dense()), None)
+    if leaf is None or levels[leaf] != Compressed():
+        return levels
+    return [*levels[:leaf], Compressed(draw(st.integers(1, 5))), *levels[leaf + 1 :]]
 
 
 def _choosy(draw, size, rows):

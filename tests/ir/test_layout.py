@@ -142,20 +142,21 @@ def test_nested_iteration_agrees_with_iteration_at_once(case):
     layout, array = case
     stored = layout.pack(array)
     inner = np.prod(layout.sizes(array.shape)[layout.leaf :], dtype=int)
-    used = (stored.arrays["data"].reshape(-1, inner) != 0).any(axis=1)
+    used = (stored.arrays["data"].reshape(-1, inner, layout.together) != 0).any(axis=1)  # [runs, places]
 
-    def walk(depth, coordinates, *parent):
+    def walk(depth, coordinates, lane, *parent):
         for cursor in stored.children(depth, *parent):
+            place = lane if cursor.lane is None else cursor.lane
             if depth + 1 < len(layout.levels):
-                yield from walk(depth + 1, [*coordinates, cursor.coordinate], cursor)
+                yield from walk(depth + 1, [*coordinates, cursor.coordinate], place, cursor)
             else:
                 logical = layout.logical([*coordinates, cursor.coordinate], stored.load)
                 inside = all(coordinate < extent for coordinate, extent in zip(logical, array.shape, strict=True))
-                if inside and used[cursor.position // inner]:
-                    yield *map(int, logical), cursor.position
+                if inside and used[cursor.position // inner, place]:
+                    yield *map(int, logical), cursor.position * layout.together + place
 
     coordinates, position = stored.entries()
-    assert list(walk(0, [])) == list(zip(*(axis.tolist() for axis in (*coordinates, position)), strict=True))
+    assert list(walk(0, [], 0)) == list(zip(*(axis.tolist() for axis in (*coordinates, position)), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMED)

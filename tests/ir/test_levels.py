@@ -85,6 +85,12 @@ SHAPE = Cursor(Symbol("p"), Symbol("i"), (Symbol("s"), 2))
             ["sparse a in n"],
             Cursor("(s + a)", "indices[(s + a)]"),
         ),
+        (
+            Compressed(4),
+            ROW,
+            ["sparse a in (indptr[(p + 1)] - indptr[p])", "dense b in 4"],
+            Cursor("(indptr[p] + a)", "indices[((indptr[p] + a) * 4 + b)]", lane="b"),
+        ),
         (Singleton(), ROW, [], Cursor("p", "indices[p]")),
         (
             Bucketed(),
@@ -146,6 +152,45 @@ def test_bucketed_arrays():
         "level0.start": [0, 0, 2],
         "level1.indices": [0, 1, 1, 2, 0, 2],
         "data": [3, 6, 1, 2, 4, 5],
+    }
+
+
+def test_runs_are_filled_up_with_their_last_coordinate():
+    array = np.array([[1, 2, 3, 0, 4], [0, 0, 0, 0, 0], [0, 0, 5, 0, 0]], dtype=np.int8)
+    stored = parse_layout("(i, k) -> (i : dense, k : compressed[2])").pack(array)
+    assert {name: values.tolist() for name, values in stored.arrays.items()} == {
+        "level1.indptr": [0, 2, 2, 3],
+        "level1.indices": [0, 1, 2, 4, 2, 2],
+        "data": [1, 2, 3, 4, 5, 0],
+    }
+    coordinates, position = stored.entries()
+    assert [axis.tolist() for axis in coordinates] == [[0, 0, 0, 0, 2], [0, 1, 2, 4, 2]]
+    assert position.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_values_of_a_run_stand_side_by_side_for_each_row_of_a_block():
+    array = np.array([[0, 5, 0, 1], [7, 0, 8, 2]], dtype=np.int8)
+    stored = parse_layout("(i, k) -> (i floordiv 2 : dense, k : compressed[3], i mod 2 : dense)").pack(array)
+    assert {name: values.tolist() for name, values in stored.arrays.items()} == {
+        "level1.indptr": [0, 2],
+        "level1.indices": [0, 1, 2, 3, 3, 3],
+        "data": [0, 5, 0, 7, 0, 8, 1, 0, 0, 2, 0, 0],
+    }
+    coordinates, position = stored.entries()
+    np.testing.assert_array_equal(stored.arrays["data"][position], array[coordinates])
+
+
+def test_buckets_are_of_as_many_runs():
+    array = np.array([[1, 2, 3, 4], [5, 0, 0, 0], [0, 0, 0, 0], [0, 6, 7, 0]], dtype=np.int8)
+    arrays = parse_layout("(i, k) -> (i : bucketed, k : compressed[2])").pack(array).arrays
+    assert {name: values.tolist() for name, values in arrays.items()} == {
+        "level0.coords": [2, 1, 3, 0],
+        "level0.bucket_ptr": [0, 3],
+        "level0.row_ptr": [0, 1, 3, 4],
+        "level0.lengths": [0, 1, 2],
+        "level0.start": [0, 0, 2],
+        "level1.indices": [0, 0, 1, 2, 0, 1, 2, 3],
+        "data": [5, 0, 6, 7, 1, 2, 3, 4],
     }
 
 

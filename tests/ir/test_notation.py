@@ -25,6 +25,7 @@ def test_parsing_inverts_printing(layout):
         "(i, k) -> (i floordiv 4 : dense, k : compressed, i mod 4 : dense)",
         "(i, k) -> (i floordiv 12 : dense, k : compressed, i floordiv 4 mod 3 : dense, i mod 4 : dense)",
         "(i : balance[8, 4], k) -> (i : compressed(nonunique), k : singleton)",
+        "(i, k) -> (i floordiv 4 : bucketed, k : compressed[4], i mod 4 : dense)",
         "(o, c, r, s) -> (o : dense, r : dense, s : dense, c : compressed)",
     ],
 )
@@ -37,6 +38,7 @@ def test_normal_form_prints_as_it_was_written(text):
     [
         ("(i,k)->(i:dense,k:compressed)", "(i, k) -> (i : dense, k : compressed)"),
         ("  ( i )\n->\t( i : dense ) ", "(i) -> (i : dense)"),
+        ("(i) -> (i : compressed[1])", "(i) -> (i : compressed)"),
         ("(i : balance[8, 1]) -> (i : dense)", "(i : balance[8]) -> (i : dense)"),
         (
             "(k) -> (k floordiv 4 : dense, k mod 4 : structured[2])",
@@ -107,6 +109,9 @@ def test_what_is_parsed():
             r"cannot choose 4 of 2 coordinates",
         ),
         ("(i, k) -> (i : dense, k : vnm[3, 2, 4])", r"cannot hold 3 of 2 columns"),
+        ("(i) -> (i : compressed[0])", r"expected compressed with 0 to 1 positive numbers in brackets, found \[0\]\."),
+        ("(i, k) -> (i : compressed[2], k : compressed)", r"level 0 .* must be the last one that is not dense, so that"),
+        ("(i, k) -> (i : compressed[4](nonunique), k : singleton)", r"must have runs of at least 1, and none of repea"),
         ("(i) -> (i mod 4 : dense)", r"must hold every coordinate of i exactly once"),
     ],
 )
