@@ -10,7 +10,7 @@ from tvm import tirx
 def call_of_bfloat16(dtype: str, intrinsic: str, *operands: Any) -> Any:
     """Call an intrinsic by its whole name, with the bits of those operands that are bfloat16.
 
-    `codegen/bfloat16.py` defines the function of this name, which makes bfloat16 of the bits.
+    `codegen/intrinsics.py` defines the function of this name, which makes bfloat16 of the bits.
     """
     return tirx.call_pure_extern(dtype, f"bfloat16.{intrinsic}", *map(_bits, operands))
 

@@ -26,8 +26,9 @@ from tvm.sym.analyzer import Analyzer, ConstIntBound
 from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
-from sparsec.codegen.bfloat16 import define_intrinsics, keep_nan
+from sparsec.codegen.bfloat16 import keep_bits, keep_nan, spread_bits
 from sparsec.codegen.dims import Range
+from sparsec.codegen.intrinsics import define_intrinsics
 from sparsec.codegen.plan import ALIGNMENT
 from sparsec.codegen.registers import hide_registers, restore_registers
 from sparsec.errors import ArtifactError, last_line
@@ -119,11 +120,13 @@ def _passes() -> list[Any]:
         s_tir.transform.InjectSoftwarePipeline(),
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
+        keep_bits(),
         tirx.transform.BF16ComputeLegalize(),
         keep_nan(),
         tirx.transform.NarrowDataType(32),
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
+        spread_bits(),
         tirx.transform.StorageRewrite(),
         s_tir.transform.HoistIfThenElse(),
         tirx.transform.UnrollLoop(),

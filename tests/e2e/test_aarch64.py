@@ -12,8 +12,15 @@ from benchmarks import digits
 from benchmarks.models import bert_base
 from tests import qemu
 from tests.e2e.quantized_networks import quantized_bert, quantized_digits
+from tests.e2e.test_half_models import UNITS, stored_in
 
 pytestmark = pytest.mark.skipif(bool(qemu.missing()), reason=qemu.missing())
+
+
+def named(dump: Path) -> set[str]:
+    """The instructions of the processor that kernels name."""
+    kernels = "\n".join(path.read_text() for path in (dump / "kernels").iterdir())
+    return set(re.findall(r" as (arm\.[\w.]+):", kernels))
 
 
 @pytest.mark.parametrize("target", ["aarch64", "cortex-a72", "neoverse-n1", "neoverse-v1"])
@@ -23,6 +30,17 @@ def test_the_digits_network(target: str) -> None:
     artifact = sparsec.compile(digits.export(network.pruned, len(images)), target=target)
     (found,) = qemu.run(artifact, images)
     np.testing.assert_allclose(found, digits.forward(network.pruned, images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["neoverse-n1", "armv8.6"])
+def test_the_digits_network_in_bfloat16(target: str, tmp_path: Path) -> None:
+    network = digits.train(sparsity=0.9, epochs=1, pruning_epochs=1)
+    images = network.images[:16]
+    model = stored_in(digits.export(network.pruned, len(images)), "bfloat16")
+    (found,) = qemu.run(sparsec.compile(model, target=target, dump=tmp_path), images.astype("bfloat16"))
+    exact = digits.forward(network.pruned, images)
+    assert np.abs(found.astype(np.float32) - exact).max() <= 5 * UNITS["bfloat16"] * np.abs(exact).max()
+    assert ("arm.bfmmla.128" in named(tmp_path)) == (target == "armv8.6")
 
 
 @pytest.mark.parametrize("target", ["aarch64", "neoverse-v1"])
@@ -49,8 +67,7 @@ def test_the_digits_network_in_int8(target: str, instructions: set[str], tmp_pat
     case = quantized_digits()
     found = qemu.run(sparsec.compile(case.model, target=target, dump=tmp_path), *case.inputs.values())
     np.testing.assert_array_equal(found, case.wanted)
-    kernels = "\n".join(path.read_text() for path in (tmp_path / "kernels").iterdir())
-    assert set(re.findall(r" as (arm\.[\w.]+):", kernels)) == instructions
+    assert named(tmp_path) == instructions
 
 
 @pytest.mark.parametrize("target", ["neoverse-n1", "armv8.6"])
