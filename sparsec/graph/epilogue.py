@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.graph.graph import Node, Value
-from sparsec.ir.kernel import Const, Expr, Load, call, walk_expressions
+from sparsec.ir.kernel import Const, Expr, Load, Op, call, walk_expressions
 from sparsec.ir.types import BYTES, SINGLE_OR_HALF, STORED, is_float
 
 MAX_TERMS = 256
@@ -42,6 +42,24 @@ def express(node: Node, args: Sequence[Expr]) -> Expr | None:
         result = call("float", *args)
     if result is None or sum(1 for _ in walk_expressions(result)) > MAX_TERMS:
         return None
+    return result
+
+
+def stored(result: Expr, dtype: str) -> Expr:
+    """The result without what storing it in 8 bits does anyway, which is to round it and bring it into their range.
+
+    >>> print_expression(stored(call("min", call("max", call("round", SUM), 0.0), 255.0), "uint8"))  # doctest: +SKIP
+    'acc'
+    """
+    if dtype not in BYTES:
+        return result
+    limits = np.iinfo(dtype)
+    match result:
+        case Op("min", (Op("max", (inner, Const(low))), Const(high))) if (low, high) == (limits.min, limits.max):
+            result = inner
+    match result:
+        case Op("round", (inner,)):
+            result = inner
     return result
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.graph.clone_reads import clone_reads, reads_bytes
-from sparsec.graph.epilogue import constant_of, express
+from sparsec.graph.epilogue import constant_of, express, stored
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.plan_images import keep_borders
@@ -72,7 +72,7 @@ class Group:
         assert self.anchor is not None
         buffers = tuple(operand.buffer for operand in self.operands)
         y = replace(self.anchor.product.y, dtype=self.outputs[0].dtype)
-        return replace(self.anchor.product, y=y, operands=buffers, epilogue=self.epilogue)
+        return replace(self.anchor.product, y=y, operands=buffers, epilogue=stored(self.epilogue, y.dtype))
 
     def __str__(self) -> str:
         lines = [f"group {self.label!r}", *(f"  {node!r}" for node in self.nodes)]

@@ -18,6 +18,7 @@ import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.quantized import Quantized, cast, dequantized, flipped, gather_integers, spell_out
+from sparsec.graph.requantize import requantize
 from sparsec.ir.types import BYTES
 from sparsec.targets import Target
 
@@ -59,6 +60,7 @@ def integer_layers(graph: Graph, target: Target) -> None:
         if node.op in _OUTPUTS and len(node.inputs) == 2:
             _layer(graph, node, target)
     spell_out(graph)
+    requantize(graph)
     graph.verify()
 
 

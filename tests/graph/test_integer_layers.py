@@ -14,6 +14,7 @@ from sparsec.graph.graph import Graph, Node
 from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
+from sparsec.ir.printer import print_expression
 from sparsec.targets import Target
 from tests.graph.quantized_models import CONVOLUTIONS, Convolutions, Writer, reference, sample, steps_off, transformer
 
@@ -160,6 +161,12 @@ def test_integers_that_are_results_keep_their_type(target):
     y = write.stored(write.op("Gemm", write.quantized("x", 0.03), weight, transB=1), 0.1)
     model = write.model((6, 40), y, TensorProto.INT8)
     agrees(imported(model, target), model)
+
+
+def test_an_epilogue_has_one_factor_for_all_scales():
+    _, groups = fused(Convolutions(zero=7).model())
+    first = next(group for group in groups if group.anchor)
+    assert print_expression(first.product.epilogue) == "round(max(float(acc + e0[i]) * e1[i], 0.0)) + 7.0"
 
 
 def test_depths_whose_sums_int32_might_not_hold_stay_floats():
