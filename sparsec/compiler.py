@@ -15,6 +15,7 @@ from sparsec.graph.bag_embeddings import bag_embeddings
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.choose import Choose, Chooser
 from sparsec.graph.few_bits import few_bits
+from sparsec.graph.find_integers import find_integers, stored_groups
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
 from sparsec.graph.given_layouts import Given, GivenLayouts
@@ -273,6 +274,7 @@ class _Run:
         self.dumped = 0
         self.outputs: tuple[str, ...] = ("y",)
         self.removed: list[str] = []
+        self.groups: frozenset[int] = frozenset()
         if self.dump is not None:
             try:
                 (self.dump / "kernels").mkdir(parents=True, exist_ok=True)
@@ -285,6 +287,7 @@ class _Run:
         imported = load_model(model, example_inputs, shapes)
         self.progress("simplify", 0.3)
         graph, self.outputs = from_relax(imported), imported.outputs
+        self.groups = imported.groups | stored_groups(graph)
         del imported  # its copy of the weights is not needed any more
         self.write("from_relax", graph)
         integer_layers(graph, self.target)
@@ -304,6 +307,9 @@ class _Run:
 
     def fuse(self, graph: Graph) -> list[Group]:
         self.progress("fuse", 0.5)
+        if self.groups:
+            find_integers(graph, self.groups)
+            self.write("find_integers", graph)
         if self.storage is not None:
             store_weights(graph, self.storage)
             self.write("store_weights", graph)

@@ -1,6 +1,7 @@
 """From an ONNX model to Relax: close shapes, fold, rewrite, then TVM's importer with names kept."""
 
 import re
+from dataclasses import replace
 
 import onnx
 import onnx.version_converter
@@ -14,6 +15,7 @@ from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_importer import OnnxImporter
 from sparsec.frontends.onnx_read import densify
 from sparsec.frontends.onnx_rewrites import inline_functions, is_imported, rewrite
+from sparsec.frontends.onnx_stored_weights import expand_stored_weights
 from sparsec.frontends.quiet import silence
 from sparsec.frontends.shapes import Range, Shapes, StatedDim, bind_shapes
 
@@ -27,6 +29,7 @@ def import_onnx(source: onnx.ModelProto, shapes: Shapes | None) -> Imported:
     model.CopyFrom(source)
     densify(model)
     _drop_initializer_inputs(model.graph)
+    groups = expand_stored_weights(model)
     dims, symbols = bind_shapes({value.name: _stated_dims(value) for value in model.graph.input}, shapes)
     _set_shapes(model.graph, dims)
     model = _upgrade(model)
@@ -34,7 +37,7 @@ def import_onnx(source: onnx.ModelProto, shapes: Shapes | None) -> Imported:
     model = rewrite(_simplify(inline_functions(model)))
     names = _name_nodes(model.graph)
     _check_operators(model, names)
-    return _import(model, dims, symbols, names)
+    return replace(_import(model, dims, symbols, names), groups=groups)
 
 
 def opset_of(model: onnx.ModelProto) -> int:

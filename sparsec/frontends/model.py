@@ -23,6 +23,8 @@ class Imported:
         Symbolic dimension (the name of its variable in ``module``) to its inclusive ``(lower, upper)`` range.
     layers : dict
         Relax variable in ``main`` (its name hint) to the node of the model that it was made from.
+    groups : frozenset of int
+        How many consecutive weights share a scale where the model stored these floats as integers, 0 for all of a row.
     """
 
     module: Any
@@ -30,6 +32,7 @@ class Imported:
     outputs: tuple[str, ...]
     symbols: dict[str, tuple[int, int]] = field(default_factory=dict)
     layers: dict[str, str] = field(default_factory=dict)
+    groups: frozenset[int] = frozenset()
 
 
 def load_model(
