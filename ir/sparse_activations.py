@@ -26,6 +26,7 @@ from sparsec.ir.builders import LANE, as_extent, halves, is_inside, lane_axis, z
 from sparsec.ir.decoded import is_decoded, multiply_decoded
 from sparsec.ir.kernel import (
     Assign,
+    Axis,
     Const,
     Coordinate,
     For,
@@ -91,7 +92,7 @@ def _where_not_zero(product: Product, layout: Layout, rows: tuple[Walk, ...], wi
     )
     dense = tuple(walk for walk in rows if walk.level >= layout.leaf)
     target = Load("y", (Coordinate(name, row), LANE))
-    lanes = (*dense, lane_axis(width))
+    lanes: tuple[Axis, ...] = (*dense, lane_axis(width))
     step: Stmt = For(lanes, (Assign(target, Stored(name) * x, accumulate=True),))
     if is_decoded(product, product.weight):
         step = multiply_decoded(product, product.weight, (), lanes, target, x)
