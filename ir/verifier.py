@@ -213,9 +213,11 @@ class _Verifier:
         walked = self.walks[axis.buffer]
         if not 0 <= axis.level < len(layout.levels):
             self.fail(f"{axis.buffer} has the levels 0 to {len(layout.levels) - 1}")
-        if axis.level in walked:
+        if axis.level in walked or (axis.part != "run" and (axis.buffer, axis.level) in self.runs):
             self.fail(f"level {axis.level} of {axis.buffer} is already walked by a loop around this one")
         digit, level = layout.levels[axis.level]
+        if axis.at is not None and not isinstance(level, Dense):
+            self.fail(f"level {axis.level} of {axis.buffer} is not dense, so its coordinates must be searched for")
         if axis.part:
             return self.part(axis, level)
         inner = [other for other in walked if other > axis.level and not isinstance(layout.levels[other][1], Dense)]
@@ -225,11 +227,8 @@ class _Verifier:
         if skipped and not isinstance(level, Dense):
             self.fail(f"level {axis.level} of {axis.buffer} is walked before level {min(skipped)}; walk that one first")
         place = layout.dims.index(digit.dim)
-        if axis.at is not None:
-            if not isinstance(level, Dense):
-                self.fail(f"level {axis.level} of {axis.buffer} is not dense, so its coordinates must be searched for")
-            if self.kind(axis.at, np.dtype("int64")) != "int":
-                self.fail(f"the coordinate {print_expression(axis.at)} is not an integer")
+        if axis.at is not None and self.kind(axis.at, np.dtype("int64")) != "int":
+            self.fail(f"the coordinate {print_expression(axis.at)} is not an integer")
         whole = layout.padded(shape)[place] == shape[place]  # so that some tensor has entries at any coordinate
         last = layout.sizes(shape)[axis.level] - 1
         index = Index((0, last), frozenset({axis.var}), axis.at is None and (whole or isinstance(level, Dense)))

@@ -110,7 +110,7 @@ def test_what_is_parsed():
         ),
         ("(i, k) -> (i : dense, k : vnm[3, 2, 4])", r"cannot hold 3 of 2 columns"),
         ("(i) -> (i : compressed[0])", r"expected compressed with 0 to 1 positive numbers in brackets, found \[0\]\."),
-        ("(i, k) -> (i : compressed[2], k : compressed)", r"level 0 .* must be the last one that is not dense, so that"),
+        ("(i, k) -> (i : compressed[2], k : compressed)", r"level 0 .* must be the last one that is not dense, so"),
         ("(i, k) -> (i : compressed[4](nonunique), k : singleton)", r"must have runs of at least 1, and none of repea"),
         ("(i) -> (i mod 4 : dense)", r"must hold every coordinate of i exactly once"),
     ],
