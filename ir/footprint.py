@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,16 @@ class Scope:
 
     def axis(self, axis: Walk) -> LevelAxis:
         """Return what that level knows of its place."""
-        return self.layout(axis.buffer).axes(self.shape(axis.buffer))[axis.level]
+        return _axes(self.layout(axis.buffer), self.shape(axis.buffer))[axis.level]
 
-    def shape(self, buffer: str) -> list[int]:
+    def shape(self, buffer: str) -> tuple[int, ...]:
         """Return the extents of a packed operand."""
-        return [dim for dim in self.buffers[buffer].shape if isinstance(dim, int)]
+        return tuple(dim for dim in self.buffers[buffer].shape if isinstance(dim, int))
+
+
+@cache
+def _axes(layout: Layout, shape: tuple[int, ...]) -> tuple[LevelAxis, ...]:
+    return layout.axes(shape)
 
 
 def footprint(
@@ -163,7 +169,8 @@ class _Trial:
         if level < 0:
             return ROOT
         key = buffer, level
-        layout, size = self.scope.layout(buffer), self.scope.layout(buffer).sizes(self.scope.shape(buffer))[level]
+        layout = self.scope.layout(buffer)
+        size = layout.sizes(self.scope.shape(buffer))[level]
         if key not in self.cursors:
             coordinate = self.made_up(f"{buffer}.{level}.coordinate", 0) % size
             self.cursors[key] = Cursor(self.made_up(f"{buffer}.{level}.position", 0), coordinate)
