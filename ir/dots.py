@@ -96,8 +96,13 @@ class DottedTerm(PackedTerm):
         walks = tuple(self.walks[level] for level in self.order.inside[:-1])
         part = Load("part", (self.staged_place, LANE, DEPTH_LANE))
         fill = nest_of(walks, For((self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),)))
-        runs = prod(self.layout.sizes(self.shape)[level] for level in self.order.inside[:-1])
-        return Tile("part", self.product.x.dtype, (runs, self.width, self.depths_at_once), (fill, body))
+        shape = self.staged_runs, self.width, self.depths_at_once
+        return Tile("part", self.product.x.dtype, shape, (fill, body))
+
+    @property
+    def staged_runs(self) -> int:
+        """How many runs of depths are staged."""
+        return prod(self.layout.sizes(self.shape)[level] for level in self.order.inside[:-1])
 
     # -- what the weight's layout says -----------------------------------------------------------------------------
 
@@ -114,13 +119,14 @@ class DottedTerm(PackedTerm):
         ------
         LayoutError : where the layout has none
         """
-        level = self.order.inside[-1] if self.order.inside else -1
-        if level < 0 or not (self.layout.levels[level][1].together > 1 or isinstance(self.layout.levels[level][1], Dense)):
+        place = self.order.inside[-1] if self.order.inside else -1
+        level = self.layout.levels[place][1]
+        if place < 0 or not (level.together > 1 or isinstance(level, Dense)):
             raise LayoutError(
                 f"products with {self.layout} take one depth at a time; store the depth in runs, as in "
                 "k : compressed[4], or in a dense digit, as in k mod 4 : dense"
             )
-        return level
+        return place
 
     @property
     def in_runs(self) -> bool:
@@ -146,23 +152,29 @@ class DottedTerm(PackedTerm):
     @property
     def x_at_place(self) -> Load:
         """The element of X that belongs to a place of interleaved columns, at the depth where the walks stand."""
+        return self.x_at(COLUMN + interleaved(LANE, self.depths_at_once, *self.vectors))
+
+    def x_at(self, column: Expr) -> Load:
+        """The element of X in a column, at the depth where the walks stand."""
         padded = self.layout.padded(self.shape)[1]
         depth: Expr = Coordinate(self.name, self.layout.dims[1])
         if padded > self.shape[1]:  # where the weight is zero
             depth = call("min", depth, self.shape[1] - 1)
-        itemsize = np.dtype(self.product.x.dtype).itemsize
-        column = interleaved(LANE, self.depths_at_once, self.vector_columns, itemsize)
-        return element_at(self.product.x, self.product.x_index, {"k": depth, "m": COLUMN + column})
+        return element_at(self.product.x, self.product.x_index, {"k": depth, "m": column})
 
     @property
-    def vector_columns(self) -> int:
-        """How many columns are in the vectors that are interleaved; those of a narrow tile are narrower."""
-        columns = self.dots.vector // np.dtype(self.product.x.dtype).itemsize
-        return min(columns, self.width)
+    def vectors(self) -> tuple[int, int, int]:
+        """How many columns are in the vectors that are interleaved, the bytes of one, and how many vectors there are.
+
+        Those of a narrow tile are narrower.
+        """
+        itemsize = np.dtype(self.product.x.dtype).itemsize
+        columns = min(self.dots.vector // itemsize, self.width)
+        return columns, itemsize, self.width // columns
 
     def straight(self, column: Expr) -> Expr:
         """Return the place of a column among the sums."""
-        return straight(column, self.depths_at_once, self.vector_columns, np.dtype(self.product.x.dtype).itemsize)
+        return straight(column, self.depths_at_once, *self.vectors)
 
     @property
     def rows_of_tile(self) -> int:
