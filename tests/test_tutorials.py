@@ -34,6 +34,14 @@ SHOWN = {
         "the interpreter computes what NumPy computes",
         "bucketed rows         exact",
     ],
+    "06_a_new_instruction.py": [
+        "for v0 in range(0, 24, 8), v1 in range(0, 8), l in range(0, 2) as x86.vpmaddwd.256:",
+        "for p2 in W[2], v0 in range(0, 32, 8), v1 in range(0, 8), l in W[1] run as x86.vpmaddwd.256:",
+        "exact, interpreted and compiled",
+        "times in the machine code, such as\n    vpmaddwd ",
+        *[f"\n        {kind}: " for kind in ("types", "length", "operators", "combiner", "extents", "access")],
+        "in CSR: tensorize does not apply to the block 'update': ",
+    ],
 }
 
 WRITTEN = {"03_prune_and_fine_tune.py": ["plot.png"]}
@@ -42,6 +50,7 @@ WRITTEN = {"03_prune_and_fine_tune.py": ["plot.png"]}
 SHORT: dict[str, tuple[int, list[str]]] = {
     "04_a_new_layout.py": (40, ["A layout in one line", "A level of its own", "A name", "A price"]),
     "05_a_new_operator.py": (80, ["The loops", "The schedule", "The operator", "What it computes"]),
+    "06_a_new_instruction.py": (30, ["The instruction"]),
 }
 """How many lines of code some sections of a tutorial may have together."""
 
