@@ -78,6 +78,11 @@ class Encoding:
         fitting = [one for one in (*plain, shifted) if one.bits <= MAX_BITS and one.low <= low and high <= one.high]
         return min(fitting, key=lambda one: one.bits, default=None)
 
+    def __str__(self) -> str:
+        """The name that `parse` reads, or how many bits there are."""
+        names = ("binary", *(f"{kind}{self.bits}" for kind in ("uint", "int")))
+        return next((name for name in names if Encoding.parse(name) == self), f"{self.bits} bits")
+
     @property
     def bits(self) -> int:
         return len(self.weights)
@@ -126,6 +131,15 @@ def pack_words(values: np.ndarray, encoding: Encoding) -> np.ndarray:
     lanes = planes.reshape(rows, -1, WORD, encoding.bits).swapaxes(2, 3)
     packed = np.ascontiguousarray(np.packbits(lanes, axis=-1, bitorder="little"))
     return packed.view("<i4").astype(np.int32).reshape(rows, -1)
+
+
+def unpack_words(packed: np.ndarray, encoding: Encoding, depth: int) -> np.ndarray:
+    """Return the numbers [rows, depth] of which `pack_words` made int32 [rows, words · bits]."""
+    rows = len(packed)
+    octets = np.ascontiguousarray(packed, "<i4").view(np.uint8).reshape(rows, -1, encoding.bits, WORD // 8)
+    planes = np.unpackbits(octets, axis=-1, bitorder="little").swapaxes(2, 3)  # [rows, words, WORD, bits]
+    numbers = planes.astype(np.int64) @ np.array(encoding.weights) - encoding.zero
+    return numbers.reshape(rows, -1)[:, :depth]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,10 @@ def _rewrite(graph: Graph, node: Node, target: Target) -> None:
         return
     flat = reshape(graph, x, (product(y.shape[:-2]), *x.shape[-2:]), node)
     sums = low_bit_product(graph, matrix, flat, (weights, activations), target, before=node)
-    if price(sums, target) < propose(anchor.product, matrix.astype(np.float32), target).seconds:
+    bytewise = propose(anchor.product, matrix.astype(np.float32), target)
+    assert sums.producer is not None
+    if price(sums.producer, target) < bytewise.seconds:
+        sums.producer.attrs["dense_seconds"] = bytewise.dense_seconds
         graph.replace(y, reshape(graph, sums, y.shape, node))
 
 

@@ -13,17 +13,22 @@ from __future__ import annotations
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.layer import Layer, structure
 from sparsec.graph.patterned import PATTERNED, Patterned
 from sparsec.graph.shape import Dim
-from sparsec.ir.bit_planes import BitPlanes, Encoding, pack_words
+from sparsec.ir.bit_planes import BitPlanes, Encoding, pack_words, unpack_words
 from sparsec.ir.bit_planes import words as words_of
 from sparsec.ir.kernel import Buffer, Load, call
 from sparsec.ir.layout import Layout
 from sparsec.ir.low_bit import LowBitProduct, differ
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import ROW, SUM
+from sparsec.ir.stored import MIN_INDEX_BITS
 from sparsec.schedules.rules.low_bit import lay_out_words, low_bit_seconds, schedule_bit_planes, schedule_low_bit
+from sparsec.schedules.rules.prices import ASSUMED
 from sparsec.targets import Target
+
+LOW_BIT = "low_bit_product"
 
 
 def low_bit_product(
@@ -64,17 +69,51 @@ def low_bit_product(
     inputs = [planes.outputs[0], graph.constant(words, "weight"), *rest.values()]
     attrs = {"rest": tuple(rest), "weight_encoding": weight_encoding, "encoding": encoding, "depth": depth}
     kind = "int32" if scale is None else "float32"
-    product = graph.add_node("low_bit_product", inputs, [((batch, rows, columns), kind)], attrs, before=before)
+    product = graph.add_node(LOW_BIT, inputs, [((batch, rows, columns), kind)], attrs, before=before)
     product.attrs["layout"] = str(layout or lay_out_words(_product(product), words, target))
     return product.output
 
 
-def price(y: Value, target: Target) -> float:
+def price(node: Node, target: Target) -> float:
     """Return the seconds that a product takes on one core, with packing and with reading its results once more."""
-    node = y.producer
-    assert node is not None and node.inputs[1].data is not None
-    op = _product(node).stored_as(parse_layout(node.attrs["layout"]))
-    return low_bit_seconds(op, node.inputs[1].data, target)
+    words = node.inputs[1].data
+    assert words is not None
+    return low_bit_seconds(_product(node).stored_as(parse_layout(node.attrs["layout"])), words, target)
+
+
+def matrix_of(node: Node) -> np.ndarray:
+    """Return the weight of a ``low_bit_product``, integers [rows, depth]."""
+    words = node.inputs[1].data
+    assert words is not None
+    return unpack_words(words, node.attrs["weight_encoding"], node.attrs["depth"])
+
+
+def describe_low_bit(node: Node, target: Target) -> Layer:
+    """Describe a ``low_bit_product``; ``dense_seconds`` are those of a product of bytes, where the node has them."""
+    op, matrix, words = _product(node), matrix_of(node), node.inputs[1].data
+    assert words is not None
+    layout = parse_layout(node.attrs["layout"])
+    nbytes = sum(array.nbytes for array in layout.pack(words, min_index_bits=MIN_INDEX_BITS).arrays.values())
+    batch, columns = (extent if isinstance(extent, int) else ASSUMED for extent in (op.y.shape[0], op.y.shape[2]))
+    nonzeros, seconds = np.count_nonzero(matrix), price(node, target)
+    planes, results = batch * columns * words_of(op.depth) * op.encoding.bits * 4, batch * columns * len(matrix) * 4
+    return Layer(
+        node.where,
+        "linear",
+        (len(matrix), op.depth),
+        float(1 - nonzeros / matrix.size),
+        structure(matrix),
+        str(layout),
+        nbytes,
+        words.nbytes,
+        seconds,
+        node.attrs.get("dense_seconds", seconds),
+        int(2 * nonzeros * batch * columns),
+        nbytes + planes + results,
+        str(op.weight_encoding),
+        reads=str(op.encoding),
+        writes=op.y.dtype,
+    )
 
 
 def _bit_planes(node: Node) -> Patterned:
@@ -121,4 +160,4 @@ def _extent(dim: Dim, name: str) -> int | str:
     return dim if isinstance(dim, int) else name
 
 
-PATTERNED |= {"bit_planes": _bit_planes, "low_bit_product": _low_bit_product}
+PATTERNED |= {"bit_planes": _bit_planes, LOW_BIT: _low_bit_product}

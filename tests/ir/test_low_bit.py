@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
-from sparsec.ir.bit_planes import BINARY, BitPlanes, Encoding, build_bit_planes, pack_words, words
+from sparsec.ir.bit_planes import BINARY, BitPlanes, Encoding, build_bit_planes, pack_words, unpack_words, words
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Kernel
 from sparsec.ir.low_bit import LowBitProduct, build_low_bit, differ
@@ -187,9 +187,40 @@ def test_encodings_hold_their_numbers(name):
     encoding = _encoding(name)
     given = np.arange(encoding.low, encoding.high + 1, abs(encoding.weights[0]))
     assert len(given) == 2**encoding.bits and encoding.holds(given)
+    assert str(encoding) == name
+    assert Encoding.covering(encoding.low, encoding.high, abs(encoding.weights[0])) == encoding
     bits = encoding.codes(given)[:, None] >> np.arange(encoding.bits) & 1
     np.testing.assert_array_equal(bits @ np.array(encoding.weights) - encoding.zero, given)
     assert not encoding.holds(given + 1) and not encoding.holds(given - 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("depth", [1, 31, 32, 75])
+def test_words_hold_their_numbers(name, depth):
+    matrix = numbers(_encoding(name), 3, depth)
+    packed = pack_words(matrix, _encoding(name))
+    assert packed.shape == (3, words(depth) * _encoding(name).bits)
+    np.testing.assert_array_equal(unpack_words(packed, _encoding(name), depth), matrix)
+
+
+@pytest.mark.parametrize(
+    ("numbers_", "name"),
+    [
+        ((-1, 1, 2), "binary"),
+        ((-1, 1, 1), "int2"),
+        ((0, 0, 1), "uint1"),
+        ((0, 5, 1), "uint3"),
+        ((-8, 7, 1), "int4"),
+        ((-3, 3, 6), "1 bits"),
+        ((5, 6, 1), "1 bits"),
+        ((0, 16, 1), "None"),
+        ((-9, 7, 1), "None"),
+    ],
+)
+def test_the_encoding_of_the_fewest_bits(numbers_, name):
+    found = Encoding.covering(*numbers_)
+    assert str(found) == name
+    assert found is None or (found.low <= numbers_[0] and numbers_[1] <= found.high)
 
 
 def test_encodings_without_a_name():
