@@ -102,14 +102,10 @@ def test_a_layout_that_is_given_keeps_a_product_of_bytes():
 
 
 def test_reports_show_what_is_stored_and_gained():
-    weight = np.where(np.arange(128) < 64, TERNARY, 0)
+    weight = np.where(np.arange(128) < 96, TERNARY, 0)
     (layer,) = sparsec.inspect(model([weight], 3), target=FAST).layers
-    assert (layer.name, layer.op, layer.shape, layer.structure) == (
-        "layer0",
-        "linear",
-        (128, 128),
-        "rows 50% empty, unstructured",
-    )
+    assert (layer.name, layer.op, layer.shape) == ("layer0", "linear", (128, 128))
+    assert layer.structure == "rows 25% empty, unstructured"
     assert (layer.storage, layer.reads, layer.writes) == ("int2", "uint2", "int32")
     assert layer.sparsity == np.mean(weight == 0)
     assert layer.flops == 2 * np.count_nonzero(weight) * 64
