@@ -44,7 +44,7 @@ class Emission(Nesting):
     def here(self) -> Scope:
         """The scope in which the lowering stands."""
         tiles = {name: Buffer(name, tile.dtype, tile.shape) for name, tile in self.tiles.items()}
-        return Scope({**self.kernel.buffers, **tiles})
+        return Scope({**self.kernel.buffers, **tiles}, self.ranges)
 
     def emit(self, nest: For, instruction: Instruction) -> None:
         """Carry out a nest, its outer axes written out one iteration after the other.

@@ -2,6 +2,7 @@
 
 What is not known of a place before the kernel runs, such as the outer loops and the coordinates that a sparse level
 holds, gets made-up values, others in every trial: what stays the same over all trials holds whatever the values are.
+Some trials are at the end of what an index is divided by, where `//` and `%` would break a vector.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from sparsec.ir.kernel import (
     Tile,
     Var,
     Walk,
+    walk_expressions,
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import ROOT, Cursor, Dense
@@ -105,15 +107,23 @@ def footprint(
     ----------
     indices : for each axis how many times it ran before each of these iterations, int64 [iterations]
     """
-    return tuple(_Trial(scope, trial).addresses(axes, indices, operand) for trial in range(TRIALS))
+    ends = [0] * TRIALS + sorted(_divisors(operand))
+    return tuple(_Trial(scope, n, end).addresses(axes, indices, operand) for n, end in enumerate(ends))
+
+
+def _divisors(operand: Operand) -> set[int]:
+    """Return the constants that indices are divided by."""
+    parts = [part for part in walk_expressions(operand) if isinstance(part, Op) and part.name in ("//", "%")]
+    return {int(part.args[1].value) for part in parts if isinstance(part.args[1], Const)}
 
 
 class _Trial:
-    """One choice of everything that is not known."""
+    """One choice of everything that is not known: made up, or as near as can be below `end` if that is not 0."""
 
-    def __init__(self, scope: Scope, trial: int) -> None:
+    def __init__(self, scope: Scope, trial: int, end: int) -> None:
         self.scope = scope
         self.trial = trial
+        self.end = end
         self.values: dict[str, Any] = {}
         self.cursors: dict[tuple[str, int], Cursor] = {}
 
@@ -207,8 +217,9 @@ class _Trial:
         """Return the value of a loop or a symbol; one that is not known takes steps as its loop does."""
         if name not in self.values:
             found = self.scope.ranges.get(name)
-            start = self.evaluate(found.start) if found is not None else 0
-            self.values[name] = start + self.made_up(name, 0) * (found.step if found is not None else 1)
+            start, step = (self.evaluate(found.start), found.step) if found is not None else (0, 1)
+            count = (self.end - 1 - start) // step if self.end else self.made_up(name, 0)
+            self.values[name] = start + count * step
         return self.values[name]
 
     def coordinate(self, value: Coordinate) -> Any:
@@ -223,6 +234,8 @@ class _Trial:
 
     def made_up(self, name: str, index: Any) -> Any:
         """Return numbers below 2¹⁶ that nothing but the name, the index and the trial decides."""
+        if self.end:
+            return np.full_like(index, self.end - 1)
         seed = zlib.crc32(f"{name} {self.trial}".encode())
         mixed = (np.asarray(index) + seed) % PRIME
         for _ in range(3):  # squares, so that differences of indices tell nothing

@@ -40,15 +40,16 @@ from sparsec.ir.types import BYTES, is_float, widest
 class Standing:
     """Turns the expressions of a kernel into TIR at one place of its loops.
 
-    `handles` are TIR buffers by name: dense ones, `tiles`, and `operand.array` of packed ones. `values` are loop indices
-    and symbols, `cursors` the position and coordinate in each walked level of a packed operand, and `ordered` the
-    coordinates of permuted dimensions that were looked up.
+    `handles` are TIR buffers by name: dense ones, `tiles`, and `operand.array` of packed ones. `ranges` are those of
+    loops, by variable, `values` loop indices and symbols, `cursors` the position and coordinate in each walked level of
+    a packed operand, and `ordered` the coordinates of permuted dimensions that were looked up.
     """
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.handles: dict[str, Any] = {}
         self.tiles: dict[str, Tile] = {}
+        self.ranges: dict[str, Range] = {}
         self.values: dict[str, Any] = {}
         self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
         self.ordered: dict[Coordinate, Any] = {}
@@ -59,6 +60,7 @@ class Standing:
     def bind(self, axis: Axis, variables: list[Any], bound: bool) -> None:
         """Give the axis its value for these loop variables; `bound` keeps what is loaded in variables of the block."""
         if isinstance(axis, Range):
+            self.ranges[axis.var] = axis
             start = self.expr(axis.start)
             self.values[axis.var] = start + variables[0] * axis.step if axis.step != 1 else start + variables[0]
             return
@@ -285,7 +287,7 @@ def convert(value: Any, dtype: str) -> Any:
 
 
 def store(value: Any, dtype: str) -> Any:
-    """Return a computed value in the type that it is stored in; results of 8 bits round to nearest even, and saturate."""
+    """Return a computed value in the type that it is stored in; 8 bits are rounded to nearest even, and saturate."""
     if dtype not in BYTES or isinstance(value, int) or not is_float(str(value.ty.dtype)):
         return convert(value, dtype)
     limits = np.iinfo(dtype)

@@ -100,6 +100,16 @@ MATCHES = {
         VPDPBUSD,
         (0, 1),
     ),
+    "a ring of whole vectors": (
+        kernel_of(
+            "A: float32[16], X: float32[4096] -> Y: float32[16]",
+            "for n in range(0, 8192, 32):",
+            "for v in range(0, 16):",
+            "Y[v] += A[v] * X[(n + v) % 4096]",
+        ),
+        FMA,
+        (0,),
+    ),
     "rows that the pattern tells, interleaved": (
         kernel_of(
             f"{RUNS}, X: uint8[64, 64] -> Y: uint8[64, 4]",
@@ -243,6 +253,17 @@ REFUSALS = {
         VPDPBUSD,
         "access",
         "where X[v, W.k] is along the last axis of a of x86.vpdpbusd.512 is only known at run time",
+    ),
+    "a ring that a vector could go around": (
+        kernel_of(
+            "A: float32[16], X: float32[4096] -> Y: float32[16]",
+            "for n in range(0, 5000):",
+            "for v in range(0, 16):",
+            "Y[v] += A[v] * X[(n + v) % 4096]",
+        ),
+        FMA,
+        "access",
+        "where X[(n + v) % 4096] is along the last axis of x of fma.16 is only known at run time",
     ),
     "sums that it reads": (
         kernel_of("X: float32[16] -> Y: float32[32]", "for v in range(0, 16):", "Y[v] += X[v] * Y[v + 16]"),
