@@ -143,7 +143,8 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown = list(self.columns)
         dropped = []
-        for name in DROPPED:
+        there = {column.header for column in shown}
+        for name in (name for name in DROPPED if name in there):
             if _spare(shown, options.max_width) >= 0:
                 break
             dropped.append(name)
