@@ -53,7 +53,8 @@ class _Writer:
 
     def numbers(self, first: int, axis: int = 1) -> str:
         """What an input, the scale behind it and the zero behind that stand for."""
-        return self.dequantize(*(input_of(self.node, first + n) for n in range(3)), axis=axis)
+        x, scale, zero = (input_of(self.node, first + n) for n in range(3))
+        return self.dequantize(x, scale, zero, axis)
 
     def quantize(self, y: str, scale: str, zero: str) -> Nodes:
         """Store numbers as the result of the node, and return all that was written."""
