@@ -46,7 +46,11 @@ class LoopOrder:
 
 
 def loop_order(
-    layout: Layout, shape: tuple[int, int], whole_rows: bool = False, width: int = TILE_ROWS
+    layout: Layout,
+    shape: tuple[int, int],
+    whole_rows: bool = False,
+    width: int = TILE_ROWS,
+    tile_rows: int = TILE_ROWS,
 ) -> LoopOrder:
     """Order the loops of a product with a weight `[rows, depth]`.
 
@@ -55,11 +59,12 @@ def loop_order(
     whole_rows : walk dense levels of the rows before those of the depth that they follow at once, so that sums stay in
         registers where the layout would cut the depth
     width : columns of a tile
+    tile_rows : how many rows a tile may have in any case
     """
     sizes = layout.sizes(shape)
     rows = {level for level, (digit, _) in enumerate(layout.levels) if digit.dim == layout.dims[0]}
     dense = {level for level, (_, kind) in enumerate(layout.levels) if isinstance(kind, Dense)}
-    lanes = _lanes(layout, sizes, rows, max(TILE_ROWS, FEW_SUMS // width))
+    lanes = _lanes(layout, sizes, rows, max(tile_rows, FEW_SUMS // width))
     order = _hoisted([level for level in range(len(sizes)) if level not in lanes], rows, dense, layout.leaf, whole_rows)
     split = max((place + 1 for place, level in enumerate(order) if level in rows), default=0)
     outside = tuple(order[:split])

@@ -174,6 +174,9 @@ class PackedTerm:
         first, *rest = [digit * divisor if divisor != 1 else digit for digit, divisor in digits]
         return sum(rest, first)
 
+    def result_at(self, total: Expr, row: Expr, column: Expr) -> Expr:
+        return finished(self.product, total, row, column)
+
     def result(self, total: Expr, row: Expr) -> Expr:
         return finished(self.product, total, row, COLUMN + LANE)
 

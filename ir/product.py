@@ -45,6 +45,7 @@ class Product:
     values : `[batch, stored]`, what a weight of constant pattern holds, where that is made at run time
     scales : `[groups, rows]`, what stored integers are multiplied by
     group : how many consecutive depths share a scale
+    pixels : rows, width and pitch of the image that the columns are, where they are one
     taps : how many consecutive depths read the same stretch of X, shifted by at most `span` elements
     """
 
@@ -64,6 +65,7 @@ class Product:
     valid: Buffer | None = None
     cleared: tuple[tuple[int, int], ...] = ()
     blank: int = 0
+    pixels: tuple[int, int, int] | None = None
     taps: int = 1
     span: int = 0
     residue: tuple[Buffer, ...] = ()
@@ -137,11 +139,13 @@ class Dots:
     ----------
     rows, columns : of the block of sums that an instruction adds to
     vector : bytes of the vectors that rows of X are interleaved in; see `ir/interleaved.py`
+    pixels : in a tile whose vectors of sums are rows of the weight; 0 where they are columns
     """
 
     rows: int
     columns: int
     vector: int
+    pixels: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from sparsec.ir.builders import LANE, as_extent, lane_axis
 from sparsec.ir.dots import DottedTerm
 from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Range, Stmt, Tile, Var
 from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
+from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.sparse_activations import skipping_nest
 
@@ -51,7 +52,9 @@ def _nests(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
 
 def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> PackedTerm:
     """Return one term of the weight with a run of tiles of columns."""
-    return (DottedTerm if tiling.dots else PackedTerm)(product, weight, columns, tiling)
+    if tiling.dots is None:
+        return PackedTerm(product, weight, columns, tiling)
+    return (RowDottedTerm if tiling.dots.pixels else DottedTerm)(product, weight, columns, tiling)
 
 
 def _dense(product: Product, columns: Run, rows: Run) -> Stmt:

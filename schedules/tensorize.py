@@ -92,7 +92,7 @@ class _Rewriting:
         self.matched |= not candidates  # one element is a scalar operation already
         for instruction in candidates:
             found = match_in(nest, scope, instruction, ragged=True)
-            reason = _uncut(nest, scope, found) if isinstance(found, Match) else found.reason
+            reason = (_uncut(nest, scope, found) or _scattered(found)) if isinstance(found, Match) else found.reason
             if isinstance(found, Match) and not reason:
                 self.matched = True
                 yield from self.matching(nest, around, scope, found)
@@ -193,6 +193,19 @@ def _uncut(nest: For, scope: Scope, match: Match) -> str:
         axis = nest.axes[place]
         if isinstance(axis, Walk) and not isinstance(scope.level(axis), Dense) and scope.extent(axis) != step:
             return f"{axis.var} runs {scope.extent(axis)} times over a level that is not dense, and cannot be cut"
+    return ""
+
+
+def _scattered(match: Match) -> str:
+    """Say which operand an instruction that only moves elements would have to be brought together for, if there is one.
+
+    Plain loads and stores move them as well.
+    """
+    if match.instruction.statement.accumulate:
+        return ""
+    for name, place in match.places.items():
+        if any(len(register) > 1 or not register[0].is_contiguous for register in place.registers):
+            return f"the elements of {name} do not lie together"
     return ""
 
 

@@ -79,6 +79,25 @@ def _straighten(bits: int, vectors: Any) -> list[Any]:
     return [_segments(half, [(0, n), (0, n + 2), (1, n), (1, n + 2)]) for half in (lower, upper) for n in (0, 1)]
 
 
+def _transpose(rows: Sequence[Any]) -> list[Any]:
+    """Transpose within segments the elements of each four rows, then the segments of what stands in four of these."""
+    columns: list[list[Any]] = [[], [], [], []]
+    for first in range(0, len(rows), 4):
+        low, high = ([_mixed(rows[n], rows[n + 1], half) for n in (first, first + 2)] for half in (0, 2))
+        for place, (a, b) in ((0, low), (2, high)):
+            for half in (0, 1):
+                columns[place + half].append(_mixed(a, b, 2 * half, wide=True))
+    turned = [_straighten(512, vectors) for vectors in columns]
+    return [turned[row % 4][row // 4] for row in range(len(rows))]
+
+
+def _mixed(first: Any, second: Any, start: int, wide: bool = False) -> Any:
+    """Take two elements of each segment of two vectors of int32 by turns, or both of one and then both of the other."""
+    order = ((0, 0), (0, 1), (1, 0), (1, 1)) if wide else ((0, 0), (1, 0), (0, 1), (1, 1))
+    places = [16 * vector + segment + start + n for segment in range(0, 16, 4) for vector, n in order]
+    return shuffle((first, second), places)
+
+
 def _segments(vectors: Sequence[Any], order: Sequence[tuple[int, int]]) -> Any:
     """Return segments of vectors of 32-bit elements, each given by the vector and its number there."""
     used = sorted({vector for vector, _ in order})
@@ -86,6 +105,14 @@ def _segments(vectors: Sequence[Any], order: Sequence[tuple[int, int]]) -> Any:
     starts = [used.index(vector) * lanes + segment * elements for vector, segment in order]
     return shuffle([vectors[n] for n in used], [start + n for start in starts for n in range(elements)])
 
+
+TRANSPOSE = """
+kernel transpose(x: int32[16, 16]) -> y: int32[16, 16]:
+    for i in range(0, 16), j in range(0, 16):
+        y[i, j] = x[j, i]
+"""
+
+instruction(TRANSPOSE, name="x86.transpose_int32.512", features=FEATURES[512])(_transpose)
 
 for _bits, _features in FEATURES.items():
     for _dtype, _size, _rows in INTERLEAVED:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from math import inf
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.kernel import Expr, Load, Var, walk_expressions
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
+from sparsec.ir.row_dots import MOST_ROWS
 from sparsec.ir.notation import parse_layout
-from sparsec.ir.product import Product
+from sparsec.ir.product import Dots, Product
 from sparsec.ir.types import is_float
 from sparsec.schedules.rules.cuts import MANY
-from sparsec.schedules.rules.prices import HIDES, L1_SHARE, Inner, Nest, batch, extent
+from sparsec.schedules.rules.prices import HIDES, L1_SHARE, LINE, Inner, Nest, batch, extent
 from sparsec.schedules.rules.weight import Weight
-from sparsec.schedules.steps import Tensorize
+from sparsec.schedules.steps import Tensorize, Tile
 from sparsec.targets import Target
 
 PANELS = Inner(step=0.0, sums=0.0)
@@ -32,8 +34,11 @@ SHUFFLE = 1.3  # cycles to interleave rows of X, for each vector that this gives
 STEP = 0.5  # cycles for each run of depths beside its loads and products
 STORE = 0.6  # cycles to store a vector of interleaved X
 TAP = 4.0  # cycles to find the rows of X of a run
+NARROW = 6.0  # cycles to interleave a vector of columns by itself, and to store it
+TURN = 3.0  # cycles to transpose a vector of sums
+LATENCY = 4.5  # cycles until a sum can be added to again
 OPEN = 12.0  # cycles to open a tile
-FINISH = 2.0  # cycles to put a vector of sums in order and store its results
+FINISH = 4.0  # cycles to put a vector of sums in order and store its results
 MISS = 0.35  # cycles for each vector of X that comes from L2
 PANEL = 64  # columns at most
 SUM_BYTES = 4
@@ -61,13 +66,17 @@ class Dot:
         sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth // self.vector
         return sums + x + 1 <= target.vector_registers
 
-    def moves(self, product: Product, width: int, target: Target) -> Iterator[Tensorize]:
-        """Yield what lets the instruction, and those that feed it, carry out tiles of at most so many columns."""
+    def moves(self, product: Product, tile: Tile, target: Target) -> Iterator[Tensorize]:
+        """Yield what lets the instruction, and those that feed it, carry out the loops over tiles."""
+        width, pixels = tile.columns[0], Dots(*tile.dots).pixels
+        vector = SEGMENT if pixels else self.vector  # pixels are kept in order
         itemsize = np.dtype(product.x.dtype).itemsize
-        columns = self.vector // itemsize
+        columns = vector // itemsize
         if width * itemsize >= SEGMENT:
             yield from _moving(product.x.dtype, (self.depth, columns), (columns, self.depth), target)
-        if width * itemsize > SEGMENT and self.rows == 1:
+        if pixels:
+            yield from _moving(product.sums, (self.columns, self.columns), (self.columns, self.columns), target)
+        elif width * itemsize > SEGMENT and self.rows == 1:
             yield from _moving(product.sums, (columns,), (columns,), target)
         yield Tensorize("update", self.instruction.name)
 
@@ -88,17 +97,17 @@ def _moving(dtype: str, source: tuple[int, ...], result: tuple[int, ...], target
 
 def find_dot(product: Product, target: Target) -> Dot | None:
     """Return the instruction of a target that makes most of a product's multiplications at once, if there is one."""
-    columns = 1 if isinstance(product.columns, str) else product.columns  # at least
+    rows, columns = (1 if isinstance(size, str) else size for size in (product.rows, product.columns))  # at least
     if is_float(product.sums) and not product.rounded:
         return None
-    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, columns, target)
+    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, rows, columns, target)
 
 
 @cache
-def _find_dot(x: str, weight: str, sums: str, columns: int, target: Target) -> Dot | None:
+def _find_dot(x: str, weight: str, sums: str, rows: int, columns: int, target: Target) -> Dot | None:
     dots = (as_dot(instruction) for instruction in INSTRUCTIONS.values() if instruction.runs_on(target.isa))
     fitting = [dot for dot in dots if dot and _takes(dot, x, weight, sums)]
-    filled = [dot for dot in fitting if dot.rows == 1 or dot.columns <= columns]
+    filled = [dot for dot in fitting if dot.rows == 1 or (dot.rows <= rows and dot.columns <= columns)]
     return max(filled, key=lambda dot: dot.work, default=None)
 
 
@@ -149,6 +158,68 @@ def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Ta
         steps, tasks = int((-(-counts // dot.depth)).sum()), -(-weight.rows // chunk) if chunk else 1
         runs_of = partial(_runs, r, dot.depth, chunk)
         yield name, Nest(name, runs_of, r, steps, tiles, weight.depth, PANELS, tasks=tasks)
+
+
+def row_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Iterator[tuple[Nest, Tile, float]]:
+    """Yield dense panels whose vectors of sums are rows, with their tiles and cycles.
+
+    No lane is lost on what is no pixel, but sums must be transposed.
+    """
+    side = (dot.columns, dot.columns)
+    if dot.rows > 1 or not isinstance(product.columns, int) or product.columns < dot.columns:
+        return
+    if not list(_moving(product.sums, side, side, target)):
+        return
+    for vectors in range(1, 1 + MOST_ROWS // dot.columns):
+        r = vectors * dot.columns
+        tiles, runs = -(-weight.rows // r), -(-weight.depth // dot.depth)
+        most = (target.vector_registers - 1 - vectors) // vectors
+        if most < 2 or r >= weight.rows + dot.columns:
+            break
+        layout = partial(_panels, r, dot.depth, weight.depth, product.taps)
+        nest = Nest("dense", layout, r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+        for width in _panel_widths(product):
+            for pixels in range(2, most + 1):
+                tile = Tile((width,), (), True, dots=(1, dot.columns, dot.vector, pixels))
+                yield nest, tile, _row_cycles(dot, nest, width, pixels, product, target)
+
+
+def _panel_widths(product: Product) -> Iterator[int]:
+    """Yield how many columns a panel may have: those of whole lines, or equal parts of all."""
+    columns = product.columns
+    assert isinstance(columns, int)
+    if product.pixels and product.valid is None and columns % product.pixels[2] == 0:
+        count, _, pitch = product.pixels
+        yield from (lines * pitch for lines in range(1, columns // pitch + 1) if columns // pitch % lines == 0)
+    for parts in range(1, 9):
+        width = -(-columns // parts)
+        if width >= 16:
+            yield width
+
+
+def _row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, target: Target) -> float:
+    """Return the cycles of one core for the whole product."""
+    panels, places, whole = -(-extent(product.columns) // width), width, -(-width // dot.columns)
+    if product.pixels:
+        count, wide, pitch = product.pixels
+        lines = count if panels == 1 else width // pitch if width % pitch == 0 else 1
+        if product.valid is None and wide < pitch and lines > 1:
+            places, whole = lines * wide, lines * -(-wide // dot.columns)
+        elif panels == 1:
+            places = min(width, (count - 1) * pitch + wide)
+    vectors, runs = nest.rows // dot.columns, nest.part / dot.depth
+    if places * nest.part > target.l2_bytes // 2:
+        return inf
+    far = MISS * (vectors + 1) * max(0.0, 1 - L1_SHARE * target.l1_bytes / ((nest.rows + LINE / dot.depth) * nest.part))
+    step = 0.0
+    for size, count in ((pixels, places // pixels), (places % pixels, 1)):
+        if size:
+            products = max(size * vectors / target.fma_per_cycle, LATENCY)
+            loads = (size + vectors) / target.loads_per_cycle
+            step += count * ((products**HIDES + loads**HIDES) ** (1 / HIDES) + far + STEP)
+    staged = runs * (whole * NARROW + (TAP if product.taps > 1 else 0))
+    finish = whole * dot.columns * vectors * (TURN + FINISH)
+    return panels * batch(product) * (nest.steps * step + staged + nest.opens * (finish + OPEN * places / pixels))
 
 
 def _panels(r: int, depths: int, depth: int, taps: int) -> Layout:

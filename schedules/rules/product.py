@@ -16,7 +16,7 @@ from sparsec.ir.product import Product
 from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
-from sparsec.schedules.rules.dots import Dot, dot_cycles, dot_nests, dot_widths, find_dot
+from sparsec.schedules.rules.dots import Dot, dot_cycles, dot_nests, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight
@@ -130,7 +130,7 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     lanes = target.lanes(product.sums)
     dot, updates = choice.dot, (Tensorize("update", f"fma.{lanes}"),)
     if dot:
-        updates = tuple(dot.moves(product, choice.tile.columns[0], target))
+        updates = tuple(dot.moves(product, choice.tile, target))
     moves = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
@@ -162,6 +162,8 @@ def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterato
         rows_first = not nest.stage and _rows_first(product, panel, nest, target)
         tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
         yield Choice(family, nest, tile, dot_cycles(dot, nest, widths, product, target), dot)
+    for nest, tile, cycles in row_nests(dot, weight, product, target):
+        yield Choice("dense", nest, tile, cycles, dot)
 
 
 def _activations(product: Product, target: Target) -> Iterator[Choice]:

@@ -248,6 +248,7 @@ def _convolution(node: Node) -> Anchor:
             valid=Buffer("valid", "int32", (columns,)) if masked else None,
             cleared=tuple(run for run in cleared if run[0] < run[1]),
             blank=borders or 0,
+            pixels=(image.height, image.width, image.pitch),
             taps=height * width,
             span=(height - 1) * x_image.pitch + width - 1,
         ),
