@@ -16,7 +16,7 @@ import numpy as np
 from sparsec.graph.channel_relations import Tie, channel_axis, grouped_weight, relate
 from sparsec.graph.evaluate import ELEMENTWISE, OPERATORS
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.ir.types import is_float
+from sparsec.ir.types import BYTES, is_float
 
 Facts = dict[int, np.ndarray]
 """Axis to the number in each of its channels, NaN where that is not known; axes without a known one are left out."""
@@ -27,7 +27,7 @@ def find_known(graph: Graph) -> Known:
     known = Known()
     for node in graph.nodes:
         for value in node.outputs:
-            facts = _facts(node, value, known) if is_float(value.dtype) else {}
+            facts = _facts(node, value, known) if _is_tracked(value) else {}
             known.facts[value] = {axis: c for axis, c in facts.items() if not np.isnan(c).all()}
     return known
 
@@ -42,13 +42,20 @@ class Known:
     def channels(self, value: Value, axis: int) -> np.ndarray | None:
         """The number in each channel along an axis; None where none is known."""
         if value.is_constant:
-            return self._constant(value, axis) if is_float(value.dtype) else None
+            return self._constant(value, axis) if _is_tracked(value) else None
         return self.facts.get(value, {}).get(axis)
 
 
-def is_unpadded(layer: Node) -> bool:
-    """Whether a linear layer or convolution sees a constant channel everywhere, and no zeros around it."""
-    return not any(layer.attrs.get("padding", ()))
+def seen_everywhere(layer: Node, channels: np.ndarray) -> np.ndarray:
+    """Which channels a linear layer or convolution reads as one number: those whose padding is the same, if any is."""
+    if any(layer.attrs.get("padding", ())):
+        return channels == layer.attrs.get("blank", 0)
+    return ~np.isnan(channels)
+
+
+def _is_tracked(value: Value) -> bool:
+    """Whether the numbers in the channels of a value are followed: those of activations, quantised ones too."""
+    return is_float(value.dtype) or value.dtype in (*BYTES, "int32")
 
 
 def _uniform(constant: Value, axis: int) -> np.ndarray | None:
@@ -83,7 +90,7 @@ def _facts(node: Node, y: Value, known: Known) -> Facts:
 
 
 def _elementwise(node: Node, known: Known) -> Facts:
-    if not all(is_float(v.dtype) for v in node.inputs):
+    if not all(map(_is_tracked, node.inputs)):
         return {}
     facts: Facts = {}
     for axis, extent in enumerate(node.output.shape):
@@ -126,7 +133,7 @@ def _apply(node: Node, args: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _layer(node: Node, known: Known) -> Facts:
-    """Outputs whose nonzero weights all meet known channels; a padded constant is none, unless it is zero."""
+    """Outputs whose nonzero weights all meet known channels; a constant is none beside other padding."""
     x, weight = node.inputs
     if weight.data is None:
         return {}
@@ -136,7 +143,7 @@ def _layer(node: Node, known: Known) -> Facts:
         result = np.where(groups.any(axis=(2, 3)), np.nan, 0.0)
     else:
         channels = channels.reshape(len(groups), 1, -1)
-        usable = (channels == 0) | (~np.isnan(channels) & is_unpadded(node))
+        usable = seen_everywhere(node, channels)
         mixed = (np.where(usable[..., None], 0, groups) != 0).any(axis=(2, 3))
         sums = groups.sum(axis=3, dtype="float64") * np.where(usable, channels, 0)
         result = np.where(mixed, np.nan, sums.sum(axis=2))

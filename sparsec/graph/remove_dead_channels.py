@@ -30,7 +30,7 @@ from sparsec.graph.channel_relations import (
 )
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.known_channels import Known, find_known, is_unpadded
+from sparsec.graph.known_channels import Known, find_known, seen_everywhere
 from sparsec.graph.shape import broadcast, same_shape
 from sparsec.graph.structure_period import find_periods
 
@@ -89,7 +89,7 @@ def _as_constant(graph: Graph, value: Value, known: Known) -> Value | None:
 
 
 def _fold_known_inputs(graph: Graph, layer: Node, known: Known) -> bool:
-    """W x + W' c = W x + b, with zeros in the place of W'; a constant that meets padding is zero or stays."""
+    """W x + W' c = W x + b, with zeros in the place of W'; a constant beside other padding stays."""
     x, weight = layer.inputs
     axis = channel_axis(layer)
     channels = known.channels(x, axis)
@@ -97,7 +97,7 @@ def _fold_known_inputs(graph: Graph, layer: Node, known: Known) -> bool:
         return False
     groups = grouped_weight(layer, weight.data)
     channels = channels.reshape(len(groups), 1, -1)
-    foldable = (channels == 0) | (~np.isnan(channels) & is_unpadded(layer))
+    foldable = seen_everywhere(layer, channels)
     if not (foldable & groups.any(axis=3)).any():
         return False
     shift = (groups.sum(axis=3, dtype="float64") * np.where(foldable, channels, 0)).sum(axis=2).reshape(-1)

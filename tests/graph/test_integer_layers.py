@@ -185,3 +185,22 @@ def test_models_in_floats_are_left_alone():
     write = Writer()
     model = write.model((6, 40), write.op("Relu", "x"))
     assert [node.op for node in imported(model).nodes] == ["nn.relu"]
+
+
+def test_filters_without_weights_are_gone_and_what_they_held_is_in_biases():
+    write = Writer(zero=7)
+    x = write.quantized("x", 0.03)
+    weight, scale = write.weight((16, 8, 3, 3))
+    pruned = onnx.numpy_helper.to_array(write.constants[-3]).copy()
+    pruned[[2, 5, 11]] = 0
+    write.constants[-3].CopyFrom(onnx.numpy_helper.from_array(pruned, write.constants[-3].name))
+    bias = write.bias(np.float32(0.03) * scale, 16)
+    x = write.quantized(write.op("Relu", write.op("Conv", x, weight, bias, pads=[1, 1, 1, 1])), 0.04)
+    for kernel, padding in ((1, 0), (3, 1)):
+        weight, scale = write.weight((16, 16, kernel, kernel))
+        x = write.quantized(write.op("Conv", x, weight, pads=[padding] * 4), 0.2)
+    model = write.model(Convolutions.shape, x)
+    graph = imported(model)
+    canonicalize(graph)
+    assert [node.inputs[1].shape[:2] for node in layers(graph)] == [(13, 8), (16, 13), (16, 16)]
+    agrees(graph, model)
