@@ -13,6 +13,7 @@ from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
 from sparsec.schedules.rules.product import propose
 from sparsec.schedules.trace import Scheduled
 from sparsec.targets import Target
+from tests.ir.product_cases import Compiled
 from tests.schedules.assembly import assembly, hottest
 
 
@@ -92,3 +93,31 @@ def test_the_instruction_of_the_processor_is_found(convolution, name):
     loop = hottest(assembly(found.func, Target.parse(name)), mnemonic)
     products = [line for line in loop.split("\n") if line.startswith(f"\t{mnemonic}")]
     assert len(products) >= 4
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS, ids=str)
+def test_integers_are_exact(convolution):
+    """On this machine, with whatever it has."""
+    random, target = np.random.default_rng(0), Target.parse("native")
+    channels, size, kernel, stride = convolution.inputs, convolution.size, convolution.kernel, convolution.stride
+    product = convolution.product("uint8", "int8", "int32")
+    image = random.integers(0, 256, (channels, size, size), np.uint8)
+    weight = random.integers(-128, 128, (convolution.outputs, channels, kernel, kernel), np.int8)
+    pitch = -(-size // stride)
+    phases = np.zeros((stride, stride, channels, pitch, pitch), np.uint8)
+    for p, q in np.ndindex(stride, stride):
+        part = image[:, p::stride, q::stride]
+        phases[p, q, :, : part.shape[1], : part.shape[2]] = part
+    x = np.zeros(product.x.shape, np.uint8)
+    x[0, : phases.size] = phases.ravel()
+
+    matrix = weight.reshape(convolution.outputs, -1)
+    proposal = propose(product, matrix, target)
+    found = proposal.trace.apply(proposal.product, target.emits)
+    shape = 1, int(product.y.shape[1])
+    y = Compiled(found.lowered, found.func, target)({"W": matrix, "X": x}, {"Y": shape})["Y"]
+
+    windows = np.lib.stride_tricks.sliding_window_view(image, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
+    wanted = np.einsum("ocrs,cyxrs->oyx", weight.astype(float), windows.astype(float), optimize=True)
+    side = wanted.shape[1]
+    np.testing.assert_array_equal(y.reshape(convolution.outputs, side, pitch)[:, :, :side], wanted)
