@@ -46,8 +46,8 @@ def convolutions(results: dict[str, Any]) -> str:
     reached = ", ".join(f"{engine} {share:.0%}" for engine, share in shares.items())
     machine = Machine(**results["machine"])
     return (
-        f"{len(layers)} convolutions of the literature in int8, of the rate at which a core can multiply bytes,"
-        f" geometric means on {machine.cpu}: {reached}."
+        f"{len(layers)} convolutions that UNIT (CGO 2021) was measured on reach so much of the rate at which a core can"
+        f" multiply bytes, in geometric means on {machine.cpu}: {reached}."
     )
 
 
