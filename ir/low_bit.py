@@ -108,13 +108,13 @@ def build_low_bit(op: LowBitProduct, columns: tuple[Run, ...]) -> Kernel:
     """
     _check_layout(op)
     optional = tuple(buffer for buffer in (op.offset, op.total) if buffer is not None)
-    body = tuple(_Run(op, run).nest() for run in columns)
+    body = tuple(_Panels(op, run).nest() for run in columns)
     return Kernel(op.name, (op.weight, op.x, *optional, *op.operands), (op.y,), body)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One run of tiles of columns."""
+class _Panels:
+    """The loops over one run of tiles of columns."""
 
     op: LowBitProduct
     columns: Run
@@ -153,11 +153,9 @@ class _Run:
                 acc = self.acc(op.counts.index(abs(a * b)))
                 value = found if a * b > 0 else 0 - found
                 pairs.append(For(self.lanes, (Assign(acc, value, accumulate=True),)))
-            steps += (
-                [For((Walk("u", op.weight.name, self.planes, Const(p)),), tuple(pairs))]
-                if self.planes is not None
-                else pairs
-            )
+            if self.planes is not None:
+                pairs = [For((Walk("u", op.weight.name, self.planes, Const(p)),), tuple(pairs))]
+            steps += pairs
         body = tuple(steps)
         if inside := is_inside(op.layout, self.shape, op.weight.name, op.layout.dims[1:]):
             body = (If(inside, body),)
