@@ -80,8 +80,8 @@ def flipped(graph: Graph, numbers: Quantized, before: Node | None = None) -> Qua
 def gather_integers(graph: Graph, activation: str) -> None:
     """Move and pool integers instead of the numbers that they stand for, activations in the type `activation`.
 
-    After it every ``quantize`` of a tensor of 8 bits writes that type if only numbers are read of it, and
-    what moves elements between a ``dequantize`` and a ``quantize`` or a layer works on integers.
+    After it every ``quantize`` to 8 bits writes that type, and stands right behind what made its numbers; what moves
+    elements after that works on integers.
     """
     changed = True
     while changed:
@@ -93,7 +93,7 @@ def gather_integers(graph: Graph, activation: str) -> None:
 
 def _rewrite(graph: Graph, node: Node, activation: str) -> bool:
     if node.op == "quantize":
-        return _requantized(graph, node) or _split_concat(graph, node) or _choose_sign(graph, node, activation)
+        return _requantized(graph, node) or _hoist(graph, node) or _choose_sign(graph, node, activation)
     if node.op == "dequantize":
         return _read_flipped(graph, node)
     if node.op == "astype":
@@ -115,17 +115,19 @@ def _requantized(graph: Graph, node: Node) -> bool:
     return _folded(graph, node)
 
 
-def _split_concat(graph: Graph, node: Node) -> bool:
-    """quantize(concat(a, b)) → concat(quantize(a), quantize(b)), so that those who make a and b write integers."""
-    concat = node.inputs[0].producer
-    if concat is None or concat.op != "concat" or not _operands(node).is_uniform or not _is_private(graph, concat):
+def _hoist(graph: Graph, node: Node) -> bool:
+    """quantize(move(x)) → move(quantize(x)), so that those who make x write integers; of concat, all operands."""
+    move, y = node.inputs[0].producer, node.output
+    if move is None or move.op not in (*_MOVES, "concat") or len(move.outputs) > 1 or not _operands(node).is_uniform:
         return False
+    if len(move.output.users) > 1 or move.output in graph.outputs:
+        return False
+    moved = move.inputs if move.op == "concat" else move.inputs[:1]
     parts = [
-        graph.add("quantize", [x, *node.inputs[1:]], x.shape, node.attrs, dtype=node.output.dtype, before=node)
-        for x in concat.inputs
+        graph.add("quantize", [x, *node.inputs[1:]], x.shape, node.attrs, dtype=y.dtype, before=node) for x in moved
     ]
-    y = node.output
-    graph.replace(y, graph.add("concat", parts, y.shape, concat.attrs, dtype=y.dtype, before=node, name=y.name))
+    inputs = [*parts, *move.inputs[len(parts) :]]
+    graph.replace(y, graph.add(move.op, inputs, y.shape, move.attrs, dtype=y.dtype, before=node, name=y.name))
     return True
 
 
@@ -281,10 +283,6 @@ def _dequantize(graph: Graph, numbers: Quantized, y: Value, before: Node) -> Val
     attrs = {"axis": numbers.axis, "out_dtype": y.dtype}
     inputs = [numbers.q, numbers.scale, numbers.zero]
     return graph.add("dequantize", inputs, y.shape, attrs, dtype=y.dtype, before=before, name=y.name)
-
-
-def _is_private(graph: Graph, node: Node) -> bool:
-    return len(node.output.users) == 1 and node.output not in graph.outputs
 
 
 def _is_all(value: Value, number: float) -> bool:

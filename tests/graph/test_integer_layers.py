@@ -204,3 +204,17 @@ def test_filters_without_weights_are_gone_and_what_they_held_is_in_biases():
     canonicalize(graph)
     assert [node.inputs[1].shape[:2] for node in layers(graph)] == [(13, 8), (16, 13), (16, 16)]
     agrees(graph, model)
+
+
+def test_what_is_stored_behind_a_pool_or_transpose_is_stored_before_it():
+    write = Writer()
+    weight, _ = write.weight((16, 8, 3, 3))
+    y = write.op("Relu", write.op("Conv", write.quantized("x", 0.03), weight, pads=[1, 1, 1, 1]))
+    y = write.op(
+        "Transpose", write.op("MaxPool", y, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), perm=[0, 2, 3, 1]
+    )
+    model = write.model(Convolutions.shape, write.quantized(y, 0.05))
+    graph = imported(model)
+    moved = [node.output.dtype for node in graph.nodes if node.op in ("nn.max_pool2d", "permute_dims")]
+    assert moved == ["uint8", "uint8"]
+    agrees(graph, model)
