@@ -13,7 +13,7 @@ from tvm.tirx.script import builder as T
 from sparsec.errors import KernelError
 from sparsec.ir.footprint import Operand, Scope
 from sparsec.ir.instruction import Instruction, find_instruction
-from sparsec.ir.kernel import Assign, Buffer, For, Kernel, Stored
+from sparsec.ir.kernel import Assign, Buffer, For, Kernel, Stored, Var
 from sparsec.ir.matcher import Match, Place, Refusal, Segment, match_innermost, types_of
 from sparsec.ir.nesting import Nesting
 from sparsec.ir.printer import print_statement
@@ -88,7 +88,16 @@ class Emission(Nesting):
             self.store(nest, place, part, outer, register)
 
     def find(self, nest: For, value: Operand, first: Sequence[int], outer: Sequence[int]) -> tuple[Any, list[Any]]:
-        """Return the buffer and the indices of an operand in one iteration."""
+        """Return the buffer and the indices of an operand in one iteration.
+
+        Raises
+        ------
+        KernelError : for the coordinates of a level, which may be stored as what they lead to
+        """
+        if isinstance(value, Var):
+            raise KernelError(
+                f"Kernel {self.kernel.name}: no code is generated yet for what takes coordinates of levels."
+            )
         for axis, count, start in zip(nest.axes, first, outer, strict=True):
             self.bind(axis, [count + start], bound=False)
         if isinstance(value, Stored):

@@ -41,7 +41,7 @@ from sparsec.ir.levels import Axis as LevelAxis
 TRIALS = 3
 PRIME = 2**31 - 1
 
-Operand = Load | Stored
+Operand = Load | Stored | Var
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,23 @@ def _axes(layout: Layout, shape: tuple[int, ...]) -> tuple[LevelAxis, ...]:
 
 
 def footprint(
-    scope: Scope, axes: Sequence[Axis], indices: Sequence[np.ndarray], operand: Operand
+    scope: Scope,
+    axes: Sequence[Axis],
+    indices: Sequence[np.ndarray],
+    operand: Operand,
+    given: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Return the address of an operand, in elements from the start of its buffer, in each iteration and each trial.
+
+    The variable of a walk stands for the coordinates that its level stores.
 
     Parameters
     ----------
     indices : for each axis how many times it ran before each of these iterations, int64 [iterations]
+    given : the coordinates of some walks, and what some buffers hold, in each iteration, by name
     """
     ends = [0] * TRIALS + sorted(_divisors(operand))
-    return tuple(_Trial(scope, n, end).addresses(axes, indices, operand) for n, end in enumerate(ends))
+    return tuple(_Trial(scope, n, end, given or {}).addresses(axes, indices, operand) for n, end in enumerate(ends))
 
 
 def _divisors(operand: Operand) -> set[int]:
@@ -120,10 +127,11 @@ def _divisors(operand: Operand) -> set[int]:
 class _Trial:
     """One choice of everything that is not known: made up, or as near as can be below `end` if that is not 0."""
 
-    def __init__(self, scope: Scope, trial: int, end: int) -> None:
+    def __init__(self, scope: Scope, trial: int, end: int, given: Mapping[str, np.ndarray]) -> None:
         self.scope = scope
         self.trial = trial
         self.end = end
+        self.given = given
         self.values: dict[str, Any] = {}
         self.cursors: dict[tuple[str, int], Cursor] = {}
 
@@ -133,6 +141,9 @@ class _Trial:
         count = len(indices[0]) if indices else 1
         if isinstance(operand, Stored):
             return np.broadcast_to(self.position(operand.buffer), count)
+        if isinstance(operand, Var):
+            walk = next(axis for axis in axes if isinstance(axis, Walk) and axis.var == operand.name)
+            return np.broadcast_to(self.cursors[walk.buffer, walk.level].position, count)
         return np.broadcast_to(self.element(operand), count)
 
     def element(self, load: Load) -> Any:
@@ -152,6 +163,8 @@ class _Trial:
             cursor = Cursor(place, place)
         else:
             cursor = self.visit(axis, index)
+        if axis.var in self.given:
+            cursor = replace(cursor, coordinate=self.given[axis.var])
         self.cursors[axis.buffer, axis.level] = cursor
         self.values[axis.var] = index if axis.part else cursor.coordinate
 
@@ -209,7 +222,8 @@ class _Trial:
         if isinstance(value, Stored):
             return self.made_up(value.buffer, self.position(value.buffer))
         if isinstance(value, Load):
-            return self.made_up(value.buffer, self.element(value))
+            held = self.given.get(value.buffer)
+            return self.made_up(value.buffer, self.element(value)) if held is None else held
         assert isinstance(value, Op)
         return _OPERATIONS[value.name](*(self.evaluate(arg) for arg in value.args))
 

@@ -29,6 +29,7 @@ from sparsec.ir.kernel import (
     Op,
     Stmt,
     Stored,
+    Var,
     Walk,
 )
 from sparsec.ir.printer import print_expression
@@ -188,11 +189,17 @@ class _Matching:
         if not found:
             texts = print_expression(stmt.value), print_expression(pattern.value)
             return Refusal("operators", f"`{texts[0]}` is not of the form `{texts[1]}` of {name}")
+        if self.choices:
+            walks = self.choosing()
+            if isinstance(walks, Refusal):
+                return walks
+            found = [way | dict(zip(self.choices, vars_, strict=True)) for way in found for vars_ in walks]
         mistyped = [self.mistyped(way) for way in found]
         fitting = [way for way, texts in zip(found, mistyped, strict=True) if not texts]
         if not fitting:
             return Refusal("types", min(mistyped, key=len)[0])
-        read = {value.buffer for operand, value in fitting[0].items() if operand in self.inputs}
+        values = fitting[0].items()
+        read = {value.buffer for name, value in values if name in self.inputs and not isinstance(value, Var)}
         if stmt.target.buffer in read:
             return Refusal("access", f"{stmt.target.buffer} is read and written, which {name} does in no order")
         return fitting
@@ -201,10 +208,41 @@ class _Matching:
         """Say which operands have another type than the instruction takes."""
         name, texts = self.instruction.name, []
         for operand, value in binding.items():
+            if isinstance(value, Var):
+                continue  # coordinates are stored in as few bytes as they need
             taken, found = self.own.buffers[operand].dtype, self.scope.buffers[value.buffer].dtype
             if taken != found:
                 texts.append(f"{value.buffer} is {found}, where {name} takes {operand} in {taken}")
         return texts
+
+    def choosing(self) -> list[tuple[Var, ...]] | Refusal:
+        """Return the walks of the nest whose coordinates may be the choices of the instruction."""
+        name, walks = self.instruction.name, [axis for axis in self.nest.axes if isinstance(axis, Walk)]
+        storing = [axis for axis in walks if axis.at is None and self.scope.level(axis).coordinates]
+        if len(storing) < len(self.choices):
+            text = " and ".join(self.choices)
+            return Refusal("access", f"no level in the loops stores coordinates, which {name} takes as {text}")
+        fitting = [
+            axes
+            for axes in permutations(storing, len(self.choices))
+            if tuple(self.scope.axis(axis).size for axis in axes) == tuple(self.choices.values())
+        ]
+        if not fitting:
+            (axis, *_), (taken, *_) = storing, self.choices.values()
+            size = self.scope.axis(axis).size
+            return Refusal("extents", f"{axis.var} is one of {size} coordinates, and {name} takes one of {taken}")
+        return [tuple(Var(axis.var) for axis in axes) for axes in fitting]
+
+    @cached_property
+    def choices(self) -> dict[str, int]:
+        """The operands of the instruction that say where it finds others, and one of how many places they name."""
+        found = {}
+        for load in _parts(self.instruction.statement.value):
+            if isinstance(load, Load):
+                for index, extent in zip(load.indices, self.own.buffers[load.buffer].shape, strict=True):
+                    if isinstance(index, Load) and isinstance(extent, int):
+                        found[index.buffer] = extent
+        return found
 
     @property
     def inputs(self) -> set[str]:
@@ -254,22 +292,25 @@ class _Matching:
         """Return where the operands are if the instruction's axes run along these of the nest."""
         places = {}
         for operand, value in binding.items():
-            found = self.place(axes, operand, value)
+            found = self.place(axes, operand, value, binding)
             if isinstance(found, Refusal):
                 return found
             places[operand] = found
         return Match(self.instruction, axes, places)
 
-    def place(self, axes: tuple[int, ...], operand: str, value: Operand) -> Place | Refusal:
-        """Compare where an operand is in each iteration of the instruction and of the nest."""
+    def place(
+        self, axes: tuple[int, ...], operand: str, value: Operand, binding: dict[str, Operand]
+    ) -> Place | Refusal:
+        """Compare where an operand is in each iteration of the instruction and of the nest, whatever is chosen."""
         instruction = self.instruction
-        steps = [grid.ravel() for grid in np.indices(instruction.extents)]
-        count = prod(instruction.extents)
-        indices = [np.zeros(count, dtype=np.int64) for _ in self.nest.axes]
+        grids = [grid.ravel() for grid in np.indices((*instruction.extents, *self.choices.values()))]
+        steps, chosen = grids[: len(axes)], dict(zip(self.choices, grids[len(axes) :], strict=True))
+        coordinates = {var.name: chosen[name] for name, var in binding.items() if isinstance(var, Var)}
+        indices = [np.zeros(len(grids[0]), dtype=np.int64) for _ in self.nest.axes]
         for place, step in zip(axes, steps, strict=True):
             indices[place] = step
-        trials = np.stack(footprint(self.scope, self.nest.axes, indices, value))
-        (own, *_) = footprint(self.own, instruction.nest.axes, steps, _operand(instruction, operand))
+        trials = np.stack(footprint(self.scope, self.nest.axes, indices, value, coordinates))
+        (own, *_) = footprint(self.own, instruction.nest.axes, steps, _operand(instruction, operand), chosen)
         size = prod(dim for dim in self.own.buffers[operand].shape if isinstance(dim, int))
         elements, first = np.unique(own, return_index=True)
         if len(elements) != size:
@@ -343,7 +384,8 @@ def _parts(value: Expr) -> Iterator[Expr]:
 
 def _operand(instruction: Instruction, name: str) -> Load:
     stmt = instruction.statement
-    loads = (part for part in (stmt.target, *_parts(stmt.value)) if isinstance(part, Load))
+    parts = [part for part in (stmt.target, *_parts(stmt.value)) if isinstance(part, Load)]
+    loads = (*parts, *(index for part in parts for index in part.indices if isinstance(index, Load)))
     return next(load for load in loads if load.buffer == name)
 
 

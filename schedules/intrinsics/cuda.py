@@ -42,9 +42,9 @@ kernel mma_{name}(a: {a}[16, {depth}], b: {b}[8, {depth}]) -> c: {c}[16, 8]:
 
 # Of each group of four depths two are stored, in their order, of tf32 one of two; e says which.
 SPARSE_PRODUCT = """
-kernel mma_sp_{name}(a: {a}[16, {kept}], e: uint8[16, {kept}], b: {b}[8, {depth}]) -> c: {c}[16, 8]:
-    for i in range(0, 16), j in range(0, 8), k in range(0, {kept}):
-        c[i, j] += a[i, k] * b[j, k // {m} * {n} + e[i, k]]
+kernel mma_sp_{name}(a: {a}[16, {groups}, {n}], e: uint8[16, {groups}, {n}], b: {b}[8, {groups}, {m}]) -> c: {c}[16, 8]:
+    for i in range(0, 16), j in range(0, 8), k in range(0, {groups}), l in range(0, {n}):
+        c[i, j] += a[i, k, l] * b[j, k, e[i, k, l]]
 """
 
 
@@ -64,7 +64,7 @@ def _list(registers: Sequence[str]) -> str:
 
 for _name, _a, _ptx_a, _b, _ptx_b, _depth, _architecture in TYPES:
     _c, _ptx_c = ("int32", "s32") if "int8" in _a else ("float32", "f32")
-    _m, _n = (1, 2) if _name == "tf32" else (2, 4)
+    _n, _m = (1, 2) if _name == "tf32" else (2, 4)
     _features = (_architecture, "tf32") if _name == "tf32" else (_architecture,)
     _form = f"row.col.{_ptx_c}.{_ptx_a}.{_ptx_b}.{_ptx_c}"
     instruction(
@@ -74,7 +74,7 @@ for _name, _a, _ptx_a, _b, _ptx_b, _depth, _architecture in TYPES:
         bits=WARP_BITS,
     )(partial(_mma, f"m16n8k{_depth}.{_form}"))
     instruction(
-        SPARSE_PRODUCT.format(name=_name, a=_a, b=_b, c=_c, kept=_depth, depth=2 * _depth, m=_m, n=_n),
+        SPARSE_PRODUCT.format(name=_name, a=_a, b=_b, c=_c, groups=_depth // _n, n=_n, m=_m),
         name=f"cuda.mma_sp_{_name}.m16n8k{2 * _depth}",
         features=_features,
         bits=WARP_BITS,

@@ -27,15 +27,14 @@ def numpy_answer(instruction: Instruction, operands: list[np.ndarray]) -> np.nda
     *factors, start = operands
     a, b = factors[0].astype(start.dtype), factors[-1].astype(start.dtype)
     if "_sp_" in instruction.name:
-        kept, group = (1, 2) if "tf32" in instruction.name else (2, 4)
-        a = expand(a, factors[1], kept, group)
-    return start + a @ b.T
+        a = expand(a, factors[1], b.shape[2])
+    return start + a @ b.reshape(len(b), -1).T
 
 
-def expand(a: np.ndarray, index: np.ndarray, kept: int, group: int) -> np.ndarray:
+def expand(a: np.ndarray, index: np.ndarray, group: int) -> np.ndarray:
     """The matrix with its zeros."""
-    full = np.zeros((len(a), a.shape[1] // kept, group), a.dtype)
-    np.put_along_axis(full, index.reshape(len(a), -1, kept).astype(np.int64), a.reshape(len(a), -1, kept), axis=2)
+    full = np.zeros((*a.shape[:2], group), a.dtype)
+    np.put_along_axis(full, index.astype(np.int64), a, axis=2)
     return full.reshape(len(a), -1)
 
 
@@ -43,7 +42,7 @@ def operands_of(instruction: Instruction) -> list[np.ndarray]:
     operands = draw(instruction)
     if "_sp_" in instruction.name:
         random, shape = np.random.default_rng(1), operands[1].shape
-        kept, group = (1, 2) if "tf32" in instruction.name else (2, 4)
+        kept, group = shape[2], operands[2].shape[2]
         pairs = np.array([[p, q] for p in range(4) for q in range(p + 1, 4)]) if kept == 2 else np.array([[0], [1]])
         operands[1] = pairs[random.integers(0, len(pairs), prod(shape) // kept)].reshape(shape).astype(np.uint8)
         assert operands[1].max() == group - 1
