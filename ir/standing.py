@@ -286,6 +286,10 @@ def convert(value: Any, dtype: str) -> Any:
     return T.cast(to_float32(value) if is_float8(str(value.ty.dtype)) else value, dtype)
 
 
+ROUNDS = 1.5 * 2**23
+"""A float32 whose last place is 1: what is added to it is rounded to an integer, which stands in the lowest bits."""
+
+
 def store(value: Any, dtype: str) -> Any:
     """Return a computed value in the type that it is stored in; 8 bits are rounded to nearest even, and saturate."""
     if dtype not in BYTES or isinstance(value, int) or not is_float(str(value.ty.dtype)):
@@ -293,7 +297,8 @@ def store(value: Any, dtype: str) -> Any:
     limits = np.iinfo(dtype)
     low, high = (tirx.const(float(limit), "float32") for limit in (limits.min, limits.max))
     inside = tirx.min(tirx.max(value, low), high)  # NaN is the lowest
-    return T.cast(T.cast(tirx.nearbyint(inside), "int32"), dtype)
+    bits = tirx.reinterpret("int32", inside + tirx.const(ROUNDS, "float32"))
+    return T.cast(bits, dtype)
 
 
 def keep(value: Any, name: str) -> Any:
