@@ -25,10 +25,10 @@ def to_float32(value: Any) -> Any:
     bits = tirx.Cast(f"uint16{vector}", tirx.reinterpret(f"uint8{vector}", value))
     if kind == "float8_e5m2":  # the upper half of a float16
         return _of_bits(bits << _number(8, lanes), vector)
-    # Its exponent has 4 bits and the bias 7; one number is NaN, and there is no infinity.
+    # Its exponent has 4 bits and the bias 7; one number is NaN, of which adding 1 carries, and there is no infinity.
     magnitude, sign = bits & _number(0x7F, lanes), bits & _number(0x80, lanes)
-    nan = _number(0x7E00, lanes)
-    wide = tirx.Select(tirx.EQ(magnitude, _number(0x7F, lanes)), nan, magnitude << _number(7, lanes))
+    nan = (magnitude + _number(1, lanes) & _number(0x80, lanes)) * _number(0x7C00 // 0x80, lanes)
+    wide = magnitude << _number(7, lanes) | nan
     return _of_bits(wide | sign << _number(8, lanes), vector) * _broadcast(tirx.const(256.0, "float32"), lanes)
 
 

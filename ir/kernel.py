@@ -254,8 +254,8 @@ class Assign:
     def computed_in(self, element: Callable[[str], str]) -> str:
         """Return the type that the value is computed in, where `element` tells the type of a buffer's elements."""
         target = element(self.target.buffer)
-        if target in BYTES and not self.accumulate:
-            if isinstance(self.value, Const) and isinstance(self.value.value, int):
+        if not self.accumulate:
+            if target in BYTES and isinstance(self.value, Const) and isinstance(self.value.value, int):
                 return target
             if isinstance(self.value, Load | Stored) and element(self.value.buffer) == target:
                 return target

@@ -14,7 +14,8 @@ from tvm import tirx
 from tvm.ir import Call, TensorLoad
 from tvm.ir.prim.expr import RShift
 from tvm.tirx import Cast
-from tvm.tirx.stmt import AllocBuffer
+
+from sparsec.codegen.registers import hide_buffers, restore_buffers
 
 _INFINITY, _QUIET = 0x7F800000, 0x40
 
@@ -40,58 +41,33 @@ def keep_nan() -> Any:
     return tirx.transform.prim_func_pass(transform, opt_level=0, name="KeepNaN")
 
 
-def keep_bits() -> Any:
-    """Return the pass that goes before `BF16ComputeLegalize`, for instructions that take bits of bfloat16 from a tile.
+def legalize_bfloat16() -> list[Any]:
+    """Return the passes that compute in float32, and round what is stored as bfloat16.
 
-    TVM would keep the tile in float32.
+    TVM keeps what a kernel allocates in float32 too; here an instruction may take its bits, and then it stays bfloat16:
 
-    Before:  `tile = alloc((64,), "bfloat16"); tile[0:8] = x; f(reinterpret("uint16x8", tile[0:8]))`
-    After:   `tile = alloc((64,), "uint16"); tile[0:8] = reinterpret("uint16x8", x); f(tile[0:8])`
+        tile = alloc((64,), "bfloat16"); f(reinterpret("uint16x8", tile[0:8]))
     """
+    hidden: list[Any] = []
 
-    def transform(function: tirx.PrimFunc, module: tvm.IRModule, context: Any) -> tirx.PrimFunc:
-        tiles = _Tiles(tvm_ffi.structural_map(function.body, (Call, _once), order="post"))
-        return function.with_body(tiles.of_bits())
+    def hide(function: tirx.PrimFunc, module: tvm.IRModule, context: Any) -> tirx.PrimFunc:
+        function = function.with_body(tvm_ffi.structural_map(function.body, (Call, _once), order="post"))
+        read: set[Any] = set()
 
-    return tirx.transform.prim_func_pass(transform, opt_level=0, name="KeepBits")
+        def find(call: Any) -> None:
+            if _is_reinterpret(call) and isinstance(call.args[0], TensorLoad):
+                read.add(call.args[0].source)
 
+        tvm_ffi.structural_walk(function.body, (Call, find))
+        return hide_buffers(function, lambda b: str(b.dtype) == "bfloat16" and b in read, hidden)
 
-class _Tiles:
-    """The buffers that a body allocates and takes bits of bfloat16 from, each with one of uint16 in its place."""
+    def restore(function: tirx.PrimFunc, module: tvm.IRModule, context: Any) -> tirx.PrimFunc:
+        return restore_buffers(function, hidden)
 
-    def __init__(self, body: Any) -> None:
-        self.body = body
-        self.allocated: set[Any] = set()
-        self.bits: dict[Any, Any] = {}
-        tvm_ffi.structural_walk(body, (AllocBuffer, lambda stmt: self.allocated.add(stmt.buffer)))
-        tvm_ffi.structural_walk(body, (Call, self.find))
+    def as_pass(transform: Any) -> Any:
+        return tirx.transform.prim_func_pass(transform, opt_level=0, name=transform.__name__)
 
-    def find(self, call: Any) -> None:
-        load = call.args[0] if _is_reinterpret(call) and str(call.ty.dtype).startswith("uint16") else None
-        if isinstance(load, TensorLoad) and load.source in self.allocated and str(load.source.dtype) == "bfloat16":
-            buffer = load.source
-            self.bits[buffer] = tirx.decl_buffer(buffer.shape, "uint16", buffer.name, scope=buffer.ty.storage_scope)
-
-    def of_bits(self) -> Any:
-        body = self.body
-        changes = (TensorLoad, self.load), (tirx.BufferStore, self.store), (AllocBuffer, self.allocate), (Call, _once)
-        for change in changes:
-            body = tvm_ffi.structural_map(body, change, order="post")
-        return body
-
-    def load(self, load: Any) -> Any:
-        if load.source not in self.bits:
-            return load
-        return tirx.reinterpret(str(load.ty.dtype), tirx.BufferLoad(self.bits[load.source], load.indices))
-
-    def store(self, stmt: Any) -> Any:
-        if stmt.buffer not in self.bits:
-            return stmt
-        bits = tirx.reinterpret(str(stmt.value.ty.dtype).replace("bfloat16", "uint16"), stmt.value)
-        return tirx.BufferStore(self.bits[stmt.buffer], bits, stmt.indices)
-
-    def allocate(self, stmt: Any) -> Any:
-        return AllocBuffer(self.bits[stmt.buffer], stmt.annotations) if stmt.buffer in self.bits else stmt
+    return [as_pass(hide), tirx.transform.BF16ComputeLegalize(), as_pass(restore), keep_nan()]
 
 
 def _is_reinterpret(node: Any) -> bool:

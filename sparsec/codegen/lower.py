@@ -26,11 +26,11 @@ from tvm.sym.analyzer import Analyzer, ConstIntBound
 from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
-from sparsec.codegen.bfloat16 import keep_bits, keep_nan, spread_bits
+from sparsec.codegen.bfloat16 import legalize_bfloat16, spread_bits
 from sparsec.codegen.dims import Range
 from sparsec.codegen.intrinsics import define_intrinsics
 from sparsec.codegen.plan import ALIGNMENT
-from sparsec.codegen.registers import hide_registers, restore_registers
+from sparsec.codegen.registers import hide_registers, restore_buffers
 from sparsec.errors import ArtifactError, last_line
 from sparsec.targets import Target
 
@@ -120,9 +120,7 @@ def _passes() -> list[Any]:
         s_tir.transform.InjectSoftwarePipeline(),
         s_tir.transform.LowerOpaqueBlock(),
         tirx.transform.FlattenBuffer(),
-        keep_bits(),
-        tirx.transform.BF16ComputeLegalize(),
-        keep_nan(),
+        *legalize_bfloat16(),
         tirx.transform.NarrowDataType(32),
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
@@ -167,7 +165,7 @@ def _lower_one(name: tvm.ir.GlobalVar, function: tirx.PrimFunc, target: Target) 
             tirx.transform.LowerTVMBuiltin(),
         ]
     )(tvm.IRModule({name: flat}))
-    lowered = restore_registers(pointers[name], registers)
+    lowered = restore_buffers(pointers[name], registers)
     kernel = _kernel(name.name_hint, buffers[name], lowered)
     return kernel, define_intrinsics(tirx.transform.LowerIntrin()(tvm.IRModule({name: lowered}))[name])
 

@@ -7,6 +7,7 @@ size are hidden from that pass, and put back for LLVM code generation, which mak
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm_ffi
@@ -19,11 +20,15 @@ MAX_BYTES = 4096
 
 
 def hide_registers(function: tirx.PrimFunc, hidden: list[Any]) -> tirx.PrimFunc:
-    """Replace the allocations of local buffers by marks, and append them to `hidden`."""
+    """Replace the allocations of small local buffers by marks, and append them to `hidden`."""
+    return hide_buffers(function, lambda buffer: buffer.ty.storage_scope == "local" and _is_small(buffer), hidden)
+
+
+def hide_buffers(function: tirx.PrimFunc, wanted: Callable[[Any], bool], hidden: list[Any]) -> tirx.PrimFunc:
+    """Replace the allocations of the buffers that are `wanted` by marks, and append them to `hidden`."""
 
     def hide(stmt: Any) -> Any:
-        buffer = stmt.buffer
-        if buffer.ty.storage_scope != "local" or not _is_small(buffer):
+        if not wanted(stmt.buffer):
             return stmt
         hidden.append(stmt)
         return Evaluate(tirx.call_extern("int32", MARK, len(hidden) - 1))
@@ -31,8 +36,8 @@ def hide_registers(function: tirx.PrimFunc, hidden: list[Any]) -> tirx.PrimFunc:
     return function.with_body(tvm_ffi.structural_map(function.body, (AllocBuffer, hide), order="post"))
 
 
-def restore_registers(function: tirx.PrimFunc, hidden: list[Any]) -> tirx.PrimFunc:
-    """Put back what `hide_registers` took."""
+def restore_buffers(function: tirx.PrimFunc, hidden: list[Any]) -> tirx.PrimFunc:
+    """Put back what `hide_registers` or `hide_buffers` took."""
 
     def restore(stmt: Any) -> Any:
         call = stmt.value
