@@ -285,7 +285,8 @@ class _Matching:
                 padded = -(-extent // taken) * taken
                 nothing = 100 * (padded - extent) // padded
                 waste = f"padded to {padded} it would fit, {nothing} % of the work for nothing"
-                return Refusal("extents", f"{var} runs {extent} times, not a multiple of {taken} as {name}; {waste}")
+                times = "once" if extent == 1 else f"{extent} times"
+                return Refusal("extents", f"{var} runs {times}, not a multiple of {taken} as {name}; {waste}")
         return None
 
     def at(self, axes: tuple[int, ...], binding: dict[str, Operand]) -> Match | Refusal:
