@@ -145,6 +145,16 @@ def test_storage_halves_the_bytes_of_weights(cli: Call, files: Path, command: st
     assert found["dense_nbytes"] * 2 == plain["dense_nbytes"] and found["nbytes"] < plain["nbytes"]
 
 
+def test_inspect_says_how_weights_are_stored_and_how_far_off_they_are(cli: Call, files: Path) -> None:
+    plain, stored = (
+        cli("inspect", files / "model.onnx", *args).out for args in ((), ("--storage", "int4:32"))
+    )
+    assert "stored as" not in plain and "off by" not in plain
+    assert "int4:32" in stored and "off by" in stored and "%" in stored
+    layers = json.loads(cli("inspect", files / "model.onnx", "--storage", "int8", "--json").out)["layers"]
+    assert all(layer["storage"] == "int8" and 0 < layer["storage_error"] < 0.02 for layer in layers)
+
+
 def test_what_to_do_next_can_be_pasted(cli: Call, files: Path) -> None:
     assert "Next: sparsec run 'my model.so'" in cli("compile", files / "model.onnx", "-o", "my model.so").out
 
