@@ -218,3 +218,58 @@ def test_what_is_stored_behind_a_pool_or_transpose_is_stored_before_it():
     moved = [node.output.dtype for node in graph.nodes if node.op in ("nn.max_pool2d", "permute_dims")]
     assert moved == ["uint8", "uint8"]
     agrees(graph, model)
+
+
+def without_zeros(write: Writer) -> str:
+    scale = write.constant(np.float32(0.03))
+    x = write.op("DequantizeLinear", write.op("QuantizeLinear", "x", scale), scale)
+    return write.op("MatMul", x, write.weight((20, 12), axis=1)[0])
+
+
+def on_the_left(write: Writer) -> str:
+    x = write.op("Transpose", write.quantized("x", 0.03), perm=[1, 0])
+    return write.op("MatMul", write.weight((12, 20), axis=0)[0], x)
+
+
+def quantised_here(write: Writer) -> str:
+    """A weight that the model stores as floats."""
+    parameters = write.constant(np.float32(0.01)), write.constant(np.int8(0))
+    weight = write.constant(write.random.normal(0, 0.3, (20, 12)).astype(np.float32))
+    weight = write.op("DequantizeLinear", write.op("QuantizeLinear", weight, *parameters), *parameters)
+    return write.op("MatMul", write.quantized("x", 0.03), weight)
+
+
+def in_one_dimension(write: Writer) -> str:
+    x = write.op("Reshape", write.quantized("x", 0.03), write.constant(np.array([1, 6, 20])))
+    return write.op("Conv", x, write.weight((16, 6, 3))[0], pads=[1, 1], strides=[2])
+
+
+def limited(write: Writer) -> str:
+    y = write.op("MatMul", write.quantized("x", 0.03), write.weight((20, 12), axis=1)[0])
+    return write.op("Clip", y, write.constant(np.float32(0)), write.constant(np.float32(6)))
+
+
+@pytest.mark.parametrize("layer", [without_zeros, on_the_left, quantised_here, in_one_dimension, limited])
+@pytest.mark.parametrize("opset", [13, 17])
+def test_other_ways_to_write_a_layer(layer, opset):
+    write = Writer(zero=9)
+    model = write.model((6, 20), write.quantized(layer(write), 0.05))
+    model.opset_import[0].version = opset
+    graph, groups = fused(model)
+    assert [group.product.sums for group in groups if group.anchor] == ["int32"]
+    agrees(graph, model)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scales_that_differ_inside_of_a_sum_keep_it_in_floats(axis):
+    write = Writer()
+    scale = write.constant(np.linspace(0.02, 0.05, 20).astype(np.float32))
+    zero = write.constant(np.arange(20).astype(np.uint8))
+    x = write.op("DequantizeLinear", write.op("QuantizeLinear", "x", scale, zero, axis=1), scale, zero, axis=1)
+    if axis == 0:
+        x = write.quantized("x", 0.03)
+    weight, _ = write.weight((20, 12), axis=axis)
+    model = write.model((6, 20), write.quantized(write.op("MatMul", x, weight), 0.05))
+    graph = imported(model)
+    assert integer_types(graph) == {("float32", "float32", "float32")}
+    agrees(graph, model)
