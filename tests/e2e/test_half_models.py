@@ -149,7 +149,7 @@ def test_what_cannot_be_stored_is_told():
     weight = np.full((16, 16), 1e5, np.float32)
     with pytest.raises(UnsupportedError, match="matmul: the weight 100000 is too large for float16"):
         sparsec.op("matmul", weight, columns=8, storage="float16")
-    with pytest.raises(InputError, match="cannot be stored as 'int4'; storage is one of float16, bfloat16"):
-        sparsec.op("matmul", weight, columns=8, storage="int4")
+    with pytest.raises(InputError, match="cannot be stored as 'int2'; storage is one of float16, bfloat16"):
+        sparsec.op("matmul", weight, columns=8, storage="int2")
     with pytest.raises(TargetError, match=r"x86-64-v2 has no instruction that reads float16 \(F16C\)"):
         sparsec.op("matmul", weight, columns=8, storage="float16", target="x86-64-v2")
