@@ -166,6 +166,27 @@ def q_gemm(node: onnx.NodeProto, facts: Facts) -> Nodes:
     return write.quantize(write.op("Gemm", *inputs, **flags), node.input[7], input_of(node, 8))
 
 
+def mat_mul_integer_to_float(node: onnx.NodeProto, facts: Facts) -> Nodes:
+    """`MatMulIntegerToFloat`: the scales of both operands come first, then their zeros, then a bias."""
+    write = _Writer(node, facts)
+    left, right, left_scale, right_scale, left_zero, right_zero, bias = (input_of(node, n) for n in range(7))
+    return _to_float(write, write.dequantize(left, left_scale, left_zero), (right, right_scale, right_zero), bias)
+
+
+def dynamic_quantize_mat_mul(node: onnx.NodeProto, facts: Facts) -> Nodes:
+    """`DynamicQuantizeMatMul`: the first operand is quantised by its own range."""
+    write = _Writer(node, facts)
+    x, right, right_scale, right_zero, bias = (input_of(node, n) for n in range(5))
+    q, scale, zero = (f"{node.output[0]}::{name}" for name in ("q", "scale", "zero"))
+    write.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [q, scale, zero]))
+    return _to_float(write, write.dequantize(q, scale, zero), (right, right_scale, right_zero), bias)
+
+
+def _to_float(write: _Writer, left: str, right: tuple[str, str, str], bias: str) -> Nodes:
+    factors = left, write.dequantize(*right, axis=-1)
+    return write.end("Add", write.op("MatMul", *factors), bias) if bias else write.end("MatMul", *factors)
+
+
 def _unary(kind: str, *kept: str) -> Rewrite:
     """An operator of one tensor: x, its scale and zero, the scale and zero of y."""
 
@@ -216,6 +237,8 @@ _POOLING = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads"
 
 CONTRIBUTED: dict[str, Rewrite] = {
     "DequantizeLinear": to_standard,
+    "DynamicQuantizeMatMul": dynamic_quantize_mat_mul,
+    "MatMulIntegerToFloat": mat_mul_integer_to_float,
     "QGemm": q_gemm,
     "QLinearAdd": _binary("Add"),
     "QLinearAveragePool": _unary("AveragePool", *_POOLING),

@@ -27,6 +27,7 @@ def clone_reads(graph: Graph) -> None:
         if not reads_bytes(node):
             continue
         y = node.output
-        for user in list(dict.fromkeys(y.users))[1:]:
+        kept = 0 if y in graph.outputs else 1  # readers that may have the first copy
+        for user in list(dict.fromkeys(y.users))[kept:]:
             made = graph.add(node.op, node.inputs, y.shape, node.attrs, dtype=y.dtype, before=node, name=y.name)
             graph.set_inputs(user, [made if value is y else value for value in user.inputs])

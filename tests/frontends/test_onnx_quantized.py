@@ -141,6 +141,19 @@ def test_q_gemm(quantized, transposed):
         np.testing.assert_allclose(evaluate(from_relax(load_model(model)), [x])[0], reference(model, x), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
+def test_products_that_are_floats(kind):
+    write = Writer()
+    right, scale, zero = weight(write, 20, 12, scales=12)
+    bias = write.constant(write.random.standard_normal(12).astype(np.float32))
+    if kind == "DynamicQuantizeMatMul":
+        inputs = ["x", right, scale, zero, bias]
+    else:
+        q, x_scale, x_zero = stored(write)
+        inputs = [q, right, x_scale, scale, x_zero, zero, bias]
+    agrees_with_runtime(write.model((6, 20), contributed(write, kind, *inputs)))
+
+
 def float_model(tensor: onnx.TensorProto, scale: np.ndarray, **attributes) -> onnx.ModelProto:
     """x times a weight that is stored as few bits."""
     nodes = [
@@ -171,9 +184,9 @@ def test_weights_of_four_bits():
 
 def agrees_with_runtime(model: onnx.ModelProto) -> None:
     x = sample(model)
-    np.testing.assert_allclose(
-        evaluate(from_relax(load_model(model)), [x])[0], reference(model, x), rtol=1e-5, atol=1e-4
-    )
+    graph = from_relax(load_model(model))
+    integer_layers(graph, Target.parse("znver4"))
+    np.testing.assert_allclose(evaluate(graph, [x])[0], reference(model, x), rtol=1e-5, atol=1e-4)
 
 
 def test_activations_in_blocks_are_refused():
