@@ -75,7 +75,7 @@ class DottedTerm(PackedTerm):
 
     def update(self, acc: Load) -> Stmt:
         """Add the products of one run of depths to all sums of the tile."""
-        outer = tuple(self.walks[level] for level in self.order.inside[:-1])
+        outer = tuple(self.walks[level] for level in self.outer)
         if self.in_runs:
             outer = (*outer, replace(self.walks[self.depth_level], part="runs"))
         lanes = (*self.lanes, self.depth_lane)
@@ -93,7 +93,7 @@ class DottedTerm(PackedTerm):
         """Interleave all rows of X, `[runs of depths, width, depths]`, for the body."""
         if self.in_runs or self.stage_place:
             raise LayoutError(f"X cannot be staged for {self.layout}, whose depths are not dense digits of whole rows")
-        walks = tuple(self.walks[level] for level in self.order.inside[:-1])
+        walks = tuple(self.walks[level] for level in self.outer)
         part = Load("part", (self.staged_place, LANE, DEPTH_LANE))
         fill = nest_of(walks, For((self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),)))
         shape = self.staged_runs, self.width, self.depths_at_once
@@ -102,7 +102,7 @@ class DottedTerm(PackedTerm):
     @property
     def staged_runs(self) -> int:
         """How many runs of depths are staged."""
-        return prod(self.layout.sizes(self.shape)[level] for level in self.order.inside[:-1])
+        return prod(self.layout.sizes(self.shape)[level] for level in self.outer)
 
     # -- what the weight's layout says -----------------------------------------------------------------------------
 
@@ -129,6 +129,11 @@ class DottedTerm(PackedTerm):
         return place
 
     @property
+    def outer(self) -> tuple[int, ...]:
+        """The levels inside the tile that lead to what is taken at once."""
+        return self.order.inside[:-1]
+
+    @property
     def in_runs(self) -> bool:
         """Whether the depths are a run of stored columns."""
         return self.layout.levels[self.depth_level][1].together > 1
@@ -147,7 +152,7 @@ class DottedTerm(PackedTerm):
     @property
     def staged_place(self) -> Expr:
         """Which run of depths the levels inside the tile lead to, where all are dense."""
-        return self.mixed(self.order.inside[:-1])
+        return self.mixed(self.outer)
 
     @property
     def x_at_place(self) -> Load:
@@ -157,10 +162,15 @@ class DottedTerm(PackedTerm):
     def x_at(self, column: Expr) -> Load:
         """The element of X in a column, at the depth where the walks stand."""
         padded = self.layout.padded(self.shape)[1]
-        depth: Expr = Coordinate(self.name, self.layout.dims[1])
+        depth = self.depth
         if padded > self.shape[1]:  # where the weight is zero
             depth = call("min", depth, self.shape[1] - 1)
         return element_at(self.product.x, self.product.x_index, {"k": depth, "m": column})
+
+    @property
+    def depth(self) -> Expr:
+        """The depth where the walks stand."""
+        return Coordinate(self.name, self.layout.dims[1])
 
     @property
     def vectors(self) -> tuple[int, int, int]:

@@ -8,10 +8,12 @@ from dataclasses import replace
 from sparsec.ir.builders import LANE, as_extent, lane_axis
 from sparsec.ir.dots import DottedTerm
 from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Range, Stmt, Tile, Var
+from sparsec.ir.levels import Structured
 from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
-from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
+from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.sparse_activations import skipping_nest
+from sparsec.ir.structured_dots import StructuredDottedTerm
 
 
 def build_kernel(product: Product, tiling: Tiling) -> Kernel:
@@ -54,6 +56,8 @@ def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> P
     """Return one term of the weight with a run of tiles of columns."""
     if tiling.dots is None:
         return PackedTerm(product, weight, columns, tiling)
+    if weight.layout is not None and isinstance(weight.layout.levels[-1][1], Structured):
+        return StructuredDottedTerm(product, weight, columns, tiling)
     return (RowDottedTerm if tiling.dots.pixels else DottedTerm)(product, weight, columns, tiling)
 
 

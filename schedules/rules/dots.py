@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.interleaved import SEGMENT
-from sparsec.ir.kernel import Expr, Load, Var, walk_expressions
+from sparsec.ir.kernel import Expr, Load, Op, Var, walk_expressions
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.row_dots import MOST_ROWS
@@ -52,6 +52,7 @@ class Dot:
     Parameters
     ----------
     vector : bytes of a register
+    structure : (n, m), where of each m depths only n are multiplied, which of them the instruction is told
     """
 
     instruction: Instruction
@@ -59,6 +60,7 @@ class Dot:
     columns: int
     depth: int
     vector: int
+    structure: tuple[int, int] | None = None
 
     def holds(self, rows: int, target: Target) -> bool:
         """Say whether the sums of so many rows, the panel of X that they meet and a weight are in registers."""
@@ -82,7 +84,7 @@ class Dot:
 
     @property
     def work(self) -> int:
-        """How many products it makes."""
+        """How many products it makes, or spares."""
         return self.rows * self.columns * self.depth
 
 
@@ -95,18 +97,23 @@ def _moving(dtype: str, source: tuple[int, ...], result: tuple[int, ...], target
                 yield Tensorize("init", instruction.name)
 
 
-def find_dot(product: Product, target: Target) -> Dot | None:
-    """Return the instruction of a target that makes most of a product's multiplications at once, if there is one."""
+def find_dot(product: Product, target: Target, structured: bool = False) -> Dot | None:
+    """Return the instruction of a target that makes most of a product's multiplications at once, if there is one.
+
+    If `structured`, of those that are told which depths of a group a weight has.
+    """
     rows, columns = (1 if isinstance(size, str) else size for size in (product.rows, product.columns))  # at least
     if is_float(product.sums) and not product.rounded:
         return None
-    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, rows, columns, target)
+    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, rows, columns, target, structured)
 
 
 @cache
-def _find_dot(x: str, weight: str, sums: str, rows: int, columns: int, target: Target) -> Dot | None:
+def _find_dot(
+    x: str, weight: str, sums: str, rows: int, columns: int, target: Target, structured: bool
+) -> Dot | None:
     dots = (as_dot(instruction) for instruction in INSTRUCTIONS.values() if instruction.runs_on(target.isa))
-    fitting = [dot for dot in dots if dot and _takes(dot, x, weight, sums)]
+    fitting = [dot for dot in dots if dot and bool(dot.structure) == structured and _takes(dot, x, weight, sums)]
     filled = [dot for dot in fitting if dot.rows == 1 or (dot.rows <= rows and dot.columns <= columns)]
     return max(filled, key=lambda dot: dot.work, default=None)
 
@@ -121,14 +128,19 @@ def _takes(dot: Dot, x: str, weight: str, sums: str) -> bool:
 def as_dot(instruction: Instruction) -> Dot | None:
     """Return the shape of an instruction that adds up products of two operands in registers; None for any other."""
     statement, axes = instruction.statement, instruction.nest.axes
-    loads = [part for part in walk_expressions(statement.value) if isinstance(part, Load)]
+    loads = _factors(instruction)
     written = [axis.var for axis in axes if any(axis.var in _names(index) for index in statement.target.indices)]
     depth = [extent for axis, extent in zip(axes, instruction.extents, strict=True) if axis.var not in written]
-    if not statement.accumulate or len(loads) != 2 or len(depth) != 1 or instruction.in_memory:
+    told = [load for load in loads if any(isinstance(index, Load) for index in load.indices)]
+    if not statement.accumulate or len(loads) != 2 or len(depth) != 1 + len(told) or instruction.in_memory:
         return None
     block = [extent for axis, extent in zip(axes, instruction.extents, strict=True) if axis.var in written]
     rows, columns = block if len(block) == 2 else (1, *block)
-    return Dot(instruction, rows, columns, depth[0], instruction.bits // 8)
+    vector = instruction.bits // 8
+    if not told:
+        return Dot(instruction, rows, columns, depth[0], vector)
+    group = int(instruction.semantics.buffers[told[0].buffer].shape[-1])
+    return Dot(instruction, rows, columns, depth[0] * group, vector, (depth[1], group))
 
 
 # -- layouts -------------------------------------------------------------------------------------------------------
@@ -139,6 +151,13 @@ def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Ta
 
     Where there are fewer columns than the instruction takes, it takes rows in their place.
     """
+    if dot.structure:
+        layout = partial(_structured, dot)
+        if weight.refusal(layout()) is None:
+            runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // dot.rows)
+            name = ":".join(map(str, dot.structure))
+            yield "N:M", Nest(name, layout, dot.rows, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+        return
     if width < dot.columns:
         runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // dot.columns)
         layout = partial(_panels, dot.columns, dot.depth, weight.depth, product.taps)
@@ -232,6 +251,14 @@ def _panels(r: int, depths: int, depth: int, taps: int) -> Layout:
     return parse_layout(f"(i, k) -> ({', '.join(f'{level} : dense' for level in levels)})")
 
 
+def _structured(dot: Dot) -> Layout:
+    """Return what an instruction takes of a weight that has n of each m depths."""
+    n, m = dot.structure or (1, 1)
+    rows = f"i floordiv {dot.rows} : dense, k floordiv {dot.depth} : dense, i mod {dot.rows} : dense"
+    groups = f"k floordiv {m} mod {dot.depth // m} : dense, k mod {m} : structured[{n}, {m}]"
+    return parse_layout(f"(i, k) -> ({rows}, {groups})")
+
+
 def _runs(r: int, depths: int, chunk: int) -> Layout:
     """Return rows, jammed in blocks of r, whose columns are in runs."""
     levels = [f"i floordiv {chunk} : dense"] if chunk else []
@@ -302,6 +329,15 @@ def _names(index: Expr) -> set[str]:
     return {part.name for part in walk_expressions(index) if isinstance(part, Var)}
 
 
+def _factors(instruction: Instruction) -> list[Load]:
+    """Return what the instruction multiplies, without what tells where that is."""
+    value = instruction.statement.value
+    if not isinstance(value, Op) or value.name != "*":
+        return []
+    return [part for part in value.args if isinstance(part, Load)]
+
+
 def _types(instruction: Instruction) -> tuple[tuple[str, ...], str]:
-    semantics = instruction.semantics
-    return tuple(buffer.dtype for buffer in semantics.inputs), semantics.outputs[0].dtype
+    buffers = instruction.semantics.buffers
+    (output,) = instruction.semantics.outputs
+    return tuple(buffers[load.buffer].dtype for load in _factors(instruction)), output.dtype

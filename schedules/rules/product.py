@@ -141,7 +141,8 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
 def _choices(product: Product, weight: Weight, target: Target, every: bool = False) -> list[Choice]:
     """Return the members of families that can hold a constant weight, with every width of tiles."""
     if dot := find_dot(product, target):
-        return list(_dots(dot, product, weight, target))
+        dots = (dot, find_dot(product, target, structured=True))
+        return [choice for each in dots if each for choice in _dots(each, product, weight, target)]
     prices, lanes = Prices(product, target), target.lanes(product.sums)
     families = [family for family in FAMILIES if every or family.worth(weight, product)]
     found = []
