@@ -263,9 +263,8 @@ class PackedTerm:
         order, levels = self.order, self.layout.levels
         place = max((n + 1 for n, level in enumerate(order.outside) if level in self.depths), default=0)
         outside = [level for level in order.outside if level in self.depths]
-        least = min((levels[level][0].divisor for level in outside), default=self.shape[1] + 1)
         leading = all(isinstance(levels[level][1], Dense) for level in outside) and all(
-            levels[level][0].divisor < least for level in order.inside
+            levels[inner][0].divisor < levels[level][0].divisor for inner in order.inside for level in outside
         )
         ordered = any(dim == self.layout.dims[1] for dim, _ in self.layout.orders)
         if not (leading and order.inside and order.in_place) or ordered:
