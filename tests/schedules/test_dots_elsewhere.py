@@ -19,7 +19,7 @@ from tests.ir.product_cases import Case, linear, sparse
 
 SLACK = 256  # bytes behind X, which kernels may read
 
-SHAPES = [(30, 37, 50, 1.0), (30, 37, 50, 0.3), (32, 64, 7, 1.0), (13, 48, 16, 0.4), (5, 24, 1, 1.0)]
+SHAPES = [(30, 37, 50, 1.0), (30, 37, 50, 0.3), (32, 64, 7, 1.0), (13, 48, 16, 0.4), (16, 3, 20, 1.0), (5, 24, 1, 1.0)]
 """Rows, depth, columns, density."""
 
 
