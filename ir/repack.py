@@ -20,8 +20,8 @@ def build_repack(
 ) -> Kernel:
     """Write the kernel that copies images and splits them into phases.
 
-    Phase (p, q) of the result holds at (y, x) the pixel (y * sy + p - top, x * sx + q - left) of the source, and `blank`
-    where there is none. The first `phases` in each direction are kept, one plane after the other.
+    Phase (p, q) of the result holds at (y, x) the pixel (y * sy + p - top, x * sx + q - left) of the source, and
+    `blank` where there is none. The first `phases` in each direction are kept, one plane after the other.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 A panel of pixels is interleaved once. For each block of rows, tiles of a few pixels meet vectors of weights, and leave
 their sums in a buffer `turned`, whose rows are pixels. From there they are transposed, to be finished as vectors of
-pixels like those of any other product. So no lane is lost on what stands between the rows of an image or behind its end.
+pixels like those of any other product. So no lane is lost on what stands between the rows of an image or behind them.
 
     tile part: uint8[264, 64, 4]:
         …
@@ -165,11 +165,13 @@ class RowDottedTerm(DottedTerm):
         """Pixels in a line."""
         if self.lines > 1:
             return self.product.pixels[1]
-        start, stop, _ = self.columns
-        if self.product.pixels and isinstance(start, Const) and isinstance(stop, Const) and stop.value - start.value == self.width:
-            count, width, pitch = self.product.pixels
-            return max(1, min(self.width, (count - 1) * pitch + width - int(start.value)))
-        return self.width
+        start, stop, width = self.columns
+        if not self.product.pixels or not isinstance(start, Const) or not isinstance(stop, Const):
+            return width
+        count, wide, pitch = self.product.pixels
+        end = (count - 1) * pitch + wide  # of the last line
+        single = stop.value - start.value == width
+        return max(1, min(width, end - int(start.value))) if single else width
 
     @property
     def vectors_of_line(self) -> list[tuple[int, int]]:

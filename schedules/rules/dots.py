@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from math import inf
 
 import numpy as np
 
@@ -19,27 +18,18 @@ from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.kernel import Expr, Load, Op, Var, walk_expressions
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
-from sparsec.ir.row_dots import MOST_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Dots, Product
+from sparsec.ir.row_dots import MOST_ROWS
 from sparsec.ir.types import is_float
 from sparsec.schedules.rules.cuts import MANY
-from sparsec.schedules.rules.prices import HIDES, L1_SHARE, LINE, Inner, Nest, batch, extent
+from sparsec.schedules.rules.dot_prices import row_cycles
+from sparsec.schedules.rules.prices import Inner, Nest, batch, extent
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Tensorize, Tile
 from sparsec.targets import Target
 
 PANELS = Inner(step=0.0, sums=0.0)
-SHUFFLE = 1.3  # cycles to interleave rows of X, for each vector that this gives
-STEP = 0.5  # cycles for each run of depths beside its loads and products
-STORE = 0.6  # cycles to store a vector of interleaved X
-TAP = 4.0  # cycles to find the rows of X of a run
-NARROW = 6.0  # cycles to interleave a vector of columns by itself, and to store it
-TURN = 3.0  # cycles to transpose a vector of sums
-LATENCY = 4.5  # cycles until a sum can be added to again
-OPEN = 12.0  # cycles to open a tile
-FINISH = 4.0  # cycles to put a vector of sums in order and store its results
-MISS = 0.35  # cycles for each vector of X that comes from L2
 PANEL = 64  # columns at most
 SUM_BYTES = 4
 FULL = 0.95  # of a weight, from which on it is taken as dense
@@ -92,9 +82,9 @@ def _moving(dtype: str, source: tuple[int, ...], result: tuple[int, ...], target
     """Yield a step for each instruction of the target that moves elements from one array to another."""
     for instruction in INSTRUCTIONS.values():
         shapes = [(buffer.dtype, buffer.shape) for buffer in instruction.semantics.buffers.values()]
-        if not instruction.statement.accumulate and shapes == [(dtype, source), (dtype, result)]:
-            if instruction.runs_on(target.isa):
-                yield Tensorize("init", instruction.name)
+        moves = not instruction.statement.accumulate and shapes == [(dtype, source), (dtype, result)]
+        if moves and instruction.runs_on(target.isa):
+            yield Tensorize("init", instruction.name)
 
 
 def find_dot(product: Product, target: Target, structured: bool = False) -> Dot | None:
@@ -200,7 +190,7 @@ def row_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Ite
         for width in _panel_widths(product):
             for pixels in range(2, most + 1):
                 tile = Tile((width,), (), True, dots=(1, dot.columns, dot.vector, pixels))
-                yield nest, tile, _row_cycles(dot, nest, width, pixels, product, target)
+                yield nest, tile, row_cycles(dot, nest, width, pixels, product, target)
 
 
 def _panel_widths(product: Product) -> Iterator[int]:
@@ -208,37 +198,12 @@ def _panel_widths(product: Product) -> Iterator[int]:
     columns = product.columns
     assert isinstance(columns, int)
     if product.pixels and product.valid is None and columns % product.pixels[2] == 0:
-        count, _, pitch = product.pixels
+        *_, pitch = product.pixels
         yield from (lines * pitch for lines in range(1, columns // pitch + 1) if columns // pitch % lines == 0)
     for parts in range(1, 9):
         width = -(-columns // parts)
         if width >= 16:
             yield width
-
-
-def _row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, target: Target) -> float:
-    """Return the cycles of one core for the whole product."""
-    panels, places, whole = -(-extent(product.columns) // width), width, -(-width // dot.columns)
-    if product.pixels:
-        count, wide, pitch = product.pixels
-        lines = count if panels == 1 else width // pitch if width % pitch == 0 else 1
-        if product.valid is None and wide < pitch and lines > 1:
-            places, whole = lines * wide, lines * -(-wide // dot.columns)
-        elif panels == 1:
-            places = min(width, (count - 1) * pitch + wide)
-    vectors, runs = nest.rows // dot.columns, nest.part / dot.depth
-    if places * nest.part > target.l2_bytes // 2:
-        return inf
-    far = MISS * (vectors + 1) * max(0.0, 1 - L1_SHARE * target.l1_bytes / ((nest.rows + LINE / dot.depth) * nest.part))
-    step = 0.0
-    for size, count in ((pixels, places // pixels), (places % pixels, 1)):
-        if size:
-            products = max(size * vectors / target.fma_per_cycle, LATENCY)
-            loads = (size + vectors) / target.loads_per_cycle
-            step += count * ((products**HIDES + loads**HIDES) ** (1 / HIDES) + far + STEP)
-    staged = runs * (whole * NARROW + (TAP if product.taps > 1 else 0))
-    finish = whole * dot.columns * vectors * (TURN + FINISH)
-    return panels * batch(product) * (nest.steps * step + staged + nest.opens * (finish + OPEN * places / pixels))
 
 
 def _panels(r: int, depths: int, depth: int, taps: int) -> Layout:
@@ -298,31 +263,6 @@ def dot_widths(dot: Dot, product: Product) -> tuple[int, ...]:
         widest //= 2
     return tuple(widths)
 
-
-def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
-    """Return the cycles of one core for the whole product."""
-    total, left = 0.0, extent(product.columns)
-    for width in widths:
-        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
-        vectors = max(1, width // dot.columns)
-        products = nest.rows // dot.rows * vectors / target.fma_per_cycle
-        shuffles = SHUFFLE * vectors
-        loads = (nest.rows + vectors) / target.loads_per_cycle
-        beside = loads if nest.stage else shuffles + nest.rows / target.loads_per_cycle
-        step = (products**HIDES + beside**HIDES) ** (1 / HIDES) + STEP
-        if not nest.stage:
-            step += MISS * vectors * _outside_l1(width, product, target)
-        staged = nest.part / dot.depth * (shuffles + STORE * vectors + (TAP if product.taps > 1 else 0)) if nest.stage else 0.0
-        opens = nest.opens * (OPEN + FINISH * nest.rows * vectors)
-        total += count * batch(product) * (nest.steps * step + staged + opens)
-    return total
-
-
-def _outside_l1(width: int, product: Product, target: Target) -> float:
-    """Return which share of the loads of X misses L1."""
-    itemsize = np.dtype(product.x.dtype).itemsize
-    footprint = (width + product.span) * itemsize * extent(product.depth) / product.taps
-    return max(0.0, 1 - L1_SHARE * target.l1_bytes / footprint)
 
 
 def _names(index: Expr) -> set[str]:

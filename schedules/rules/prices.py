@@ -140,7 +140,7 @@ class Prices:
                 step += inner.far * self._far(nest.part)
             copies = extent(product.depth) * loads * COPY * nest.tasks if nest.stage else 0.0
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
-            idle = _idle(count * images * nest.tasks, target)
+            idle = idle_cores(count * images * nest.tasks, target)
             cycles += count * images * idle * (nest.steps * step + opens + copies)
         return cycles
 
@@ -236,7 +236,7 @@ def _row_bytes(product: Product) -> int:
     return int(place[1] - place[0]) * bytes_of_x
 
 
-def _idle(tasks: int, target: Target) -> float:
+def idle_cores(tasks: int, target: Target) -> float:
     """Return what a loop of so many tasks costs more for the cores that it leaves idle.
 
     It is a part of their time, since one core may be all that is asked for.

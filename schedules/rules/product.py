@@ -16,7 +16,8 @@ from sparsec.ir.product import Product
 from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
-from sparsec.schedules.rules.dots import Dot, dot_cycles, dot_nests, dot_widths, find_dot, row_nests
+from sparsec.schedules.rules.dot_prices import dot_cycles
+from sparsec.schedules.rules.dots import Dot, dot_nests, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight

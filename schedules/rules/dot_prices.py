@@ -1,0 +1,85 @@
+"""Prices of products whose instructions add up several products at once, in cycles of one core.
+
+The constants are fits to measured kernels, as those of `sparsec.schedules.rules.prices`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsec.ir.product import Product
+from sparsec.schedules.rules.prices import HIDES, L1_SHARE, LINE, Nest, batch, extent, idle_cores
+from sparsec.targets import Target
+
+if TYPE_CHECKING:
+    from sparsec.schedules.rules.dots import Dot
+
+SHUFFLE = 1.3  # cycles to interleave rows of X, for each vector that this gives
+STEP = 0.5  # cycles for each run of depths beside its loads and products
+STORE = 0.6  # cycles to store a vector of interleaved X
+TAP = 4.0  # cycles to find the rows of X of a run
+NARROW = 6.0  # cycles to interleave a vector of columns by itself, and to store it
+TURN = 3.0  # cycles to transpose a vector of sums
+LATENCY = 4.5  # cycles until a sum can be added to again
+OPEN = 12.0  # cycles to open a tile
+FINISH = 4.0  # cycles to put a vector of sums in order and store its results
+MISS = 0.35  # cycles for each vector of X that comes from L2
+
+
+def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
+    """Return the cycles of one core for the whole product."""
+    total, left = 0.0, extent(product.columns)
+    for width in widths:
+        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
+        vectors = max(1, width // dot.columns)
+        products = nest.rows // dot.rows * vectors / target.fma_per_cycle
+        shuffles = SHUFFLE * vectors
+        loads = (nest.rows + vectors) / target.loads_per_cycle
+        beside = loads if nest.stage else shuffles + nest.rows / target.loads_per_cycle
+        step = (products**HIDES + beside**HIDES) ** (1 / HIDES) + STEP
+        if not nest.stage:
+            step += MISS * vectors * _outside_l1(width, product, target)
+        tap = TAP if product.taps > 1 else 0.0
+        staged = nest.part / dot.depth * (shuffles + STORE * vectors + tap) if nest.stage else 0.0
+        opens = nest.opens * (OPEN + FINISH * nest.rows * vectors)
+        tasks = count * batch(product) * nest.tasks
+        total += count * batch(product) * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
+    return total
+
+
+def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, target: Target) -> float:
+    """Return the cycles of one core for the whole product."""
+    panels, places, whole = -(-extent(product.columns) // width), width, -(-width // dot.columns)
+    if product.pixels:
+        count, wide, pitch = product.pixels
+        lines = count if panels == 1 else width // pitch if width % pitch == 0 else 1
+        if product.valid is None and wide < pitch and lines > 1:
+            places, whole = lines * wide, lines * -(-wide // dot.columns)
+        elif panels == 1:
+            places = min(width, (count - 1) * pitch + wide)
+    vectors, runs = nest.rows // dot.columns, nest.part / dot.depth
+    if places * nest.part > target.l2_bytes // 2:
+        return inf
+    read = (nest.rows + LINE / dot.depth) * nest.part  # bytes of weights, and lines of X, by each tile of pixels
+    far = MISS * (vectors + 1) * max(0.0, 1 - L1_SHARE * target.l1_bytes / read)
+    step = 0.0
+    for size, count in ((pixels, places // pixels), (places % pixels, 1)):
+        if size:
+            products = max(size * vectors / target.fma_per_cycle, LATENCY)
+            loads = (size + vectors) / target.loads_per_cycle
+            step += count * ((products**HIDES + loads**HIDES) ** (1 / HIDES) + far + STEP)
+    staged = runs * (whole * NARROW + (TAP if product.taps > 1 else 0))
+    finish = whole * dot.columns * vectors * (TURN + FINISH)
+    opens = nest.opens * (finish + OPEN * places / pixels)
+    tasks = panels * batch(product)
+    return tasks * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
+
+
+def _outside_l1(width: int, product: Product, target: Target) -> float:
+    """Return which share of the loads of X misses L1."""
+    itemsize = np.dtype(product.x.dtype).itemsize
+    footprint = (width + product.span) * itemsize * extent(product.depth) / product.taps
+    return max(0.0, 1 - L1_SHARE * target.l1_bytes / footprint)
