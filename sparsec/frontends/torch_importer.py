@@ -12,7 +12,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from sparsec.errors import UnsupportedError, last_line
 from sparsec.frontends.bounds import Bounds
-from sparsec.frontends.torch_quantized import QUANTIZED
+from sparsec.frontends.torch_quantized import QUANTIZED, Write
 
 _aten = torch.ops.aten
 
@@ -49,11 +49,11 @@ class TorchImporter(ExportedProgramImporter):
             "index.Tensor": self._index,
             "slice.Tensor": self._slice_in_bounds,
         }
-        value = self.env.__getitem__
-        converters |= {
-            op: lambda node, write=write: write(self.block_builder, value, node) for op, write in QUANTIZED.items()
-        }
+        converters |= {op: self._quantized(write) for op, write in QUANTIZED.items()}
         return {op: self._traced(op, convert) for op, convert in converters.items()}
+
+    def _quantized(self, write: Write) -> Callable[[Any], Any]:
+        return lambda node: write(self.block_builder, self.env.__getitem__, node)
 
     def _traced(self, op: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def convert_traced(node: Any) -> Any:

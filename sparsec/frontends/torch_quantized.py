@@ -55,7 +55,9 @@ def _zero(value: Parameter, zero: Any, dtype: str) -> relax.Expr:
     return relax.op.astype(value(zero), dtype)
 
 
-QUANTIZED: dict[str, Callable[[relax.BlockBuilder, Parameter, Any], relax.Var]] = {
+Write = Callable[[relax.BlockBuilder, Parameter, Any], relax.Var]
+
+QUANTIZED: dict[str, Write] = {
     "dequantize_per_channel.default": dequantize,
     "dequantize_per_tensor.default": dequantize,
     "dequantize_per_tensor.tensor": dequantize,

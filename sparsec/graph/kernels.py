@@ -138,8 +138,8 @@ class Kernels:
         source, image = (attrs[name] or _plain(value) for name, value in (("source", x), ("image", y)))
         channels = y.shape[1] // prod(attrs["phases"])
         batch = x.shape[0] if isinstance(x.shape[0], int) else "batch"
-        how = (attrs[name] for name in ("strides", "phases", "padding"))
-        kernel = build_repack(batch, channels, source, image, *how, y.dtype, attrs["blank"])
+        strides, phases, padding, blank = (attrs[name] for name in ("strides", "phases", "padding", "blank"))
+        kernel = build_repack(batch, channels, source, image, strides, phases, padding, y.dtype, blank)
         form = str(kernel)
         if form not in self._generic:
             name = self._name("repack")
