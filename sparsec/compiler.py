@@ -29,6 +29,7 @@ from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention
+from sparsec.graph.round_activations import COMPUTED, round_activations
 from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.operators import MASKED, build_operator
 from sparsec.report.maps import WeightMap
@@ -54,6 +55,7 @@ def compile(
     measure: bool = False,
     storage: str | None = None,
     layouts: Given | Mapping[str, Given] | None = None,
+    compute: str | None = None,
 ) -> Artifact:
     """Compile a model into one shared library.
 
@@ -86,6 +88,9 @@ def compile(
         anything; a whole name counts before others, and of these the first that fits. A layout has a name, such as
         ``"CSR"``, or is written out, as ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its
         inputs ``k``.
+    compute : {"bfloat16"}, optional
+        What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
+        stay float32. See `sparsec.graph.round_activations` for how far off results are.
 
     Raises
     ------
@@ -93,7 +98,8 @@ def compile(
         The model cannot be read or holds what is not supported, the target is not known, or the artifact or the dump
         cannot be written.
     """
-    run = _Run(_target(target), progress, dump, Measured() if measure else propose, storage, GivenLayouts(layouts))
+    choose = Measured() if measure else propose
+    run = _Run(_target(target), progress, dump, choose, storage, GivenLayouts(layouts), compute)
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -159,6 +165,7 @@ def inspect(
     storage: str | None = None,
     layouts: Given | Mapping[str, Given] | None = None,
     options: bool = False,
+    compute: str | None = None,
 ) -> Report:
     """Say of every layer how sparse it is, and what `compile` would choose for it and why.
 
@@ -173,7 +180,7 @@ def inspect(
         Also list, for each layer, every layout with its size and predicted time, or the reason why it cannot hold the
         weight, and say why the chosen one was.
     """
-    run = _Run(_target(target), progress, None, storage=storage, given=GivenLayouts(layouts))
+    run = _Run(_target(target), progress, None, storage=storage, given=GivenLayouts(layouts), compute=compute)
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
         raise ModelError(
             f"{os.fspath(model)} is compiled already; its layers are in sparsec.load(...).manifest['layers'], "
@@ -268,9 +275,12 @@ class _Run:
         choose: Choose = propose,
         storage: str | None = None,
         given: GivenLayouts | None = None,
+        compute: str | None = None,
     ) -> None:
         _check_storage(storage, target)
-        self.storage = storage
+        if compute not in (None, *COMPUTED):
+            raise InputError(f"layers cannot be computed in {compute!r}; compute is one of {', '.join(COMPUTED)}")
+        self.storage, self.compute = storage, compute
         self.target = target
         self.choose = Chooser(target, choose, given or GivenLayouts())
         self.progress: Progress = progress or (lambda stage, fraction: None)
@@ -314,6 +324,9 @@ class _Run:
         if self.groups:
             find_integers(graph, self.groups)
             self.write("find_integers", graph)
+        if self.compute is not None:
+            round_activations(graph, self.target, self.compute)
+            self.write("round_activations", graph)
         if self.storage is not None:
             store_weights(graph, self.storage)
             self.write("store_weights", graph)
@@ -329,7 +342,7 @@ class _Run:
         self.choose.given.check_all_used()
         self.write("plan", plan_text(plan))
         self.progress("generate code, link (first time: a minute)", 0.8)
-        plan.manifest.update(storage=self.storage, removed=self.removed)
+        plan.manifest.update(storage=self.storage, compute=self.compute, removed=self.removed)
         artifact = build(plan)
         self.progress("done", 1.0)
         return artifact

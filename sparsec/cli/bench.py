@@ -16,6 +16,7 @@ from sparsec.cli.options import (
     check_readable,
     check_writable,
     close_shapes,
+    compute_option,
     is_artifact,
     quiet_flag,
     storage_option,
@@ -51,6 +52,7 @@ Examples:
 )
 @close_shapes
 @storage_option
+@compute_option
 @click.option("--json", "output", metavar="FILE", help="Write what was measured to a file; - is standard output.")
 @click.option("--profile", is_flag=True, help="Show the time of each step too.")
 @quiet_flag
@@ -62,6 +64,7 @@ def bench(
     seconds: float,
     shapes: dict[str, Any],
     storage: str | None,
+    compute: str | None,
     output: str | None,
     profile: bool,
     quiet: bool,
@@ -76,8 +79,11 @@ def bench(
     quiet = quiet or output == "-"
     if output and output != "-":
         check_writable(Path(output))
-    if storage and (artifact or is_artifact(model)):
-        raise click.UsageError("a library keeps the storage it was compiled with; --storage takes the ONNX file alone")
+    for given, name in ((storage, "storage"), (compute, "compute")):
+        if given and (artifact or is_artifact(model)):
+            raise click.UsageError(
+                f"a library keeps the {name} it was compiled with; --{name} takes the ONNX file alone"
+            )
     if is_artifact(model):
         if peers or artifact:
             raise click.UsageError(
@@ -87,7 +93,7 @@ def bench(
     else:
         check_readable(model)
         with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
-            library = artifact or _compile(model, Path(folder) / "model.so", shapes, storage, quiet)
+            library = artifact or _compile(model, Path(folder) / "model.so", shapes, storage, compute, quiet)
             chosen = [peer for peer in (peers or PEERS).split(",") if peer]
             results = _race(model, library, chosen, threads, seconds, profile, quiet)
     if output == "-":
@@ -104,12 +110,15 @@ def bench(
         raise SparsecError(f"the outputs of sparsec {differ}, which is a bug; please report it with the model")
 
 
-def _compile(model: Path, library: Path, shapes: dict[str, Any], storage: str | None, quiet: bool) -> Path:
+def _compile(
+    model: Path, library: Path, shapes: dict[str, Any], storage: str | None, compute: str | None, quiet: bool
+) -> Path:
     import sparsec
     from sparsec.cli.progress import progress
 
     with progress(quiet) as report:
-        return sparsec.compile(model, shapes=shapes, storage=storage, progress=report).save(library)
+        artifact = sparsec.compile(model, shapes=shapes, storage=storage, compute=compute, progress=report)
+        return artifact.save(library)
 
 
 def _race(
@@ -124,7 +133,7 @@ def _race(
     _check_pair(model, library, session)
     shapes = {info.name: info.max_shape for info in session.inputs}
     with working(f"racing for {seconds:.0f} s", quiet):
-        storage = session.manifest.get("storage")
+        storage = session.manifest.get("compute") or session.manifest.get("storage")
         result: Race = race(model, peers, threads, library, seconds, shapes, storage=storage)
     if not quiet:
         screen().print(race_table(result))

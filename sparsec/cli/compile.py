@@ -14,6 +14,7 @@ from sparsec.cli.options import (
     check_readable,
     check_writable,
     close_shapes,
+    compute_option,
     is_artifact,
     json_flag,
     layout_option,
@@ -49,6 +50,7 @@ Examples:
 @close_shapes
 @click.option("--measure", is_flag=True, help="Choose layouts by timing candidates on this machine.")
 @storage_option
+@compute_option
 @layout_option
 @click.option("--dump", type=click.Path(path_type=Path), help="Also write every stage of the compiler to this folder.")
 @json_flag
@@ -61,6 +63,7 @@ def compile(
     measure: bool,
     layouts: dict[str, str],
     storage: str | None,
+    compute: str | None,
     dump: Path | None,
     as_json: bool,
     quiet: bool,
@@ -90,6 +93,7 @@ def compile(
             dump=dump,
             measure=measure,
             storage=storage,
+            compute=compute,
             layouts=layouts,
         )
         artifact.save(output)

@@ -13,6 +13,7 @@ from sparsec.cli.options import (
     check_readable,
     check_writable,
     close_shapes,
+    compute_option,
     is_artifact,
     json_flag,
     layout_option,
@@ -42,6 +43,7 @@ Examples:
 @target_option
 @close_shapes
 @storage_option
+@compute_option
 @layout_option
 @click.option("--layouts", "shown", flag_value="few", help="Show the best layouts of each kind of layer, and why.")
 @click.option("--all-layouts", "shown", flag_value="all", help="Show all of them, and why the others do not fit.")
@@ -54,6 +56,7 @@ def inspect(
     target: str,
     shapes: dict[str, Any],
     storage: str | None,
+    compute: str | None,
     layouts: dict[str, str],
     shown: str | None,
     html: Path | None,
@@ -80,7 +83,7 @@ def inspect(
             "a library keeps no other layouts than the chosen ones; --layout and --layouts take the ONNX file"
         )
     quiet = quiet or as_json
-    options = {"target": target, "shapes": shapes, "storage": storage, "layouts": layouts}
+    options = {"target": target, "shapes": shapes, "storage": storage, "compute": compute, "layouts": layouts}
     maps: Sequence[WeightMap] = ()
     if compiled:
         report = _of_artifact(model)

@@ -83,6 +83,15 @@ def storage_option(function: Any) -> Any:
     )(function)
 
 
+def compute_option(function: Any) -> Any:
+    """``--compute``."""
+    return click.option(
+        "--compute",
+        type=click.Choice(["bfloat16"]),
+        help="Let layers multiply bfloat16, where the processor has instructions for it; sums stay float32.",
+    )(function)
+
+
 def layout_option(function: Any) -> Any:
     """``--layout``, as a dictionary by layer."""
     return click.option(

@@ -156,15 +156,11 @@ def lower(module: tvm.IRModule, target: Target) -> tuple[dict[str, Kernel], tvm.
 def _lower_one(name: tvm.ir.GlobalVar, function: tirx.PrimFunc, target: Target) -> tuple[Kernel, tirx.PrimFunc]:
     bind = tirx.transform.BindTarget(target.machine.tvm())
     buffers = tvm.ir.transform.Sequential([bind, *_passes()])(tvm.IRModule({name: function}))
+    bits = [tirx.transform.FP8StorageLegalize(), tirx.transform.BF16StorageLegalize()]  # of registers too
+    flat = tvm.ir.transform.Sequential(bits)(tvm.IRModule({name: _as_c_function(name.name_hint, buffers[name])}))
     registers: list[Any] = []
-    flat = hide_registers(_as_c_function(name.name_hint, buffers[name]), registers)
-    pointers = tvm.ir.transform.Sequential(
-        [
-            tirx.transform.FP8StorageLegalize(),
-            tirx.transform.BF16StorageLegalize(),
-            tirx.transform.LowerTVMBuiltin(),
-        ]
-    )(tvm.IRModule({name: flat}))
+    hidden = hide_registers(flat[name], registers)
+    pointers = tirx.transform.LowerTVMBuiltin()(tvm.IRModule({name: hidden}))
     lowered = restore_buffers(pointers[name], registers)
     kernel = _kernel(name.name_hint, buffers[name], lowered)
     return kernel, define_intrinsics(tirx.transform.LowerIntrin()(tvm.IRModule({name: lowered}))[name])

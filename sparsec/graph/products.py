@@ -126,6 +126,8 @@ def _linear(node: Node) -> Anchor:
 
 def _scaled(anchor: Anchor, node: Node) -> Anchor:
     """A product whose weight is integers with scales for groups of depths, `[groups, rows]`, as a third operand."""
+    if node.attrs.get("rounded"):
+        anchor = replace(anchor, product=replace(anchor.product, rounded=True))
     if len(node.inputs) == 2:
         return anchor
     scales = node.inputs[2].data
