@@ -34,6 +34,8 @@ def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, 
     total, left = 0.0, extent(product.columns)
     for width in widths:
         count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
+        if not count:
+            continue
         vectors = max(1, width // dot.columns)
         products = nest.rows // dot.rows * vectors / target.fma_per_cycle
         shuffles = SHUFFLE * vectors

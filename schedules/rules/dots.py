@@ -139,7 +139,7 @@ def as_dot(instruction: Instruction) -> Dot | None:
 def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Target) -> Iterator[tuple[str, Nest]]:
     """Yield the family and the loops of each layout that is worth trying for tiles of so many columns.
 
-    Where there are fewer columns than the instruction takes, it takes rows in their place.
+    Where there are fewer columns than the instruction takes, or may be, it takes rows in their place.
     """
     if dot.structure:
         layout = partial(_structured, dot)
@@ -148,17 +148,20 @@ def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Ta
             name = ":".join(map(str, dot.structure))
             yield "N:M", Nest(name, layout, dot.rows, tiles * runs, tiles, weight.depth, PANELS, stage=True)
         return
-    if width < dot.columns:
+    symbolic = isinstance(product.columns, str) and dot.rows == 1
+    if symbolic or width < dot.columns:
         runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // dot.columns)
         layout = partial(_panels, dot.columns, dot.depth, weight.depth, product.taps)
         yield "dense", Nest("dense", layout, dot.columns, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+    if width < dot.columns:
         return
     for r in range(dot.rows, min(weight.rows, TILE_ROWS) + 1, dot.rows):
         if not dot.holds(r, target):
             break
         runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // r)
         layout = partial(_panels, r, dot.depth, weight.depth, product.taps)
-        yield "dense", Nest("dense", layout, r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+        if not symbolic:
+            yield "dense", Nest("dense", layout, r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
         if weight.rows % r or weight.entries > FULL * weight.mask.size or r not in (1, 2, 4, 8, 16):
             continue
         counts = np.count_nonzero(weight.jammed(r).mask, axis=1)
@@ -246,11 +249,15 @@ def _chunk(rows: int, r: int, product: Product, target: Target) -> int:
 # -- tiles ---------------------------------------------------------------------------------------------------------
 
 
-def dot_widths(dot: Dot, product: Product) -> tuple[int, ...]:
-    """Return the widths of tiles: whole panels, then halves of them and so on; the last tiles may overlap."""
+def dot_widths(dot: Dot, product: Product, dense: bool = False) -> tuple[int, ...]:
+    """Return the widths of tiles: whole panels, then halves of them and so on; the last tiles may overlap.
+
+    Of a symbolic number of columns some are left over. Dense panels are square then, so that the instruction takes
+    rows for these.
+    """
     least, widest = dot.columns, min(PANEL, dot.vector)
     if isinstance(product.columns, str):
-        return (widest, least, 1)
+        return (least, 1) if dense and dot.rows == 1 else (widest, least, 1)
     if product.columns < least:
         return (1,)
     widths, left = [], product.columns

@@ -158,9 +158,9 @@ def _choices(product: Product, weight: Weight, target: Target, every: bool = Fal
 
 def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterator[Choice]:
     """Yield the layouts that feed an instruction that takes several depths at once."""
-    widths = dot_widths(dot, product)
-    panel = Panel(product, widths[0], target)
-    for family, nest in dot_nests(dot, widths[0], weight, product, target):
+    panel = Panel(product, dot_widths(dot, product)[0], target)
+    for family, nest in dot_nests(dot, panel.width, weight, product, target):
+        widths = dot_widths(dot, product, dense=nest.stage)
         rows_first = not nest.stage and _rows_first(product, panel, nest, target)
         tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
         yield Choice(family, nest, tile, dot_cycles(dot, nest, widths, product, target), dot)
