@@ -202,7 +202,8 @@ class PackedTerm:
 
     def at(self, buffer: Buffer, index: tuple[Expr, ...]) -> Load:
         """Return the element of X or Y where the walks stand."""
-        return element_at(buffer, index, {"i": self.row, "k": Coordinate(self.name, self.layout.dims[1]), "m": COLUMN + LANE})
+        depth = Coordinate(self.name, self.layout.dims[1])
+        return element_at(buffer, index, {"i": self.row, "k": depth, "m": COLUMN + LANE})
 
     # -- what the weight's layout says -----------------------------------------------------------------------------
 

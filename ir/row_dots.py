@@ -146,15 +146,18 @@ class RowDottedTerm(DottedTerm):
     @property
     def pitch(self) -> int:
         """Columns from one line of pixels to the next."""
-        return self.product.pixels[2] if self.lines > 1 else self.width
+        return self.image[2] if self.lines > 1 else self.width
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Lines, width and pitch of the image that the columns are, or of one line where they are none."""
+        return self.product.pixels or (1, self.width, self.width)
 
     @property
     def lines(self) -> int:
         """How many lines of pixels a panel holds apart, so that nothing stands between them; 1 for all in one."""
-        if not self.product.pixels or self.product.valid is not None:
-            return 1
-        count, width, pitch = self.product.pixels
-        if width == pitch or (width < self.dots.columns and not self.has_room):
+        count, width, pitch = self.image
+        if self.product.valid is not None or width == pitch or (width < self.dots.columns and not self.has_room):
             return 1
         if self.width == self.product.columns:
             return count
@@ -164,11 +167,11 @@ class RowDottedTerm(DottedTerm):
     def line(self) -> int:
         """Pixels in a line."""
         if self.lines > 1:
-            return self.product.pixels[1]
+            return self.image[1]
         start, stop, width = self.columns
         if not self.product.pixels or not isinstance(start, Const) or not isinstance(stop, Const):
             return width
-        count, wide, pitch = self.product.pixels
+        count, wide, pitch = self.image
         end = (count - 1) * pitch + wide  # of the last line
         single = stop.value - start.value == width
         return max(1, min(width, end - int(start.value))) if single else width
@@ -185,7 +188,7 @@ class RowDottedTerm(DottedTerm):
     @property
     def has_room(self) -> bool:
         """Whether X goes on behind the last line for a whole vector."""
-        count, _, pitch = self.product.pixels or (1, 0, 0)
+        count, _, pitch = self.image
         last = Const((count - 1) * pitch + self.dots.columns - 1)
         depths = {"k": Coordinate(self.name, "k"), "m": last, "b": Const(0)}
         index = evaluate(substitute(self.product.x_index[-1], depths), {f"{self.name}.k": np.arange(self.shape[1])})

@@ -39,7 +39,7 @@ def schedule_low_bit(op: LowBitProduct, target: Target) -> Scheduled:
     lanes = target.lanes("int32")
     tiling = Tile(widths(_columns(op), _vectors(op, target), lanes)).tiling(_columns(op), 1)
     steps = [Tensorize("update", name) for name in _instructions(op, target) if tiling.columns[0][2] >= lanes]
-    moves = [*steps, Accumulate("init|update|finish", lanes)]
+    moves: list[Tensorize | Accumulate] = [*steps, Accumulate("init|update|finish", lanes)]
     return schedule_kernel(build_low_bit(op, tiling.columns), moves, target.emits)
 
 

@@ -21,7 +21,7 @@ from sparsec.schedules.rules.dots import Dot, dot_nests, dot_widths, find_dot, r
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight
-from sparsec.schedules.steps import Tensorize, Tile, Vectorize
+from sparsec.schedules.steps import Step, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 
@@ -129,10 +129,10 @@ def _seconds(proposal: Proposal) -> float:
 
 def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target) -> Proposal:
     lanes = target.lanes(product.sums)
-    dot, updates = choice.dot, (Tensorize("update", f"fma.{lanes}"),)
-    if dot:
-        updates = tuple(dot.moves(product, choice.tile, target))
-    moves = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
+    updates = [Tensorize("update", f"fma.{lanes}")]
+    if choice.dot:
+        updates = list(choice.dot.moves(product, choice.tile, target))
+    moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
     laid_out = product.stored_as(choice.layout)
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))
