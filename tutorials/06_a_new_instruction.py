@@ -3,7 +3,7 @@
     python tutorials/06_a_new_instruction.py
 
 `vpmaddwd` of x86 processors multiplies 16 pairs of 16-bit integers and adds the products of neighbours. Signal
-processing in fixed point lives on it, but no file of the compiler mentions it.
+processing in fixed point lives on it, but the compiler has no declaration of it.
 """
 
 from typing import Any
