@@ -20,8 +20,6 @@ class Facts:
     constants: dict[str, np.ndarray]
     types: dict[str, onnx.TypeProto.Tensor]
     added: list[onnx.TensorProto] = field(default_factory=list)
-    dropped: set[str] = field(default_factory=set)
-    """Constants that nothing reads any more, of types that TVM's importer cannot take."""
 
     def shape(self, name: str) -> list[int | None] | None:
         """Sizes, None where symbolic; None for an unknown rank."""

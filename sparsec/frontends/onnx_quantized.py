@@ -127,30 +127,6 @@ def _of_integers(kind: str, axes: tuple[int, int]) -> Rewrite:
     return convert
 
 
-def dequantize_linear(node: onnx.NodeProto, facts: Facts) -> Nodes | None:
-    """Constants of 4 bits, and those with a scale for each block, are numbers that are known here."""
-    attrs = attributes_of(node)
-    x, scale = (facts.constants.get(name) for name in node.input[:2])
-    narrow = x is not None and x.dtype.name in ("int4", "uint4")
-    block = attrs.get("block_size", 0)
-    if x is None or scale is None or not (block or narrow):
-        return None
-    zero = facts.constants.get(input_of(node, 2))
-    if zero is None:
-        zero = np.zeros(scale.shape, np.int8)
-    axis = attrs.get("axis", 1) % max(x.ndim, 1)
-    write = _Writer(node, facts)
-    if narrow:
-        facts.dropped.update(node.input[place] for place in (0, 2) if input_of(node, place))
-    if narrow and not block:
-        wide = "int8" if x.dtype.name == "int4" else "uint8"
-        inputs = [write.constant(x.astype(wide)), node.input[1], write.constant(zero.astype(wide))]
-        return write.end("DequantizeLinear", *inputs, axis=axis)
-    factors, zeros = (np.repeat(part, block, axis).take(range(x.shape[axis]), axis) for part in (scale, zero))
-    numbers = (x.astype(np.float32) - zeros.astype(np.float32)) * factors.astype(np.float32)
-    return write.end("Identity", write.constant(numbers.astype(scale.dtype)))
-
-
 def q_gemm(node: onnx.NodeProto, facts: Facts) -> Nodes:
     """`QGemm`: a bias of int32, and a result of float32 where no scale is given for it."""
     write = _Writer(node, facts)
@@ -226,7 +202,6 @@ def to_standard(node: onnx.NodeProto, facts: Facts) -> Nodes:
 
 QUANTIZED: dict[str, Rewrite] = {
     "ConvInteger": _of_integers("Conv", (1, 0)),
-    "DequantizeLinear": dequantize_linear,
     "MatMulInteger": _of_integers("MatMul", (-2, -1)),
     "QLinearConv": q_linear_conv,
     "QLinearMatMul": q_linear_mat_mul,

@@ -85,9 +85,7 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in facts.dropped]
-    del result.graph.initializer[:]
-    result.graph.initializer.extend([*kept, *facts.added])
+    result.graph.initializer.extend(facts.added)
     return result
 
 

@@ -1,7 +1,8 @@
 """Weights that an ONNX model stores as integers in ways that TVM's importer does not read: blocks of them, and 4 bits.
 
-They become constants of the numbers that they stand for. How many share a scale is kept, so that the compiler finds the
-integers again in layers that it can store so; see `sparsec.graph.find_integers`.
+Integers of 4 bits become such of 8, so that products with quantised activations find them. Blocks become constants of
+the numbers that they stand for. How many share a scale is kept, so that the compiler finds the integers again in layers
+that it can store so; see `sparsec.graph.find_integers`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from onnx import helper, numpy_helper
 
 from sparsec.errors import ModelError, UnsupportedError
 
-NARROW = frozenset({onnx.TensorProto.INT4, onnx.TensorProto.UINT4})
+_WIDER = {onnx.TensorProto.INT4: np.int8, onnx.TensorProto.UINT4: np.uint8}
+"""What holds the integers of 4 bits of a type."""
 
 
 def expand_stored_weights(model: onnx.ModelProto) -> frozenset[int]:
-    """Replace constant weights in blocks or of 4 bits by floats, in place, and ``MatMulNBits`` by ``MatMul``.
+    """Replace constant weights in blocks by floats, in place, ``MatMulNBits`` by ``MatMul``, and 4 bits by 8.
 
     Returns
     -------
-    How many consecutive weights share a scale, for each kind of weight that was replaced; 0 for all of a row.
+    How many consecutive weights share a scale, for each kind of weight that became floats.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def expand_stored_weights(model: onnx.ModelProto) -> frozenset[int]:
             groups.add(_attribute(node, "block_size", 0))
             model.graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
         else:
-            nodes.append(node)
+            nodes.append(_widened(node, tensors, model.graph))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     _drop_unread(model.graph)
@@ -57,13 +59,13 @@ def _is_stored(node: onnx.NodeProto) -> bool:
 
 
 def _dequantized(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> np.ndarray | None:
-    """The floats of a constant in blocks or of 4 bits; None for what is neither, or no constant.
+    """The floats of a constant in blocks; None for what is in none, or no constant.
 
     ``(q − zero) · scale``, with a scale for each block of an axis (ONNX operators, "DequantizeLinear").
     """
     stored, block = tensors.get(node.input[0]), _attribute(node, "block_size", 0)
     scale_tensor = tensors.get(node.input[1])
-    if stored is None or scale_tensor is None or not (block or stored.data_type in NARROW):
+    if stored is None or scale_tensor is None or not block:
         return None
     integers, scale = (numpy_helper.to_array(tensor) for tensor in (stored, scale_tensor))
     zero = np.zeros_like(scale, np.float32)
@@ -73,7 +75,7 @@ def _dequantized(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) 
         zero = numpy_helper.to_array(tensors[node.input[2]]).astype(np.float32)
     axis = _attribute(node, "axis", 1)
     try:
-        scales, zeros = (_along(each, integers.shape, axis, block) for each in (scale.astype(np.float32), zero))
+        scales, zeros = (_repeated(each, integers.shape, axis, block) for each in (scale.astype(np.float32), zero))
         return ((integers.astype(np.float32) - zeros) * scales).astype(scale.dtype)
     except (ValueError, IndexError) as err:
         raise ModelError(
@@ -82,13 +84,22 @@ def _dequantized(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) 
         ) from err
 
 
-def _along(values: np.ndarray, shape: tuple[int, ...], axis: int, block: int) -> np.ndarray:
-    """Scales or zeros in a shape that broadcasts: one, one for each index of an axis, or for each block of it."""
-    if block:
-        return np.repeat(values, block, axis=axis)[tuple(slice(0, extent) for extent in shape)].reshape(shape)
-    if values.size == 1:
-        return values.reshape(())
-    return values.reshape([shape[axis] if place == axis % len(shape) else 1 for place in range(len(shape))])
+def _repeated(values: np.ndarray, shape: tuple[int, ...], axis: int, block: int) -> np.ndarray:
+    """Scales or zeros of the blocks of an axis, one for each integer."""
+    return np.repeat(values, block, axis=axis)[tuple(slice(0, extent) for extent in shape)].reshape(shape)
+
+
+def _widened(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], graph: onnx.GraphProto) -> onnx.NodeProto:
+    """The node with constants of 8 bits in the place of those of 4."""
+    wide = onnx.NodeProto()
+    wide.CopyFrom(node)
+    for place, name in enumerate(node.input):
+        tensor = tensors.get(name)
+        if tensor is not None and tensor.data_type in _WIDER:
+            wide.input[place] = f"{name}::{node.output[0]}"
+            integers = numpy_helper.to_array(tensor).astype(_WIDER[tensor.data_type])
+            graph.initializer.append(numpy_helper.from_array(integers, wide.input[place]))
+    return wide
 
 
 def _matmul(
@@ -155,7 +166,7 @@ def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def _drop_unread(graph: onnx.GraphProto) -> None:
     """Remove the integers, which nothing reads any more, and what the importer could not read."""
     read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read or tensor.data_type not in NARROW]
+    kept = [tensor for tensor in graph.initializer if tensor.name in read or tensor.data_type not in _WIDER]
     nodes = [node for node in graph.node if node.op_type != "Constant" or node.output[0] in read]
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)

@@ -182,6 +182,19 @@ def test_weights_of_four_bits():
     agrees_with_runtime(float_model(few_bits(TensorProto.INT4), scale, axis=1))
 
 
+@pytest.mark.parametrize("dtype", ["int4", "uint4"])
+def test_weights_of_four_bits_meet_quantised_activations_in_bytes(dtype):
+    write = Writer()
+    q, zero = (write.constant(np.array(value, dtype)) for value in (write.random.integers(0, 8, (20, 6)), 3))
+    numbers = write.op("DequantizeLinear", q, write.constant(np.float32(0.02)), zero)
+    model = write.model((6, 20), write.op("MatMul", write.quantized("x", 0.03), numbers))
+    model.opset_import[0].version = 21
+    agrees_with_runtime(model)
+    graph = from_relax(load_model(model))
+    integer_layers(graph, Target.parse("znver4"))
+    assert [value.dtype for node in graph.nodes if node.op == "matmul" for value in node.inputs] == ["uint8", "int8"]
+
+
 def agrees_with_runtime(model: onnx.ModelProto) -> None:
     x = sample(model)
     graph = from_relax(load_model(model))
