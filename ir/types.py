@@ -12,25 +12,25 @@ SINGLE_OR_HALF = (*HALVES, "float32")
 """What products are stored in whose sums are float32."""
 
 FLOATS = (*HALVES, "float32", "float64")
+
 FLOATS_OF_8_BITS = ("float8_e4m3fn", "float8_e5m2")
 """What some instructions multiply; nothing else takes them."""
 
 INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
+
 NARROW = ("int4", "int8")
 """Signed integers that weights are stored as where activations and sums are floats."""
-
-
-
-def is_float(dtype: str | np.dtype) -> bool:
-    """Whether elements are floating-point numbers; NumPy calls the kind of bfloat16 void."""
-    return str(dtype) in FLOATS + FLOATS_OF_8_BITS
-
 
 BYTES = ("int8", "uint8")
 """What quantised numbers are stored in: results are computed in float32, rounded to nearest even, and saturate."""
 
 STORED = (*BYTES, "int32", *SINGLE_OR_HALF)
 """What the operands and results of products are stored in."""
+
+
+def is_float(dtype: str | np.dtype) -> bool:
+    """Whether elements are floating-point numbers; NumPy calls the kind of bfloat16 void."""
+    return str(dtype) in FLOATS + FLOATS_OF_8_BITS
 
 
 def arithmetic(dtype: str) -> str:
