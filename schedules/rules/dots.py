@@ -95,15 +95,16 @@ def find_dot(product: Product, target: Target, structured: bool = False) -> Dot 
     rows, columns = (1 if isinstance(size, str) else size for size in (product.rows, product.columns))  # at least
     if is_float(product.sums) and not product.rounded:
         return None
-    return _find_dot(product.x.dtype, product.weight.dtype, product.sums, rows, columns, target, structured)
+    types = product.x.dtype, product.weight.dtype, product.sums
+    return _find_dot(tuple(INSTRUCTIONS), target, types, rows, columns, structured)
 
 
 @cache
 def _find_dot(
-    x: str, weight: str, sums: str, rows: int, columns: int, target: Target, structured: bool
+    names: tuple[str, ...], target: Target, types: tuple[str, str, str], rows: int, columns: int, structured: bool
 ) -> Dot | None:
-    dots = (as_dot(instruction) for instruction in INSTRUCTIONS.values() if instruction.runs_on(target.isa))
-    fitting = [dot for dot in dots if dot and bool(dot.structure) == structured and _takes(dot, x, weight, sums)]
+    dots = (as_dot(INSTRUCTIONS[name]) for name in names if INSTRUCTIONS[name].runs_on(target.isa))
+    fitting = [dot for dot in dots if dot and bool(dot.structure) == structured and _takes(dot, *types)]
     filled = [dot for dot in fitting if dot.rows == 1 or (dot.rows <= rows and dot.columns <= columns)]
     return max(filled, key=lambda dot: dot.work, default=None)
 
