@@ -138,6 +138,17 @@ def parse_semantics(text: str) -> Kernel:
     return kernel
 
 
+def is_declared(name: str) -> bool:
+    """Whether there is an instruction of this name, or a family that makes it."""
+    family, _, lanes = name.rpartition(".")
+    return name in INSTRUCTIONS or (family in FAMILIES and lanes.isdecimal())
+
+
+def declared_names() -> list[str]:
+    """Return the names of all instructions; of a family that makes them, `family.<lanes>`."""
+    return sorted({*INSTRUCTIONS, *(f"{family}.<lanes>" for family in FAMILIES)})
+
+
 def find_instruction(name: str, types: tuple[str, ...] = ()) -> Instruction:
     """Return an instruction by name, made for operands of these element types, the output last, if it is for any.
 
@@ -147,17 +158,17 @@ def find_instruction(name: str, types: tuple[str, ...] = ()) -> Instruction:
 
     Raises
     ------
-    KernelError : if there is none of this name
+    KernelError : if there is none of this name, or it is for any types and none were given
     """
     if name in INSTRUCTIONS:
         return INSTRUCTIONS[name]
+    if not is_declared(name):
+        known = ", ".join(declared_names())
+        raise KernelError(f"There is no instruction {name}; import the module that declares it, or use one of {known}.")
+    if not types:
+        raise KernelError(f"The instruction {name} is for any element types; say those of its operands.")
     family, _, lanes = name.rpartition(".")
-    if family in FAMILIES and lanes.isdecimal():
-        return FAMILIES[family](int(lanes), *types)
-    known = sorted({*INSTRUCTIONS, *(f"{family}.<lanes>" for family in FAMILIES)})
-    raise KernelError(
-        f"There is no instruction {name}; import the module that declares it, or use one of {', '.join(known)}."
-    )
+    return FAMILIES[family](int(lanes), *types)
 
 
 def _is_nest(body: tuple[Stmt, ...]) -> bool:

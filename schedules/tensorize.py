@@ -8,7 +8,7 @@ from math import prod
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.footprint import Scope
-from sparsec.ir.instruction import Instruction
+from sparsec.ir.instruction import Instruction, declared_names, find_instruction, is_declared
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -29,7 +29,7 @@ from sparsec.ir.kernel import (
 )
 from sparsec.ir.levels import Dense
 from sparsec.ir.matcher import Match, match_in, types_of
-from sparsec.schedules.intrinsics import FAMILIES, INSTRUCTIONS, find_instruction
+from sparsec.schedules.intrinsics import INSTRUCTIONS
 
 WRITTEN_OUT = 64
 """Iterations around an instruction that are written out at most; what is more stays a loop."""
@@ -48,10 +48,9 @@ def tensorize(kernel: Kernel, kind: str, name: str) -> Kernel:
     ------
     ScheduleError : if there are no such nests, or the instruction carries out none of them; with the reason
     """
-    family, _, lanes = name.rpartition(".")
-    if name not in INSTRUCTIONS and not (family in FAMILIES and lanes.isdecimal()):
-        declared = ", ".join(sorted({*INSTRUCTIONS, *(f"{family}.<lanes>" for family in FAMILIES)}))
-        raise ScheduleError(f"the trace tensorizes with {name!r}, which is not declared; use one of {declared}")
+    if not is_declared(name):
+        known = ", ".join(declared_names())
+        raise ScheduleError(f"the trace tensorizes with {name!r}, which is not declared; use one of {known}")
     rewriting = _Rewriting(kernel, kind, name)
     body = rewriting.statements(kernel.body, ())
     if not rewriting.matched:
@@ -173,13 +172,13 @@ class _Rewriting:
 
 def _candidates(name: str, nest: For, scope: Scope) -> Iterator[Instruction]:
     """Yield the instruction of a name, and those of its family that take less at a time, the widest first."""
-    family, _, lanes = name.rpartition(".")
     if name in INSTRUCTIONS:
-        widest = find_instruction(name)
+        widest = INSTRUCTIONS[name]
         yield widest
         narrower = (i for i in INSTRUCTIONS.values() if i.family == widest.family and i.bits < widest.bits)
         yield from sorted(narrower, key=lambda instruction: -instruction.bits)
         return
+    family, _, lanes = name.rpartition(".")
     if len(nest.body) == 1 and isinstance(nest.body[0], Assign):
         extents = {min(int(lanes), scope.extent(axis) or 1) for axis in nest.axes} - {1}
         types = types_of(nest, scope)

@@ -54,6 +54,13 @@ def test_a_declaration_is_found_by_its_name_and_made_once():
         del INSTRUCTIONS["test.step.512"]
 
 
+def test_what_is_not_declared_or_for_any_types_is_refused():
+    with pytest.raises(KernelError, match=r"There is no instruction x86\.nothing; .* one of .*fma\.<lanes>"):
+        find_instruction("x86.nothing")
+    with pytest.raises(KernelError, match=r"The instruction fma\.16 is for any element types"):
+        find_instruction("fma.16")
+
+
 def test_examples_in_docstrings():
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(fma).failed == 0
