@@ -272,7 +272,6 @@ def dot_widths(dot: Dot, product: Product, dense: bool = False) -> tuple[int, ..
     return tuple(widths)
 
 
-
 def _names(index: Expr) -> set[str]:
     return {part.name for part in walk_expressions(index) if isinstance(part, Var)}
 
