@@ -12,6 +12,7 @@ from tvm import tirx
 
 from sparsec.ir.instruction import instruction
 from sparsec.schedules.intrinsics.bfloat16 import call_of_bfloat16
+from sparsec.schedules.intrinsics.interleave import interleave, interleaving
 
 # -- sums of products ----------------------------------------------------------------------------------------------
 
@@ -62,42 +63,13 @@ for _name, _semantics, _a, _b, _depth, _feature in PRODUCTS:
 
 # -- columns of a few rows side by side, as the products take them -------------------------------------------------
 
-INTERLEAVE = """
-kernel interleave(x: {dtype}[{rows}, {columns}]) -> q: {dtype}[{columns}, {rows}]:
-    for v in range(0, {columns}), l in range(0, {rows}):
-        q[v, l] = x[l, v]
-"""
-
 INTERLEAVED = (("int8", 4), ("uint8", 4), ("int8", 8), ("uint8", 8), ("bfloat16", 2), ("bfloat16", 4))
 """Types, and numbers of rows."""
 
-
-def _interleave(dtype: str, rows: Any) -> list[Any]:
-    """Zip elements of pairs of rows, then what that gave of pairs of pairs, and so on, as `zip1` and `zip2` do."""
-    bits = 16 if dtype == "bfloat16" else 8
-    lanes = 128 // bits
-    streams = [[tirx.reinterpret(f"uint{bits}x{lanes}", row)] for row in rows]
-    while len(streams) > 1:
-        streams = [_zip(first, second, bits) for first, second in zip(streams[::2], streams[1::2], strict=True)]
-        bits *= 2
-    return [tirx.reinterpret(f"{dtype}x{lanes}", vector) for vector in streams[0]]
-
-
-def _zip(first: list[Any], second: list[Any], bits: int) -> list[Any]:
-    """Take units of so many bits from two rows of registers by turns."""
-    lanes = 128 // bits
-    order = [index for pair in zip(range(lanes), range(lanes, 2 * lanes), strict=True) for index in pair]
-    zipped = []
-    for registers in zip(first, second, strict=True):
-        vectors = [tirx.reinterpret(f"uint{bits}x{lanes}", register) for register in registers]
-        zipped += [tirx.Shuffle(vectors, order[:lanes]), tirx.Shuffle(vectors, order[lanes:])]
-    return zipped
-
-
 for _dtype, _rows in INTERLEAVED:
     instruction(
-        INTERLEAVE.format(dtype=_dtype, rows=_rows, columns=8 if _dtype == "bfloat16" else 16),
+        interleaving(_dtype, _rows, 128),
         name=f"arm.interleave{_rows}_{_dtype}.128",
         features=("neon",),
         bits=128,
-    )(partial(_interleave, _dtype))
+    )(partial(interleave, _dtype, 128))

@@ -11,20 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from tvm import tirx
-
+from sparsec.ir.emission import shuffle
 from sparsec.ir.instruction import instruction
-from sparsec.ir.interleaved import interleaved, straight
+from sparsec.ir.interleaved import straight
 from sparsec.ir.kernel import Var
 from sparsec.ir.printer import print_expression
-
-SEGMENT = 128  # bits
-
-INTERLEAVE = """
-kernel interleave(x: {dtype}[{rows}, {columns}]) -> q: {dtype}[{columns}, {rows}]:
-    for v in range(0, {columns}), l in range(0, {rows}):
-        q[v, l] = x[l, {place}]
-"""
+from sparsec.schedules.intrinsics.interleave import SEGMENT_BITS, interleave, interleaving
 
 STRAIGHTEN = """
 kernel straighten(x: {dtype}[{columns}]) -> y: {dtype}[{columns}]:
@@ -33,44 +25,16 @@ kernel straighten(x: {dtype}[{columns}]) -> y: {dtype}[{columns}]:
 """
 
 FEATURES = {128: ("sse4.1",), 256: ("avx2",), 512: ("avx512bw",)}
-INTERLEAVED = (("uint8", 8, 4), ("int8", 8, 4), ("int16", 16, 2), ("bfloat16", 16, 2))
-"""Element types, their bits, and how many rows fill 32 bits."""
+INTERLEAVED = (("uint8", 4), ("int8", 4), ("int16", 2), ("bfloat16", 2))
+"""Element types, and how many rows fill 32 bits."""
 
 STRAIGHTENED = (("int32", 4), ("int32", 2), ("float32", 2))
 """Element types of sums, and of how many rows they came to be."""
 
 
-def shuffle(vectors: Sequence[Any], indices: Sequence[int]) -> Any:
-    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", index) for index in indices])
-
-
-def _interleave(dtype: str, size: int, bits: int, rows: Any) -> list[Any]:
-    """Unpack the lower and the upper halves of the segments of pairs of rows, then of pairs of pairs, and so on."""
-    streams = [[tirx.reinterpret(f"uint{size}x{bits // size}", row)] for row in rows]
-    width = size
-    while len(streams) > 1:
-        streams = [
-            _unpack(first, second, width, bits) for first, second in zip(streams[::2], streams[1::2], strict=True)
-        ]
-        width *= 2
-    return [tirx.reinterpret(f"{dtype}x{bits // size}", vector) for vector in streams[0]]
-
-
-def _unpack(first: list[Any], second: list[Any], width: int, bits: int) -> list[Any]:
-    """Take elements of so many bits from the halves of each segment of two rows of vectors by turns."""
-    lanes, segment = bits // width, SEGMENT // width
-    unpacked = []
-    for pair in zip(first, second, strict=True):
-        vectors = [tirx.reinterpret(f"uint{width}x{lanes}", vector) for vector in pair]
-        for half in (0, segment // 2):
-            places = (start + half + n for start in range(0, lanes, segment) for n in range(segment // 2))
-            unpacked.append(shuffle(vectors, [index for place in places for index in (place, lanes + place)]))
-    return unpacked
-
-
 def _straighten(bits: int, vectors: Any) -> list[Any]:
     """Transpose the matrix whose rows are the vectors and whose elements are their segments."""
-    count, segments = len(vectors), bits // SEGMENT
+    count, segments = len(vectors), bits // SEGMENT_BITS
     if (count, segments) != (4, 4):
         order = [(vector, segment) for segment in range(segments) for vector in range(count)]
         return [_segments(vectors, order[n : n + segments]) for n in range(0, len(order), segments)]
@@ -101,7 +65,7 @@ def _mixed(first: Any, second: Any, start: int, wide: bool = False) -> Any:
 def _segments(vectors: Sequence[Any], order: Sequence[tuple[int, int]]) -> Any:
     """Return segments of vectors of 32-bit elements, each given by the vector and its number there."""
     used = sorted({vector for vector, _ in order})
-    lanes, elements = len(order) * SEGMENT // 32, SEGMENT // 32
+    lanes, elements = len(order) * SEGMENT_BITS // 32, SEGMENT_BITS // 32
     starts = [used.index(vector) * lanes + segment * elements for vector, segment in order]
     return shuffle([vectors[n] for n in used], [start + n for start in starts for n in range(elements)])
 
@@ -115,15 +79,13 @@ kernel transpose(x: int32[16, 16]) -> y: int32[16, 16]:
 instruction(TRANSPOSE, name="x86.transpose_int32.512", features=FEATURES[512])(_transpose)
 
 for _bits, _features in FEATURES.items():
-    for _dtype, _size, _rows in INTERLEAVED:
-        _columns = _bits // _size
-        _place = print_expression(interleaved(Var("v"), _rows, _columns, _size // 8))
+    for _dtype, _rows in INTERLEAVED:
         instruction(
-            INTERLEAVE.format(dtype=_dtype, rows=_rows, columns=_columns, place=_place),
+            interleaving(_dtype, _rows, _bits),
             name=f"x86.interleave{_rows}_{_dtype}.{_bits}",
             features=_features,
             bits=_bits,
-        )(partial(_interleave, _dtype, _size, _bits))
+        )(partial(interleave, _dtype, _bits))
     for _dtype, _rows in STRAIGHTENED:
         _columns = _bits // 32 * _rows
         _place = print_expression(straight(Var("v"), _rows, _columns, 4 // _rows))
