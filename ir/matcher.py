@@ -17,24 +17,9 @@ import numpy as np
 
 from sparsec.ir.footprint import Operand, Scope, footprint
 from sparsec.ir.instruction import Instruction
-from sparsec.ir.kernel import (
-    Assign,
-    Axis,
-    Const,
-    Expr,
-    For,
-    If,
-    Kernel,
-    Load,
-    Op,
-    Stmt,
-    Stored,
-    Var,
-    Walk,
-)
+from sparsec.ir.kernel import Assign, Axis, For, If, Kernel, Load, Op, Stmt, Stored, Var, Walk
 from sparsec.ir.printer import print_expression
-
-COMMUTATIVE = frozenset({"+", "*", "&", "^", "max", "min"})
+from sparsec.ir.unify import parts_of, unify
 
 
 @dataclass(frozen=True)
@@ -150,7 +135,7 @@ def types_of(nest: For, scope: Scope) -> tuple[str, ...]:
     """Return the element types of what the assignment of a nest loads, in order, and of its target."""
     (stmt,) = nest.body
     assert isinstance(stmt, Assign)
-    loads = [part for part in _parts(stmt.value) if isinstance(part, Load | Stored)]
+    loads = [part for part in parts_of(stmt.value) if isinstance(part, Load | Stored)]
     return tuple(scope.buffers[load.buffer].dtype for load in (*loads, stmt.target))
 
 
@@ -180,12 +165,12 @@ class _Matching:
     def bindings(self, stmt: Assign) -> list[dict[str, Operand]] | Refusal:
         """Return the ways in which the operands of the instruction stand for what the statement loads."""
         name, pattern = self.instruction.name, self.instruction.statement
-        lengths = [sum(isinstance(part, Op) for part in _parts(value)) for value in (stmt.value, pattern.value)]
+        lengths = [sum(isinstance(part, Op) for part in parts_of(value)) for value in (stmt.value, pattern.value)]
         if lengths[0] != lengths[1]:
             counts = [f"{n} operator{'s' if n != 1 else ''}" for n in lengths]
             text = print_expression(stmt.value)
             return Refusal("length", f"`{text}` has {counts[0]}, and {name} {counts[1]}")
-        found = [{**way, pattern.target.buffer: stmt.target} for way in _unify(pattern.value, stmt.value)]
+        found = [{**way, pattern.target.buffer: stmt.target} for way in unify(pattern.value, stmt.value)]
         if not found:
             texts = print_expression(stmt.value), print_expression(pattern.value)
             return Refusal("operators", f"`{texts[0]}` is not of the form `{texts[1]}` of {name}")
@@ -237,7 +222,7 @@ class _Matching:
     def choices(self) -> dict[str, int]:
         """The operands of the instruction that say where it finds others, and one of how many places they name."""
         found = {}
-        for load in _parts(self.instruction.statement.value):
+        for load in parts_of(self.instruction.statement.value):
             if isinstance(load, Load):
                 for index, extent in zip(load.indices, self.own.buffers[load.buffer].shape, strict=True):
                     if isinstance(index, Load) and isinstance(extent, int):
@@ -348,44 +333,9 @@ class _Matching:
         return Refusal("access", f"where {text} is along the last axis of {operand} of {name} is {what}")
 
 
-def _unify(pattern: Expr, value: Expr) -> Iterator[dict[str, Operand]]:
-    """Yield what the loads of a pattern stand for, in every order of the operands of what commutes."""
-    if isinstance(pattern, Load):
-        if isinstance(value, Load | Stored):
-            yield {pattern.buffer: value}
-        return
-    if isinstance(pattern, Const):
-        if pattern == value:
-            yield {}
-        return
-    if not isinstance(pattern, Op) or not isinstance(value, Op) or pattern.name != value.name:
-        return
-    orders = [value.args, value.args[::-1]] if value.name in COMMUTATIVE else [value.args]
-    for args in orders:
-        yield from _unify_all(pattern.args, args)
-
-
-def _unify_all(patterns: tuple[Expr, ...], values: tuple[Expr, ...]) -> Iterator[dict[str, Operand]]:
-    if not patterns:
-        yield {}
-        return
-    for first in _unify(patterns[0], values[0]):
-        for rest in _unify_all(patterns[1:], values[1:]):
-            if all(rest.get(name, value) == value for name, value in first.items()):
-                yield {**first, **rest}
-
-
-def _parts(value: Expr) -> Iterator[Expr]:
-    """Yield an expression and what is computed in it, but for indices."""
-    yield value
-    if isinstance(value, Op):
-        for arg in value.args:
-            yield from _parts(arg)
-
-
 def _operand(instruction: Instruction, name: str) -> Load:
     stmt = instruction.statement
-    parts = [part for part in (stmt.target, *_parts(stmt.value)) if isinstance(part, Load)]
+    parts = [part for part in (stmt.target, *parts_of(stmt.value)) if isinstance(part, Load)]
     loads = (*parts, *(index for part in parts for index in part.indices if isinstance(index, Load)))
     return next(load for load in loads if load.buffer == name)
 
