@@ -157,11 +157,17 @@ class RowDottedTerm(DottedTerm):
     def lines(self) -> int:
         """How many lines of pixels a panel holds apart, so that nothing stands between them; 1 for all in one."""
         count, width, pitch = self.image
-        if self.product.valid is not None or width == pitch or (width < self.dots.columns and not self.has_room):
+        start, stop, _ = self.columns
+        if self.product.valid is not None or width == pitch:
             return 1
-        if self.width == self.product.columns:
-            return count
-        return self.width // pitch if self.width % pitch == 0 else 1
+        if not isinstance(start, Const) or not isinstance(stop, Const):
+            return 1
+        lines, last = count, (count - 1) * pitch
+        if self.width != self.product.columns:
+            lines, last = self.width // pitch, int(stop.value) - pitch
+            if self.width % pitch or int(start.value) % pitch:
+                return 1
+        return lines if width >= self.dots.columns or self.has_room(last) else 1
 
     @property
     def line(self) -> int:
@@ -185,13 +191,10 @@ class RowDottedTerm(DottedTerm):
             return [(0, whole)] + ([(line - columns, columns)] if whole < line else [])
         return [(0, columns if self.lines > 1 else line)]
 
-    @property
-    def has_room(self) -> bool:
-        """Whether X goes on behind the last line for a whole vector."""
-        count, _, pitch = self.image
-        last = Const((count - 1) * pitch + self.dots.columns - 1)
-        depths = {"k": Coordinate(self.name, "k"), "m": last, "b": Const(0)}
-        index = evaluate(substitute(self.product.x_index[-1], depths), {f"{self.name}.k": np.arange(self.shape[1])})
+    def has_room(self, last: int) -> bool:
+        """Whether X goes on for a whole vector from the start of the last line."""
+        indices = {"k": Coordinate(self.name, "k"), "m": Const(last + self.dots.columns - 1), "b": Const(0)}
+        index = evaluate(substitute(self.product.x_index[-1], indices), {f"{self.name}.k": np.arange(self.shape[1])})
         extent = self.product.x.shape[-1]
         return isinstance(extent, int) and int(index.max()) < extent
 

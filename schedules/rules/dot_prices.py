@@ -26,6 +26,7 @@ TURN = 3.0  # cycles to transpose a vector of sums
 LATENCY = 4.5  # cycles until a sum can be added to again
 OPEN = 12.0  # cycles to open a tile
 FINISH = 4.0  # cycles to put a vector of sums in order and store its results
+STREAM = 0.05  # cycles for each vector of weights, or line of X, that comes from L2 in order
 MISS = 0.35  # cycles for each vector of X that comes from L2
 
 
@@ -63,10 +64,10 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
         elif panels == 1:
             places = min(width, (count - 1) * pitch + wide)
     vectors, runs = nest.rows // dot.columns, nest.part / dot.depth
-    if places * nest.part > target.l2_bytes // 2:
+    if places * nest.part > target.l2_bytes:
         return inf
     read = (nest.rows + LINE / dot.depth) * nest.part  # bytes of weights, and lines of X, by each tile of pixels
-    far = MISS * (vectors + 1) * max(0.0, 1 - L1_SHARE * target.l1_bytes / read)
+    far = STREAM * (vectors + 1) * max(0.0, 1 - L1_SHARE * target.l1_bytes / read)
     step = 0.0
     for size, count in ((pixels, places // pixels), (places % pixels, 1)):
         if size:

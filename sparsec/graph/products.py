@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsec.graph.graph import Node, Value
 from sparsec.graph.shape import Dim, Shape, product, same_shape
-from sparsec.ir.image import Image
+from sparsec.ir.image import VECTOR, Image
 from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
 from sparsec.ir.types import BYTES, NARROW, SINGLE_OR_HALF, STORED, is_float
@@ -219,10 +219,11 @@ def _convolution(node: Node) -> Anchor:
     assert image.pitch == x_image.pitch, f"{node.where}: rows of {x_image.pitch} cannot become rows of {image.pitch}"
     depth = x_plane // x_image.plane // (strides[0] * strides[1]) * height * width
     names = _Names()
-    columns = image.columns
+    columns, borders = image.columns, attrs["borders"]
+    if x.dtype in BYTES and borders is None and image.pitch == image.width and image.run >= VECTOR:
+        columns = image.run  # whose last tiles may overlap
     valid = np.arange(columns) % image.pitch < image.width
     valid[image.run :] = False
-    borders = attrs["borders"]
     masked = borders is not None and not valid.all()
     cleared = ((-image.before, 0), (columns, image.run + image.after)) if borders is not None else ()
     x_index = _tap(DEPTH, (height, width), strides, attrs["dilation"], x_image) + COLUMN
