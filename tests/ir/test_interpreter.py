@@ -1,6 +1,5 @@
 """The interpreter computes what NumPy computes, over every layout."""
 
-import doctest
 import math
 import time
 
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import KernelError
-from sparsec.ir import interpreter
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Assign, Buffer, Const, Coordinate, For, If, Kernel, Load, Range, Stored, Var, Walk, call
 from sparsec.ir.named import COO, CSR, bsr
@@ -284,7 +282,3 @@ def test_an_index_that_runs_out_of_bounds_is_an_error(body, message):
 def test_a_kernel_that_does_not_verify_is_not_run():
     with pytest.raises(KernelError, match=r"line 2, `Y.*x is not defined here"):
         run("Y[0] = x", X=X)
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(interpreter).failed == 0

@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
-from sparsec.ir import layout as layout_module
-from sparsec.ir import notation, packed
 from sparsec.ir.bounds import logical_extent
 from sparsec.ir.layout import Digit, Layout
 from sparsec.ir.levels import Compressed, Dense
@@ -283,12 +281,6 @@ def test_levels_refuse_shapes_that_they_cannot_hold(levels, message):
     with pytest.raises(LayoutError, match=message):
         layout.pack(np.zeros((4, 6)))
     assert re.search(message.removesuffix(r"\."), layout.refusal(np.zeros((4, 6))))
-
-
-@pytest.mark.parametrize("module", [layout_module, packed, notation], ids=lambda module: module.__name__)
-def test_examples(module):
-    results = doctest.testmod(module)
-    assert results.attempted and not results.failed
 
 
 def test_documentation():

@@ -1,12 +1,10 @@
 """Text that is not a kernel is refused with its place and what was expected there."""
 
-import doctest
 import random
 
 import pytest
 
 from sparsec.errors import KernelError
-from sparsec.ir import parser
 from sparsec.ir.kernel import Assign, Const, Load, Op, Stored, Var
 from sparsec.ir.parser import parse_kernel
 from tests.ir.kernel_texts import TEXTS
@@ -107,7 +105,3 @@ def test_damaged_text_is_read_or_refused_but_never_crashes(text):
         else:
             assert parse_kernel(str(kernel)) == kernel
     assert refused > 100
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(parser).failed == 0

@@ -1,13 +1,11 @@
 """Kernels print as the golden text, and every expression prints so that it reads back."""
 
-import doctest
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.ir import printer
 from sparsec.ir.kernel import (
     ARITHMETIC,
     COMPARISONS,
@@ -165,7 +163,3 @@ def test_not_a_number_reads_back():
     (assign,) = kernel.body
     assert math.isnan(assign.value.value)
     assert str(kernel) == text
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(printer).failed == 0

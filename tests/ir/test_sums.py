@@ -1,14 +1,11 @@
 """Sums split a tensor exactly, and put it together again."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
-from sparsec.ir import sums
 from sparsec.ir.named import CSR, dense_blocks, n_of_m, tew, tile_wise, tile_wise_two_sided
 from sparsec.ir.notation import parse_layout, parse_storage
 from sparsec.ir.sums import Sum
@@ -70,8 +67,3 @@ def test_a_sum_is_not_a_layout():
     with pytest.raises(LayoutError, match=r"expected the end of the layout, found '\+'"):
         parse_layout(str(tew()))
     assert parse_storage(str(CSR)) == CSR
-
-
-def test_examples():
-    results = doctest.testmod(sums)
-    assert results.attempted and not results.failed

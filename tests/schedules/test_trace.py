@@ -1,6 +1,5 @@
 """Traces: data in and out, errors that name what is wrong, and kernels that stay right whatever is scheduled."""
 
-import doctest
 import json
 
 import numpy as np
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 
 from sparsec.errors import ScheduleError
 from sparsec.ir.named import CSR, dense_blocks
-from sparsec.schedules import trace as module
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from tests.ir.layout_strategies import matrix_layouts
@@ -191,7 +189,3 @@ def test_staged_activations(layout):
     case = linear(sparse(13, 24, 0.3), 37, 2, "bias and relu", layout)
     tile, *moves = trace(case).steps
     check(case, Trace((Tile(tile.columns, stage=True), *moves)))
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(module, extraglobs={"Tile": Tile, "Tensorize": Tensorize}).failed == 0
