@@ -33,6 +33,7 @@ PANELS = Inner(step=0.0, sums=0.0)
 PANEL = 64  # columns at most
 SUM_BYTES = 4
 FULL = 0.95  # of a weight, from which on it is taken as dense
+RUNS = (1, 2, 4, 8, 16)  # rows that share their runs of columns
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,30 @@ def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Ta
         layout = partial(_panels, r, dot.depth, weight.depth, product.taps)
         if not symbolic:
             yield "dense", Nest("dense", layout, r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
-        if weight.rows % r or weight.entries > FULL * weight.mask.size or r not in (1, 2, 4, 8, 16):
+        if weight.rows % r or weight.entries > FULL * weight.mask.size or r not in RUNS:
             continue
         counts = np.count_nonzero(weight.jammed(r).mask, axis=1)
         chunk = _chunk(weight.rows, r, product, target)
-        name = f"{r}x1 blocks" if r > 1 else "CSR"
+        name = _runs_name(r)
         steps, tasks = int((-(-counts // dot.depth)).sum()), -(-weight.rows // chunk) if chunk else 1
         runs_of = partial(_runs, r, dot.depth, chunk)
         yield name, Nest(name, runs_of, r, steps, tiles, weight.depth, PANELS, tasks=tasks)
+
+
+def why_not(dot: Dot, family: str, weight: Weight, target: Target) -> str:
+    """Say why `dot_nests` has no layout of a family, in words that follow "it cannot: "."""
+    name = dot.instruction.family
+    jammed = [r for r in RUNS if family == _runs_name(r)]
+    if not jammed:
+        return f"{name} takes {dot.depth} depths at once, of dense panels or runs of columns"
+    if weight.entries > FULL * weight.mask.size:
+        return "there are hardly any zeros"
+    (r,) = jammed
+    if r % dot.rows or r > TILE_ROWS:
+        return f"{name} takes blocks of {dot.rows} rows, at most {TILE_ROWS} of them"
+    if not dot.holds(r, target):
+        return f"the sums of {r} rows for {name} do not fit in registers"
+    return f"{name} takes {dot.columns} columns at once, and there are fewer"
 
 
 def row_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Iterator[tuple[Nest, Tile, float]]:
@@ -237,6 +254,10 @@ def _runs(r: int, depths: int, chunk: int) -> Layout:
     if r > 1:
         levels.append(f"i mod {r} : dense")
     return parse_layout(f"(i, k) -> ({', '.join(levels)})")
+
+
+def _runs_name(r: int) -> str:
+    return f"{r}x1 blocks" if r > 1 else "CSR"
 
 
 def _chunk(rows: int, r: int, product: Product, target: Target) -> int:

@@ -8,6 +8,7 @@ from math import inf
 import numpy as np
 
 from sparsec.ir.product import Product
+from sparsec.schedules.rules.dots import find_dot, why_not
 from sparsec.schedules.rules.families import FAMILIES
 from sparsec.schedules.rules.product import Proposal, contenders
 from sparsec.schedules.rules.weight import Weight
@@ -58,7 +59,14 @@ def options(product: Product, matrix: np.ndarray, target: Target, chosen: Propos
         able = [*(proposal for proposal in able if proposal.name != chosen.name), chosen]
     families = {proposal.family for proposal in able}
     refused = [family for family in FAMILIES if family.name not in families]
-    refusals = [(family.name, family.refusal(weight, product) or NO_TILES) for family in refused]
+    dot = find_dot(product, target)
+    refusals = [
+        (
+            family.name,
+            family.refusal(weight, product) or (why_not(dot, family.name, weight, target) if dot else NO_TILES),
+        )
+        for family in refused
+    ]
     unweighed = {family.name for family in FAMILIES if not family.worth(weight, product)}
     found = [_able(proposal, weight.mask, chosen, proposal.family not in unweighed) for proposal in able]
     found += [Option(name, name, "", refusal, 0, inf, False) for name, refusal in refusals]

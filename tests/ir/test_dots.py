@@ -2,13 +2,11 @@
 
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.errors import LayoutError
-from sparsec.ir.interleaved import interleaved, straight
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Compressed
 from sparsec.ir.named import CSC, CSR
@@ -96,18 +94,6 @@ def test_blocks_of_sums_and_halves(way, name, r, depth, columns):
         tile = tile_of(WAYS[way], case, stage, width=32)
         kernel = build_kernel(case.product, tile.tiling(columns, case.product.rows))
         case.agrees(interpreted(kernel, case))
-
-
-@pytest.mark.parametrize("vectors", [1, 2])
-@pytest.mark.parametrize(("depths", "itemsize"), [(2, 1), (4, 1), (8, 1), (2, 2), (4, 2)])
-@pytest.mark.parametrize("size", [16, 32, 64])
-def test_columns_are_put_straight(size, depths, itemsize, vectors):
-    """What stands at a place after rows are interleaved comes back to its column."""
-    columns, how = np.arange(vectors * size // itemsize), (depths, size // itemsize, itemsize, vectors)
-    order = interleaved(columns, *how)
-    assert sorted(order) == columns.tolist()
-    np.testing.assert_array_equal(straight(order, *how), columns)
-    np.testing.assert_array_equal(order[straight(columns, *how)], columns)
 
 
 @pytest.mark.parametrize("layout", [CSR, CSC], ids=str)
