@@ -26,6 +26,7 @@ TURN = 3.0  # cycles to transpose a vector of sums
 LATENCY = 4.5  # cycles until a sum can be added to again
 OPEN = 12.0  # cycles to open a tile
 FINISH = 4.0  # cycles to put a vector of sums in order and store its results
+FETCH = 1.2  # cycles to bring a line of weights to L1
 STREAM = 0.05  # cycles for each vector of weights, or line of X, that comes from L2 in order
 MISS = 0.35  # cycles for each vector of X that comes from L2
 
@@ -47,7 +48,7 @@ def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, 
             step += MISS * vectors * _outside_l1(width, product, target)
         tap = TAP if product.taps > 1 else 0.0
         staged = nest.part / dot.depth * (shuffles + STORE * vectors + tap) if nest.stage else 0.0
-        opens = nest.opens * (OPEN + FINISH * nest.rows * vectors)
+        opens = nest.opens * (OPEN + FINISH * nest.rows * vectors) + _weights(dot, nest)
         tasks = count * batch(product) * nest.tasks
         total += count * batch(product) * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
     return total
@@ -76,9 +77,14 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
             step += count * ((products**HIDES + loads**HIDES) ** (1 / HIDES) + far + STEP)
     staged = runs * (whole * NARROW + (TAP if product.taps > 1 else 0))
     finish = whole * dot.columns * vectors * (TURN + FINISH)
-    opens = nest.opens * (finish + OPEN * places / pixels)
+    opens = nest.opens * (finish + OPEN * places / pixels) + _weights(dot, nest)
     tasks = panels * batch(product)
     return tasks * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
+
+
+def _weights(dot: Dot, nest: Nest) -> float:
+    """Return the cycles to bring all weights to L1 once, for each panel."""
+    return FETCH * nest.steps * nest.rows * dot.depth / LINE
 
 
 def _outside_l1(width: int, product: Product, target: Target) -> float:
