@@ -143,6 +143,11 @@ class Layout:
         return depth
 
     @property
+    def is_dense(self) -> bool:
+        """Whether every element is stored, zeros too."""
+        return self.leaf == 0
+
+    @property
     def together(self) -> int:
         """How many coordinates of the last level that is not dense make up a run, whose values stand side by side."""
         return self.levels[self.leaf - 1][1].together if self.leaf else 1

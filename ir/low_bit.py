@@ -77,6 +77,13 @@ class LowBitProduct:
         assert self.weight.layout is not None
         return self.weight.layout
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and words times bits."""
+        rows, words = self.weight.shape
+        assert isinstance(rows, int) and isinstance(words, int)
+        return rows, words
+
     def stored_as(self, layout: Layout) -> LowBitProduct:
         """Return the product with its weight in a layout."""
         return replace(self, weight=replace(self.weight, layout=layout))
@@ -131,11 +138,11 @@ class _Panels:
     def tile(self) -> Stmt:
         """Sum in registers, for each magnitude that counts on its own."""
         op, counts = self.op, self.op.counts
-        sizes = op.layout.sizes(self.shape)
+        sizes = op.layout.sizes(self.op.shape)
         rows = tuple(sizes[level] for level in self.order.lanes)
         start = [For(self.lanes, (Assign(self.acc(n), Const(0)),)) for n in range(len(counts))]
         store: Stmt = Assign(Load(op.y.name, (BATCH, self.row, COLUMN + LANE)), self.result())
-        if inside := is_inside(op.layout, self.shape, op.weight.name, op.layout.dims[:1]):
+        if inside := is_inside(op.layout, self.op.shape, op.weight.name, op.layout.dims[:1]):
             store = If(inside, (store,))
         body = (*start, self.steps(), For(self.lanes, (store,)))
         return Tile("acc", "int32", (len(counts), *rows, self.columns[2]), body)
@@ -157,7 +164,7 @@ class _Panels:
                 pairs = [For((Walk("u", op.weight.name, self.planes, Const(p)),), tuple(pairs))]
             steps += pairs
         body = tuple(steps)
-        if inside := is_inside(op.layout, self.shape, op.weight.name, op.layout.dims[1:]):
+        if inside := is_inside(op.layout, self.op.shape, op.weight.name, op.layout.dims[1:]):
             body = (If(inside, body),)
         return For(tuple(self.walks[level] for level in self.order.inside if level != self.planes), body)
 
@@ -179,14 +186,8 @@ class _Panels:
     # -- what the weight's layout says -----------------------------------------------------------------------------
 
     @cached_property
-    def shape(self) -> tuple[int, int]:
-        rows, words = self.op.weight.shape
-        assert isinstance(rows, int) and isinstance(words, int)
-        return rows, words
-
-    @cached_property
     def order(self) -> LoopOrder:
-        return loop_order(self.op.layout, self.shape)
+        return loop_order(self.op.layout, self.op.shape)
 
     @cached_property
     def walks(self) -> list[Walk]:
@@ -231,10 +232,10 @@ def plane_level(layout: Layout, bits: int) -> int | None:
 
 
 def _check_layout(op: LowBitProduct) -> None:
-    order = loop_order(op.layout, op.weight.shape)  # type: ignore[arg-type]
+    order = loop_order(op.layout, op.shape)
     if not order.in_place or order.blocks:
         raise LayoutError(
             f"words cannot be stored as {op.layout}, which cuts their rows; walk the rows before the words"
         )
-    if op.differs and not all(isinstance(kind, Dense) for _, kind in op.layout.levels):
+    if op.differs and not op.layout.is_dense:
         raise LayoutError(f"weights of −1 and 1 cannot be stored as {op.layout}, which leaves some out; make it dense")

@@ -67,6 +67,5 @@ def count_loops(layout: Layout, mask: np.ndarray, whole_rows: bool = False) -> N
     sparse = max((n for n in order.outside if not isinstance(layout.levels[n][1], Dense | Bucketed)), default=-1)
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
-    dense = all(isinstance(level, Dense) for _, level in layout.levels)
     steps = packed.arrays["data"].size // lanes
-    return Nest("given", lambda: layout, lanes, steps, opens, part, PANELS if dense else ENTRIES)
+    return Nest("given", lambda: layout, lanes, steps, opens, part, PANELS if layout.is_dense else ENTRIES)

@@ -12,12 +12,11 @@ from sparsec.ir.bit_planes import BitPlanes, build_bit_planes
 from sparsec.ir.instruction import INSTRUCTIONS
 from sparsec.ir.kernel import Load, Var, call
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import loop_order
 from sparsec.ir.low_bit import LowBitProduct, build_low_bit
 from sparsec.ir.notation import parse_layout
-from sparsec.schedules.rules.prices import ASSUMED
-from sparsec.schedules.rules.product import widths
+from sparsec.schedules.rules.prices import extent
+from sparsec.schedules.rules.product import DENSE_BIAS, widths
 from sparsec.schedules.steps import Accumulate, Tensorize, Tile
 from sparsec.schedules.trace import Scheduled, schedule_kernel
 from sparsec.targets import Target
@@ -30,7 +29,6 @@ PER_FMA = 2  # operations on integers that start while a multiply-add does
 BLOCK = 2.5  # cycles to find a stored block of words
 OPEN = 12.0  # cycles to start and to finish the sums of a tile
 PACK, READ = 0.65, 3.0  # cycles to take a bit of a vector of activations, and to read a vector of results again
-DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 SPARE = 3  # registers for what is on its way to the sums
 
 
@@ -62,7 +60,7 @@ def lay_out_words(op: LowBitProduct, words: np.ndarray, target: Target) -> Layou
     words : int32 [rows, words · bits]
     """
     prices = {layout: _cycles(op.stored_as(layout), words, target) for layout in _layouts(op, target)}
-    return min(prices, key=lambda layout: prices[layout] * (DENSE_BIAS if _is_dense(layout) else 1))
+    return min(prices, key=lambda layout: prices[layout] * (DENSE_BIAS if layout.is_dense else 1))
 
 
 def low_bit_seconds(op: LowBitProduct, words: np.ndarray, target: Target) -> float:
@@ -70,7 +68,7 @@ def low_bit_seconds(op: LowBitProduct, words: np.ndarray, target: Target) -> flo
 
     An epilogue of a product of bytes works on sums in registers; what follows this product reads them from memory.
     """
-    columns, batch = (extent if isinstance(extent, int) else ASSUMED for extent in (_columns(op), op.y.shape[0]))
+    columns, batch = extent(_columns(op)), extent(op.y.shape[0])
     lanes = target.lanes("int32")
     packed, results = op.depth * op.encoding.bits, len(words)
     around = batch * columns / lanes * (packed * PACK + results * READ)
@@ -93,12 +91,12 @@ def _cycles(op: LowBitProduct, words: np.ndarray, target: Target) -> float:
     rows, bits, vectors = _tile_rows(op), op.weight_encoding.bits, _vectors(op, target)
     padded = np.pad(words, ((0, -len(words) % rows), (0, 0)))
     blocks = (padded.reshape(-1, rows, words.shape[1] // bits, bits) != 0).sum(axis=(1, 3)) != 0
-    stored = blocks.size if _is_dense(op.layout) else int(blocks.sum())
-    columns, batch = (extent if isinstance(extent, int) else ASSUMED for extent in (_columns(op), op.y.shape[0]))
+    stored = blocks.size if op.layout.is_dense else int(blocks.sum())
+    columns, batch = extent(_columns(op)), extent(op.y.shape[0])
     steps = rows * bits * vectors * op.encoding.bits
     found = rows * bits + vectors * op.encoding.bits  # words of a block, and vectors of words that they meet
     busy = max(steps * _operations(target) / (PER_FMA * target.fma_per_cycle), found / target.loads_per_cycle)
-    block = busy + (0 if _is_dense(op.layout) else BLOCK)
+    block = busy + (0 if op.layout.is_dense else BLOCK)
     panels = batch * -(-columns // (vectors * target.lanes("int32")))
     return panels * (stored * block + len(blocks) * OPEN)
 
@@ -130,14 +128,9 @@ def _fits(op: LowBitProduct, rows: int, vectors: int, target: Target) -> bool:
 
 
 def _tile_rows(op: LowBitProduct) -> int:
-    sizes = op.layout.sizes(op.weight.shape)  # type: ignore[arg-type]
-    lanes = loop_order(op.layout, op.weight.shape).lanes  # type: ignore[arg-type]
-    return prod(int(sizes[level]) for level in lanes)
+    sizes = op.layout.sizes(op.shape)
+    return prod(sizes[level] for level in loop_order(op.layout, op.shape).lanes)
 
 
 def _columns(op: LowBitProduct) -> int | str:
     return op.y.shape[2]
-
-
-def _is_dense(layout: Layout) -> bool:
-    return all(isinstance(level, Dense) for _, level in layout.levels)

@@ -36,7 +36,8 @@ class Layer:
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
     layout : in the notation of :mod:`sparsec.ir.notation`
     nbytes, dense_nbytes : of the weight as its kernel reads it, and of its elements alone
-    storage : the type of a stored weight, as ``float32`` or ``int4:64``, where 64 of a row share a scale
+    storage : the type of a stored weight, as ``float32`` or ``int4:64``, where 64 of a row share a scale; in a
+        product of few bits the name of its encoding, as are `reads`
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
     seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
@@ -92,24 +93,24 @@ def describe_layer(
         for buffer in (product.x, product.y)
     )
     return Layer(
-        group.label,
-        product.name,
-        tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
-        float(1 - nonzeros / weight.size),
-        structure(weight, product.taps),
-        str(layout),
-        nbytes,
-        dense_bytes(weight.size, product.weight.dtype),
-        proposal.seconds,
-        dense_seconds,
-        int(2 * nonzeros * columns),
-        nbytes + moved,
-        product.weight.dtype + (f":{product.group}" if product.group else ""),
-        group.nodes[0].attrs.get(ERROR, 0.0),
-        product.x.dtype,
-        product.y.dtype,
-        tuple(options),
-        why(options, dense_seconds),
+        name=group.label,
+        op=product.name,
+        shape=tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
+        sparsity=float(1 - nonzeros / weight.size),
+        structure=structure(weight, product.taps),
+        layout=str(layout),
+        nbytes=nbytes,
+        dense_nbytes=dense_bytes(weight.size, product.weight.dtype),
+        seconds=proposal.seconds,
+        dense_seconds=dense_seconds,
+        flops=int(2 * nonzeros * columns),
+        traffic=nbytes + moved,
+        storage=product.weight.dtype + (f":{product.group}" if product.group else ""),
+        storage_error=group.nodes[0].attrs.get(ERROR, 0.0),
+        reads=product.x.dtype,
+        writes=product.y.dtype,
+        options=tuple(options),
+        why=why(options, dense_seconds),
     )
 
 

@@ -25,7 +25,7 @@ from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import ROW, SUM
 from sparsec.ir.stored import MIN_INDEX_BITS
 from sparsec.schedules.rules.low_bit import lay_out_words, low_bit_seconds, schedule_bit_planes, schedule_low_bit
-from sparsec.schedules.rules.prices import ASSUMED
+from sparsec.schedules.rules.prices import extent
 from sparsec.targets import Target
 
 LOW_BIT = "low_bit_product"
@@ -94,23 +94,23 @@ def describe_low_bit(node: Node, target: Target) -> Layer:
     assert words is not None
     layout = parse_layout(node.attrs["layout"])
     nbytes = sum(array.nbytes for array in layout.pack(words, min_index_bits=MIN_INDEX_BITS).arrays.values())
-    batch, columns = (extent if isinstance(extent, int) else ASSUMED for extent in (op.y.shape[0], op.y.shape[2]))
+    batch, columns = extent(op.y.shape[0]), extent(op.y.shape[2])
     nonzeros, seconds = np.count_nonzero(matrix), price(node, target)
     planes, results = batch * columns * words_of(op.depth) * op.encoding.bits * 4, batch * columns * len(matrix) * 4
     return Layer(
-        node.where,
-        "linear",
-        (len(matrix), op.depth),
-        float(1 - nonzeros / matrix.size),
-        structure(matrix),
-        str(layout),
-        nbytes,
-        words.nbytes,
-        seconds,
-        node.attrs.get("dense_seconds", seconds),
-        int(2 * nonzeros * batch * columns),
-        nbytes + planes + results,
-        str(op.weight_encoding),
+        name=node.where,
+        op="linear",
+        shape=(len(matrix), op.depth),
+        sparsity=float(1 - nonzeros / matrix.size),
+        structure=structure(matrix),
+        layout=str(layout),
+        nbytes=nbytes,
+        dense_nbytes=words.nbytes,
+        seconds=seconds,
+        dense_seconds=node.attrs.get("dense_seconds", seconds),
+        flops=int(2 * nonzeros * batch * columns),
+        traffic=nbytes + planes + results,
+        storage=str(op.weight_encoding),
         reads=str(op.encoding),
         writes=op.y.dtype,
     )
