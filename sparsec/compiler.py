@@ -24,8 +24,8 @@ from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.layer_names import layer_names
-from sparsec.graph.low_bit import LOW_BIT, describe_low_bit, matrix_of
 from sparsec.graph.lower import lower, plan_text
+from sparsec.graph.patterned import find_patterned
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention
@@ -196,9 +196,9 @@ def inspect(
             known = find_options(group.product, matrix, run.target, proposal) if options else ()
             layers.append(describe_layer(group, matrix, proposal, run.target, known))
             maps.append(WeightMap.of(matrix))
-        elif group.nodes[0].op == LOW_BIT:
-            layers.append(describe_low_bit(group.nodes[0], run.target))
-            maps.append(WeightMap.of(matrix_of(group.nodes[0])))
+        elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
+            layers.append(patterned.describe(run.target))
+            maps.append(WeightMap.of(patterned.matrix()))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()
     return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps), tuple(run.removed))

@@ -17,9 +17,8 @@ from sparsec.codegen.lower import TVM_ERRORS
 from sparsec.errors import UnsupportedError, last_line
 from sparsec.graph.choose import Chooser
 from sparsec.graph.fuse import Group
-from sparsec.graph.graph import Node, Value
+from sparsec.graph.graph import Value
 from sparsec.graph.layer import Layer, describe_layer
-from sparsec.graph.low_bit import LOW_BIT, describe_low_bit
 from sparsec.graph.lower_generic import lower_group
 from sparsec.graph.patterned import Patterned, find_patterned
 from sparsec.graph.shape import Shape
@@ -78,7 +77,7 @@ class Kernels:
         if group.anchor:
             return self._product(group)
         if patterned := find_patterned(group.nodes[0]):
-            return self._patterned(patterned, group.nodes[0])
+            return self._patterned(patterned)
         return self._repack(group) if group.nodes[0].op == "repack" else self._chain(group)
 
     def _product(self, group: Group) -> Call:
@@ -115,7 +114,7 @@ class Kernels:
             self._products[key] = name, scheduled
         return self._products[key]
 
-    def _patterned(self, patterned: Patterned, node: Node) -> Call:
+    def _patterned(self, patterned: Patterned) -> Call:
         op = patterned.op
         if op not in self._scheduled:
             name = self._name(op.name)
@@ -130,7 +129,7 @@ class Kernels:
                 args.append(Argument(arrays[buffer][array], arrays[buffer][array].shape))
             else:
                 args.append(Argument(*patterned.values[buffer]))
-        return Call(name, tuple(args), describe_low_bit(node, self.target) if node.op == LOW_BIT else None)
+        return Call(name, tuple(args), patterned.describe(self.target) if patterned.describe else None)
 
     def _repack(self, group: Group) -> Call:
         (node,) = group.nodes

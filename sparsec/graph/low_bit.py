@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
@@ -27,8 +29,6 @@ from sparsec.ir.stored import MIN_INDEX_BITS
 from sparsec.schedules.rules.low_bit import lay_out_words, low_bit_seconds, schedule_bit_planes, schedule_low_bit
 from sparsec.schedules.rules.prices import extent
 from sparsec.targets import Target
-
-LOW_BIT = "low_bit_product"
 
 
 def low_bit_product(
@@ -69,7 +69,7 @@ def low_bit_product(
     inputs = [planes.outputs[0], graph.constant(words, "weight"), *rest.values()]
     attrs = {"rest": tuple(rest), "weight_encoding": weight_encoding, "encoding": encoding, "depth": depth}
     kind = "int32" if scale is None else "float32"
-    product = graph.add_node(LOW_BIT, inputs, [((batch, rows, columns), kind)], attrs, before=before)
+    product = graph.add_node("low_bit_product", inputs, [((batch, rows, columns), kind)], attrs, before=before)
     product.attrs["layout"] = str(layout or lay_out_words(_product(product), words, target))
     return product.output
 
@@ -81,16 +81,16 @@ def price(node: Node, target: Target) -> float:
     return low_bit_seconds(_product(node).stored_as(parse_layout(node.attrs["layout"])), words, target)
 
 
-def matrix_of(node: Node) -> np.ndarray:
+def _matrix(node: Node) -> np.ndarray:
     """Return the weight of a ``low_bit_product``, integers [rows, depth]."""
     words = node.inputs[1].data
     assert words is not None
     return unpack_words(words, node.attrs["weight_encoding"], node.attrs["depth"])
 
 
-def describe_low_bit(node: Node, target: Target) -> Layer:
+def _describe(node: Node, target: Target) -> Layer:
     """Describe a ``low_bit_product``; ``dense_seconds`` are those of a product of bytes, where the node has them."""
-    op, matrix, words = _product(node), matrix_of(node), node.inputs[1].data
+    op, matrix, words = _product(node), _matrix(node), node.inputs[1].data
     assert words is not None
     layout = parse_layout(node.attrs["layout"])
     nbytes = sum(array.nbytes for array in layout.pack(words, min_index_bits=MIN_INDEX_BITS).arrays.values())
@@ -131,7 +131,9 @@ def _low_bit_product(node: Node) -> Patterned:
     assert weight.data is not None
     named = {"X": planes, "Y": node.output, **dict(zip(node.attrs["rest"], rest, strict=True))}
     op = _product(node).stored_as(parse_layout(node.attrs["layout"]))
-    return Patterned(op, schedule_low_bit, {"W": weight.data}, {name: (v, v.shape) for name, v in named.items()})
+    values = {name: (value, value.shape) for name, value in named.items()}
+    layer = partial(_matrix, node), partial(_describe, node)
+    return Patterned(op, schedule_low_bit, {"W": weight.data}, values, *layer)
 
 
 def _product(node: Node) -> LowBitProduct:
@@ -160,4 +162,4 @@ def _extent(dim: Dim, name: str) -> int | str:
     return dim if isinstance(dim, int) else name
 
 
-PATTERNED |= {"bit_planes": _bit_planes, LOW_BIT: _low_bit_product}
+PATTERNED |= {"bit_planes": _bit_planes, "low_bit_product": _low_bit_product}

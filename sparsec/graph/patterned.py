@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.graph.graph import Node, Value
+from sparsec.graph.layer import Layer
 from sparsec.graph.shape import Shape, product
 from sparsec.ir.embedding_bag import EmbeddingBag
 from sparsec.ir.kernel import Buffer, Expr, Load, Var, call
@@ -49,12 +50,16 @@ class Patterned:
     schedule : makes its kernel for a target
     packed : what is stored in each packed buffer
     values : the value that each dense buffer stands for, and its shape there
+    matrix : makes the weight [rows, depth] of what reports count among the layers
+    describe : describes that layer, for a target
     """
 
     op: Any
     schedule: Callable[[Any, Target], Scheduled]
     packed: dict[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, tuple[Value, Shape]] = field(default_factory=dict)
+    matrix: Callable[[], np.ndarray] | None = None
+    describe: Callable[[Target], Layer] | None = None
 
 
 def find_patterned(node: Node) -> Patterned | None:
