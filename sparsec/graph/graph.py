@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,15 @@ class Value:
     @property
     def rank(self) -> int:
         return len(self.shape)
+
+    @property
+    def scalar(self) -> float:
+        """The one element of a constant; NaN, which equals nothing, for anything else."""
+        return float(self.data.reshape(())) if self.data is not None and self.data.size == 1 else math.nan
+
+    def is_all(self, number: float) -> bool:
+        """Whether this is a constant, and all of its elements are a number."""
+        return self.data is not None and bool((self.data == number).all())
 
     def __repr__(self) -> str:
         return f"%{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -86,7 +86,7 @@ def _layer(graph: Graph, node: Node, target: Target) -> None:
     old, total = _add_bias(graph, node.output, total, scale, weight, node)
     shape = node.output.shape
     result = cast(graph, total, "float32", node)
-    if scale.data is not None and (scale.data == 1).all():  # the integers themselves were asked for
+    if scale.is_all(1):  # the integers themselves were asked for
         for user in [user for user in old.users if user.op == "astype" and user.output.dtype == "int32"]:
             graph.replace(user.output, total)
     else:

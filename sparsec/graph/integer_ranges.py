@@ -8,15 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsec.graph.graph import Node, Value
+from sparsec.graph.quantized import MOVES
 from sparsec.ir.types import is_float
 
 Range = tuple[float, float]
-
-_MOVES = frozenset({
-    "broadcast_to", "concat", "expand_dims", "flatten", "nn.batch_flatten", "nn.max_pool2d", "permute_dims", "reshape",
-    "split", "squeeze", "strided_slice", "take", "tile",
-})  # fmt: skip
-"""Operators that pick elements of their inputs."""
 
 
 def range_of(value: Value) -> Range:
@@ -40,7 +35,7 @@ def _of_type(dtype: str) -> Range:
 
 
 def _made(node: Node) -> Range:
-    if node.op in _MOVES:
+    if node.op in MOVES or node.op == "concat":
         inputs = node.inputs if node.op == "concat" else node.inputs[:1]
         lows, highs = zip(*map(range_of, inputs), strict=True)
         return min(lows), max(highs)

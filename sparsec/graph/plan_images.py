@@ -312,7 +312,7 @@ def _stands_around(value: Value, blank: int, masked: Mapping[Value, int | None])
     if node.op == "repack":
         return bool(node.attrs["blank"] == blank)
     if node.op == "where":
-        return node.inputs[2].data is not None and bool((node.inputs[2].data == blank).all())
+        return node.inputs[2].is_all(blank)
     if blank and node.op != "concat":
         return False
     images = [x for x in node.inputs if x.rank == 3 and same_shape(x.shape[2:], value.shape[2:])]

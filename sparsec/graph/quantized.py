@@ -26,7 +26,7 @@ from sparsec.ir.types import BYTES
 
 _FLIPPED = {"int8": "uint8", "uint8": "int8"}
 
-_MOVES = frozenset({
+MOVES = frozenset({
     "broadcast_to", "expand_dims", "flatten", "flip", "nn.batch_flatten", "nn.max_pool2d", "permute_dims", "repeat",
     "reshape", "split", "squeeze", "strided_slice", "take", "tile",
 })  # fmt: skip
@@ -100,7 +100,7 @@ def _rewrite(graph: Graph, node: Node, activation: str) -> bool:
         return _folded(graph, node)
     if node.op == "concat":
         return _sink_concat(graph, node)
-    if node.op in _MOVES:
+    if node.op in MOVES:
         return _sink(graph, node)
     return False
 
@@ -118,7 +118,7 @@ def _requantized(graph: Graph, node: Node) -> bool:
 def _hoist(graph: Graph, node: Node) -> bool:
     """quantize(move(x)) → move(quantize(x)), so that those who make x write integers; of concat, all operands."""
     move, y = node.inputs[0].producer, node.output
-    if move is None or move.op not in (*_MOVES, "concat") or len(move.outputs) > 1 or not _operands(node).is_uniform:
+    if move is None or move.op not in (*MOVES, "concat") or len(move.outputs) > 1 or not _operands(node).is_uniform:
         return False
     if len(move.output.users) > 1 or move.output in graph.outputs:
         return False
@@ -229,7 +229,7 @@ def _spell_quantize(graph: Graph, node: Node) -> Value:
     x = cast(graph, node.inputs[0], "float32", node)
     x = graph.add("divide", [x, _broadcast(graph, numbers.scale, numbers, node)], y.shape, before=node)
     x = graph.add("round", [x], y.shape, before=node)
-    if not _is_all(numbers.zero, 0):
+    if not numbers.zero.is_all(0):
         x = graph.add("add", [x, _broadcast(graph, numbers.zero, numbers, node)], y.shape, before=node)
     x = graph.add("clip", [x], y.shape, {"min": float(limits.min), "max": float(limits.max)}, before=node)
     return cast(graph, x, y.dtype, node)
@@ -238,7 +238,7 @@ def _spell_quantize(graph: Graph, node: Node) -> Value:
 def _spell_dequantize(graph: Graph, node: Node) -> Value:
     y, numbers = node.output, _operands(node)
     x = cast(graph, numbers.q, "float32", node)
-    if not _is_all(numbers.zero, 0):
+    if not numbers.zero.is_all(0):
         x = graph.add("subtract", [x, _broadcast(graph, numbers.zero, numbers, node)], y.shape, before=node)
     x = graph.add("multiply", [x, _broadcast(graph, numbers.scale, numbers, node)], y.shape, before=node)
     return cast(graph, x, y.dtype, node)
@@ -283,10 +283,6 @@ def _dequantize(graph: Graph, numbers: Quantized, y: Value, before: Node) -> Val
     attrs = {"axis": numbers.axis, "out_dtype": y.dtype}
     inputs = [numbers.q, numbers.scale, numbers.zero]
     return graph.add("dequantize", inputs, y.shape, attrs, dtype=y.dtype, before=before, name=y.name)
-
-
-def _is_all(value: Value, number: float) -> bool:
-    return value.data is not None and bool((value.data == number).all())
 
 
 def _int(extent: Any) -> int:

@@ -192,10 +192,10 @@ def _safe_softmax(graph: Graph, node: Node) -> Value | None:
     alive = nobody and _made_by(_uncast(nobody.inputs[0]), "max")
     finite = alive and _made_by(_uncast(alive.inputs[0]), "logical_not")
     test = finite and _made_by(finite.inputs[0], "equal")
-    if not softmax or not alive or not test or _scalar(zero) != 0 or not alive.attrs["keepdims"]:
+    if not softmax or not alive or not test or zero.scalar != 0 or not alive.attrs["keepdims"]:
         return None
     x, axis = softmax.inputs[0], softmax.attrs["axis"] % weights.rank
-    if test.inputs[0] is not x or _scalar(test.inputs[1]) != -math.inf or _axes(alive) != (axis,):
+    if test.inputs[0] is not x or test.inputs[1].scalar != -math.inf or _axes(alive) != (axis,):
         return None
     if not _may_be_masked(x):
         return weights
@@ -292,7 +292,7 @@ def _affine(graph: Graph, node: Node) -> Value | None:
         if norm is None or constant.data is None or len(value.users) > 1 or value in graph.outputs:
             continue
         gamma, beta = norm.inputs[1], norm.inputs[2]
-        is_free = _is_all(beta, 0) and (parameter == 2 or _is_all(gamma, 1))
+        is_free = beta.is_all(0) and (parameter == 2 or gamma.is_all(1))
         rank = gamma.rank
         fits = all(map(is_one, constant.shape[:-rank])) and same_shape(constant.shape[-rank:], gamma.shape)
         if is_free and fits:
@@ -311,7 +311,7 @@ def _gelu(graph: Graph, node: Node) -> Value | None:
     factors, scale = _factors(node.output), 1.0
     terms = [f for f in factors if not f.is_constant]
     for factor in factors:
-        scale *= _scalar(factor) if factor.is_constant else 1
+        scale *= factor.scalar if factor.is_constant else 1
     if len(terms) != 2 or not math.isclose(scale, 0.5):
         return None
     for x, term in (terms, terms[::-1]):
@@ -331,21 +331,12 @@ def _is_one_plus_erf(value: Value, x: Value) -> bool:
         return False
     for curve, one in (total.inputs, total.inputs[::-1]):
         erf = _made_by(curve, "erf")
-        if erf is not None and _scalar(one) == 1:
+        if erf is not None and one.scalar == 1:
             inner = erf.inputs[0].producer
             if inner is not None and inner.op in ("divide", "multiply") and inner.inputs[0] is x:
                 expected = math.sqrt(2) if inner.op == "divide" else math.sqrt(0.5)
-                return math.isclose(_scalar(inner.inputs[1]), expected, rel_tol=1e-6)
+                return math.isclose(inner.inputs[1].scalar, expected, rel_tol=1e-6)
     return False
-
-
-def _is_all(value: Value, number: float) -> bool:
-    return value.data is not None and bool((value.data == number).all())
-
-
-def _scalar(value: Value) -> float:
-    """The one element of a constant; NaN, which equals nothing, for anything else."""
-    return float(value.data.reshape(())) if value.data is not None and value.data.size == 1 else math.nan
 
 
 def _made_by(value: Value, op: str) -> Node | None:

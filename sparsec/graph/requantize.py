@@ -17,7 +17,7 @@ def requantize(graph: Graph) -> None:
     it is rounded fewer times.
     """
     for node in list(graph.nodes):
-        step = _scalar(node.inputs[1]) if node.op == "divide" else 0.0
+        step = node.inputs[1].scalar if node.op == "divide" else 0.0
         if step > 0 and any(user.op == "round" for user in node.output.users):
             quotient = _divided(graph, node.inputs[0], step, node)
             if quotient is not None:
@@ -55,8 +55,3 @@ _HOMOGENEOUS = {"add", "clip", "maximum", "minimum", "nn.relu", "subtract"}
 def _is_sum(x: Value) -> bool:
     """Whether a value is sums of integers as floats."""
     return x.producer is not None and x.producer.op == "astype" and x.producer.inputs[0].dtype == "int32"
-
-
-def _scalar(value: Value) -> float:
-    """The one element of a constant, 0 for anything else."""
-    return float(value.data.reshape(())) if value.data is not None and value.data.size == 1 else 0.0

@@ -145,7 +145,7 @@ def _scale_by_one(graph: Graph, node: Node) -> Value | None:
     left, right = node.inputs
     pairs = [(left, right)] if node.op == "divide" else [(left, right), (right, left)]
     for value, factor in pairs:
-        is_unit = factor.data is not None and factor.data.size == 1 and factor.data.reshape(()) == 1
+        is_unit = factor.scalar == 1
         if is_unit and same_shape(value.shape, node.output.shape):
             return value
     return None
