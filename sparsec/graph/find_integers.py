@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node
-from sparsec.graph.integer_weights import IntegerWeight
+from sparsec.graph.integer_weights import IntegerWeight, in_groups, out_of_groups
 from sparsec.graph.store_weights import ERROR, replace_weight
 
 TOLERANCE = 2.0**-22
@@ -72,12 +72,8 @@ def as_integers(weight: np.ndarray, group: int = 0) -> IntegerWeight | None:
     weight : float32, outputs first
     group : how many consecutive elements of a row share a scale; 0 for all of it
     """
-    rows, depth = len(weight), weight[0].size
-    width = group or depth
-    groups = -(-depth // width)
-    padded = np.zeros((rows, groups * width), np.float32)
-    padded[:, :depth] = weight.reshape(rows, -1)
-    blocks = padded.reshape(rows * groups, width)
+    groups = in_groups(weight, group)
+    blocks = groups.reshape(-1, groups.shape[-1])
     if not np.isfinite(blocks).all():
         return None
     probes = blocks[blocks.any(axis=1)][:PROBED]
@@ -86,9 +82,9 @@ def as_integers(weight: np.ndarray, group: int = 0) -> IntegerWeight | None:
     if found is None:
         return None
     integers, scales = found
-    integers = integers.reshape(rows, -1)[:, :depth].reshape(weight.shape)
+    integers = out_of_groups(integers, weight.shape)
     few = integers.min(initial=0) >= -8 and integers.max(initial=0) <= 7
-    return IntegerWeight(integers.astype("int4" if few else np.int8), scales.reshape(rows, groups), group)
+    return IntegerWeight(integers.astype("int4" if few else np.int8), scales.reshape(groups.shape[:2]), group)
 
 
 def _on_grids(blocks: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,19 +48,26 @@ def round_to_integers(weight: np.ndarray, dtype: str, group: int = 0) -> Integer
     dtype : {"int8", "int4"}
     group : as in `IntegerWeight`
     """
-    rows, depth = len(weight), weight[0].size
-    width = group or depth
-    groups = -(-depth // width)
-    padded = np.zeros((rows, groups * width), np.float64)
-    padded[:, :depth] = weight.reshape(rows, -1)
-    blocks = padded.reshape(rows, groups, width)
-    greatest = GREATEST[dtype]
+    blocks, greatest = in_groups(weight.astype(np.float64), group), GREATEST[dtype]
     scales = (np.abs(blocks).max(axis=2) / greatest).astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = blocks / scales.astype(np.float64)[..., None]
     nearest = np.rint(np.clip(np.where(np.isfinite(steps), steps, 0), -greatest, greatest))
-    integers = nearest.reshape(rows, -1)[:, :depth].reshape(weight.shape)
-    return IntegerWeight(integers.astype(np.int8).astype(dtype), scales, group)
+    return IntegerWeight(out_of_groups(nearest, weight.shape).astype(np.int8).astype(dtype), scales, group)
+
+
+def in_groups(weight: np.ndarray, group: int) -> np.ndarray:
+    """Return the groups of each row, `[rows, groups, elements]`, the last one filled up with zeros."""
+    rows, depth = len(weight), weight[0].size
+    width = group or depth
+    padded = np.zeros((rows, -(-depth // width), width), weight.dtype)
+    padded.reshape(rows, -1)[:, :depth] = weight.reshape(rows, -1)
+    return padded
+
+
+def out_of_groups(groups: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the weight of which `in_groups` made groups."""
+    return groups.reshape(shape[0], -1)[:, : math.prod(shape[1:])].reshape(shape)
 
 
 def relative_error(weight: np.ndarray, stored: np.ndarray) -> float:
