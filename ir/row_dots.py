@@ -40,7 +40,6 @@ from sparsec.ir.kernel import (
     Coordinate,
     Expr,
     For,
-    If,
     Load,
     Range,
     Stmt,
@@ -103,7 +102,7 @@ class RowDottedTerm(DottedTerm):
             result = self.result_at(sums, self.tile_row, column)
             body = (
                 For((row, lane_axis(self.dots.columns)), (Assign(sums, turned),)),
-                For((row, lane_axis(count)), (self.guarded(Assign(y, result)),)),
+                For((row, lane_axis(count)), (self.where_row_exists(Assign(y, result)),)),
             )
             shape = self.dots.columns, self.dots.columns
             yield For(axes, (Tile("sums", self.product.sums, shape, body),))
@@ -214,12 +213,9 @@ class RowDottedTerm(DottedTerm):
         """The tiles of pixels."""
         return _runs(self.lines * self.line, self.dots.pixels)
 
-    @property
-    def guard(self) -> Expr | None:
+    @cached_property
+    def row_exists(self) -> Expr | None:
         return call("<", self.tile_row, self.shape[0]) if self.shape[0] % self.rows_of_tile else None
-
-    def guarded(self, stmt: Assign) -> Stmt:
-        return If(self.guard, (stmt,)) if self.guard else stmt
 
 
 def _runs(extent: int, size: int) -> Iterator[tuple[int, int, int]]:
