@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.cli import main
+from sparsec.cli.compile import compile as compile_command
+from sparsec.graph.store_weights import STORAGES
 from tests.report.page_reader import Page
 
 BATCH, DEPTH, HIDDEN, ROWS = 16, 64, 128, 32
@@ -138,6 +140,11 @@ def test_compile_for_another_machine_suggests_no_run(cli: Call, files: Path) -> 
     expect_failure(cli("run", "model.so"), f"was compiled for .*, and this machine is {here}")
 
 
+def test_storages_are_those_of_the_compiler() -> None:
+    (option,) = (option for option in compile_command.params if option.name == "storage")
+    assert tuple(option.type.choices) == STORAGES
+
+
 @pytest.mark.parametrize("command", ["compile", "inspect"])
 def test_storage_halves_the_bytes_of_weights(cli: Call, files: Path, command: str) -> None:
     found = json.loads(cli(command, files / "model.onnx", "--storage", "bfloat16", "--json").out)["totals"]
@@ -146,9 +153,7 @@ def test_storage_halves_the_bytes_of_weights(cli: Call, files: Path, command: st
 
 
 def test_inspect_says_how_weights_are_stored_and_how_far_off_they_are(cli: Call, files: Path) -> None:
-    plain, stored = (
-        cli("inspect", files / "model.onnx", *args).out for args in ((), ("--storage", "int4:32"))
-    )
+    plain, stored = (cli("inspect", files / "model.onnx", *args).out for args in ((), ("--storage", "int4:32")))
     assert "stored as" not in plain and "off by" not in plain
     assert "int4:32" in stored and "off by" in stored and "%" in stored
     layers = json.loads(cli("inspect", files / "model.onnx", "--storage", "int8", "--json").out)["layers"]
