@@ -99,4 +99,4 @@ def schedule_mix(op: Product, target: Target) -> Scheduled:
     sizes = op.weight.layout.sizes([dim for dim in op.weight.shape if isinstance(dim, int)])
     vectors = 1 if sizes[-1] > 4 else 4
     moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
-    return Trace((Tile(column_widths(op, vectors, target), rows_first=True), *moves)).apply(op)
+    return Trace((Tile(column_widths(op, vectors, target), rows_first=True), *moves)).apply(op, target.emits)

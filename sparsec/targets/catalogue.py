@@ -60,12 +60,23 @@ def _x86(
     )
 
 
-def _arm(name: str, isa: frozenset[str], l1: int, l2: int, l3: int, *, fma: float, loads: float, ghz: float) -> Target:
-    is_architecture = name in ("aarch64", "armv8.6")
+def _arm(
+    name: str,
+    isa: frozenset[str],
+    l1: int,
+    l2: int,
+    l3: int,
+    *,
+    fma: float,
+    loads: float,
+    ghz: float,
+    mcpu: str = "",
+) -> Target:
+    """A processor, or with `mcpu="generic"` an architecture, whose extensions LLVM must be told."""
     return Target(
         name=name,
         triple=ARM_TRIPLE,
-        mcpu="generic" if is_architecture else name,
+        mcpu=mcpu or name,
         isa=isa,
         l1_bytes=l1 * KIB,
         l2_bytes=l2 * KIB,
@@ -73,7 +84,7 @@ def _arm(name: str, isa: frozenset[str], l1: int, l2: int, l3: int, *, fma: floa
         fma_per_cycle=fma,
         loads_per_cycle=loads,
         ghz=ghz,
-        features=tuple(f"+{feature}" for feature in sorted(isa)) if is_architecture else (),
+        features=tuple(f"+{feature}" for feature in sorted(isa)) if mcpu else (),
     )
 
 
@@ -108,8 +119,8 @@ _ALL = [
     _x86("znver3", _ZEN3, 32, 512, 32768, fma=2, loads=2, ghz=3.5),
     _x86("znver4", _ZEN4, 32, 1024, 32768, fma=1, loads=1, ghz=3.6),
     _x86("znver5", _ZEN4 | {"avx512vp2intersect", "avxvnni"}, 48, 1024, 32768, fma=2, loads=2, ghz=4.0),
-    _arm("aarch64", frozenset({"neon"}), 32, 512, 4096, fma=2, loads=2, ghz=2.5),
-    _arm("armv8.6", _ARMV8_6, 64, 1024, 32768, fma=2, loads=2, ghz=2.5),
+    _arm("aarch64", frozenset({"neon"}), 32, 512, 4096, fma=2, loads=2, ghz=2.5, mcpu="generic"),
+    _arm("armv8.6", _ARMV8_6, 64, 1024, 32768, fma=2, loads=2, ghz=2.5, mcpu="generic"),
     _arm("cortex-a72", frozenset({"crc", "neon"}), 32, 1024, 0, fma=2, loads=1, ghz=1.8),
     _arm("cortex-a76", _NEOVERSE_N1, 64, 512, 2048, fma=2, loads=2, ghz=2.4),
     _arm("neoverse-n1", _NEOVERSE_N1, 64, 1024, 32768, fma=2, loads=2, ghz=2.6),
