@@ -103,9 +103,6 @@ def _constant(expr: Any) -> int | None:
     return int(expr.value) if isinstance(expr, tirx.IntImm) else None
 
 
-tvm.ir.Op.get("tirx.nearbyint").set_attr("TVectorizable", True)  # LLVM has it for vectors, which TVM does not know
-
-
 def _passes() -> list[Any]:
     """TVM's S-TIR pipeline as far as it concerns CPUs, up to where calling conventions are chosen."""
     return [
