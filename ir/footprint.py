@@ -86,11 +86,7 @@ class Scope:
 
     def axis(self, axis: Walk) -> LevelAxis:
         """Return what that level knows of its place."""
-        return _axes(self.layout(axis.buffer), self.shape(axis.buffer))[axis.level]
-
-    def shape(self, buffer: str) -> tuple[int, ...]:
-        """Return the extents of a packed operand."""
-        return tuple(dim for dim in self.buffers[buffer].shape if isinstance(dim, int))
+        return _axes(self.layout(axis.buffer), self.buffers[axis.buffer].extents)[axis.level]
 
 
 @cache
@@ -193,7 +189,7 @@ class _Trial:
             return ROOT
         key = buffer, level
         layout = self.scope.layout(buffer)
-        size = layout.sizes(self.scope.shape(buffer))[level]
+        size = layout.sizes(self.scope.buffers[buffer].extents)[level]
         if key not in self.cursors:
             coordinate = self.made_up(f"{buffer}.{level}.coordinate", 0) % size
             self.cursors[key] = Cursor(self.made_up(f"{buffer}.{level}.position", 0), coordinate)

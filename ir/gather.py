@@ -81,10 +81,8 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     offsets. Else the last level that stores coordinates does, and the terms must be additive over the digits and the
     arrays: for the digit b of the level, g(a + b) = g(a) + g(b) − g(0).
     """
-    operand = kernel.buffers[buffer]
-    layout = operand.layout
+    layout, shape = kernel.buffers[buffer].layout, kernel.buffers[buffer].extents
     assert layout is not None
-    shape = [dim for dim in operand.shape if isinstance(dim, int)]
     level = max((n for n, (_, kind) in enumerate(layout.levels) if kind.coordinates), default=None)
     if level is None:
         return None

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import KernelError
-from sparsec.ir.kernel import Assign, Buffer, For, Kernel, Range, Stmt
+from sparsec.ir.kernel import Assign, For, Kernel, Range, Stmt
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.verifier import verify
 
@@ -85,7 +85,7 @@ class Instruction:
     def pieces(self, operand: str) -> int:
         """Return how many registers an operand takes."""
         buffer = self.semantics.buffers[operand]
-        bits = 8 * np.dtype(buffer.dtype).itemsize * prod(_shape(buffer))
+        bits = 8 * np.dtype(buffer.dtype).itemsize * prod(buffer.extents)
         return max(1, bits // self.bits)
 
     def runs_on(self, features: Collection[str]) -> bool:
@@ -184,7 +184,3 @@ def _is_counted(axis: Range) -> bool:
 
 def _extent(axis: Any) -> int:
     return int(axis.stop.value)
-
-
-def _shape(buffer: Buffer) -> tuple[int, ...]:
-    return tuple(dim for dim in buffer.shape if isinstance(dim, int))

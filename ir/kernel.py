@@ -277,6 +277,11 @@ class Buffer:
     shape: tuple[int | str, ...]
     layout: Layout | None = None
 
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """The constant dimensions, which are all of a packed buffer's."""
+        return tuple(dim for dim in self.shape if isinstance(dim, int))
+
 
 @dataclass(frozen=True)
 class Kernel:

@@ -297,7 +297,7 @@ class _Matching:
             indices[place] = step
         trials = np.stack(footprint(self.scope, self.nest.axes, indices, value, coordinates))
         (own, *_) = footprint(self.own, instruction.nest.axes, steps, _operand(instruction, operand), chosen)
-        size = prod(dim for dim in self.own.buffers[operand].shape if isinstance(dim, int))
+        size = prod(self.own.buffers[operand].extents)
         elements, first = np.unique(own, return_index=True)
         if len(elements) != size:
             return Refusal("access", f"{instruction.name} does not say what all elements of {operand} are")

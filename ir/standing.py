@@ -154,7 +154,7 @@ class Standing:
         """Return what the levels of a packed operand know of their places."""
         operand = self.kernel.buffers[buffer]
         assert operand.layout is not None
-        return operand.layout.axes([dim for dim in operand.shape if isinstance(dim, int)])
+        return operand.layout.axes(operand.extents)
 
     # -- expressions -----------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ def array_types(kernel: Kernel, buffer: Buffer, gather: Gather | None) -> dict[s
     Coordinates that became offsets have the type of these, and the values are left out where only the pattern is read.
     """
     assert buffer.layout is not None
-    types = dict(buffer.layout.index_types(_extents(buffer), MIN_INDEX_BITS))
+    types = dict(buffer.layout.index_types(buffer.extents, MIN_INDEX_BITS))
     if gather:
         types |= dict.fromkeys(gather.arrays, gather.table.dtype)
     if any(Stored(buffer.name) in walk_expressions(value) for value in expressions(kernel.body)):
@@ -33,7 +33,7 @@ def greatest_indices(buffer: Buffer) -> dict[str, int]:
 
     Words of bits are no indices. Of symbolic dimensions no more is known than that they are at least 1.
     """
-    extents = _extents(buffer)
+    extents = buffer.extents
     if buffer.layout is None:
         return {"": prod(extents) - 1}
     words = {f"level{depth}.{name}" for depth, (_, level) in enumerate(buffer.layout.levels) for name in level.words}
@@ -67,7 +67,3 @@ def stored_bytes(kernel: Kernel, masks: Mapping[str, np.ndarray]) -> int:
 def dense_bytes(count: int, dtype: str) -> int:
     """Return how many bytes so many values take, none left out."""
     return nibble_bytes(count) if dtype == "int4" else count * np.dtype(dtype).itemsize
-
-
-def _extents(buffer: Buffer) -> list[int]:
-    return [dim for dim in buffer.shape if isinstance(dim, int)]

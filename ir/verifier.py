@@ -137,7 +137,7 @@ class _Verifier:
         if not all(isinstance(dim, int) for dim in buffer.shape):
             self.fail("a packed parameter must have a constant shape")
         try:
-            buffer.layout.sizes(_shape(buffer))
+            buffer.layout.sizes(buffer.extents)
         except LayoutError as error:
             self.fail(str(error).rstrip("."))
         self.walks[buffer.name] = {}
@@ -392,7 +392,7 @@ class _Verifier:
             self.fail(f"{name} is not defined here")
         if not isinstance(buffer, Buffer) or buffer.layout is None:
             self.fail(f"{name} has no layout, so it has no levels to walk; write the indices of an element")
-        return buffer.layout, _shape(buffer)
+        return buffer.layout, buffer.extents
 
     def stored(self, value: Stored | Position) -> str:
         layout, _ = self.packed(value.buffer)
@@ -433,10 +433,6 @@ def _is_step(stmt: For) -> bool:
     limits = [limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop)]
     alone = len(stmt.body) == 1 and isinstance(stmt.body[0], Assign)
     return alone and not stmt.parallel and all(isinstance(limit, Const) for limit in limits)
-
-
-def _shape(buffer: Buffer) -> tuple[int, ...]:
-    return tuple(dim for dim in buffer.shape if isinstance(dim, int))
 
 
 def _kind(dtype: np.dtype) -> str:

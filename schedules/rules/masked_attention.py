@@ -96,7 +96,7 @@ def schedule_mix(op: Product, target: Target) -> Scheduled:
     """Lower a product with a weight that is made at run time: a vector of columns, more where rows are few."""
     lanes = target.lanes(op.sums)
     assert op.weight.layout is not None
-    sizes = op.weight.layout.sizes([dim for dim in op.weight.shape if isinstance(dim, int)])
+    sizes = op.weight.layout.sizes(op.weight.extents)
     vectors = 1 if sizes[-1] > 4 else 4
     moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
     return Trace((Tile(column_widths(op, vectors, target), rows_first=True), *moves)).apply(op, target.emits)
