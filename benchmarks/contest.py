@@ -1,7 +1,7 @@
 """Compile one benchmark network and race it: what ``make bench`` and ``make demo`` share."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,3 @@ def compile_network(network: str, sparsity: float, folder: Path, **options: Any)
 def contest(compiled: Compiled, threads: int, seconds: float, peers: tuple[str, ...]) -> Contest:
     """Race the library against the peers on the file that it was compiled from."""
     return Contest(compiled, race(compiled.model, peers, threads, compiled.artifact, seconds))
-
-
-def results_json(contests: list[Contest]) -> dict[str, Any]:
-    """The contests of one machine as one document."""
-    return {"machine": asdict(contests[0].race.machine), "contests": [contest.to_json() for contest in contests]}

@@ -6,9 +6,8 @@ layers behind it, so engines are not held against one another, but each against 
     python -m benchmarks.int8 -n resnet50
 """
 
-import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rich.table import Table
 import sparsec
 from benchmarks.contest import TITLES
 from benchmarks.int8_models import RECIPES, quantized
+from benchmarks.keep import keep
 from benchmarks.models import cached
 from sparsec.bench import Race, race, seeded_inputs, worker
 from sparsec.bench.machine import this_machine
@@ -138,10 +138,8 @@ def main(
         }
         for entry, result, errors in races
     ]
-    output = output or RESULTS / f"{this_machine().slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({"machine": asdict(this_machine()), "contests": contests}, indent=1) + "\n")
-    console.print(f"written to {output}")
+    path = keep({"contests": contests}, RESULTS, output)
+    console.print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ of layouts that can hold the weight are compiled into one library and timed in t
     python -m benchmarks.layouts --only "tile-wise" --held-out 0
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.keep import keep
 from benchmarks.layouts_cases import Case, grid, held_out
 from sparsec.bench.machine import this_machine
 from sparsec.report.units import seconds_text
@@ -128,7 +128,7 @@ def verdict(outcomes: list[Outcome]) -> str:
 def main(only: str, count: int, seed: int, rounds: int, output: Path | None) -> None:
     """Compare the layout that is chosen for each layer with the fastest of all candidates."""
     console, target = Console(width=150), Target.parse("native")
-    results: dict[str, Any] = {"machine": asdict(this_machine())}
+    results: dict[str, Any] = {}
     for title, cases in {"grid": grid(), "held out": held_out(count, seed)}.items():
         outcomes = []
         for case in [case for case in dict.fromkeys(cases) if only in str(case)]:
@@ -138,10 +138,8 @@ def main(only: str, count: int, seed: int, rounds: int, output: Path | None) -> 
             console.print(outcome_table(outcomes, f"{title}: {len(outcomes)} layers on {this_machine()}"))
             console.print(verdict(outcomes))
             results[title] = [outcome.to_json() for outcome in outcomes]
-    output = output or RESULTS / f"{this_machine().slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, separators=(",", ":")) + "\n")
-    console.print(f"written to {output}")
+    path = keep(results, RESULTS, output, indent=None)
+    console.print(f"written to {path}")
 
 
 if __name__ == "__main__":

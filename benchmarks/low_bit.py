@@ -7,13 +7,11 @@ it. The limit is what one core can do on registers alone: an AND, a POPCOUNT and
     python -m benchmarks.low_bit --only "binary × uint2"
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import click
 import numpy as np
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sparsec
+from benchmarks.keep import keep
 from benchmarks.layouts_cases import Shape
 from benchmarks.peak import bit_peak
 from benchmarks.sparse_layers import BERT
@@ -126,12 +125,9 @@ def main(only: str, rounds: int, output: Path | None) -> None:
                     with console.status(f"{' × '.join(names)}: {shape}"):
                         heats.append(race(shape, names, target, rounds, peak))
     console.print(heat_table(heats))
-    output = output or RESULTS / f"{this_machine().slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"machine": asdict(this_machine())}
-    results["layers"] = [asdict(heat) | {"speedup": heat.speedup, "of limit": heat.share} for heat in heats]
-    output.write_text(json.dumps(results, indent=1) + "\n")
-    console.print(f"written to {output}")
+    layers = [asdict(heat) | {"speedup": heat.speedup, "of limit": heat.share} for heat in heats]
+    path = keep({"layers": layers}, RESULTS, output)
+    console.print(f"written to {path}")
 
 
 if __name__ == "__main__":

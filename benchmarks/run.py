@@ -5,13 +5,13 @@
     python -m benchmarks.run -n resnet50 -s 0.9 -t 1
 """
 
-import json
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from benchmarks.contest import Contest, compile_network, contest, results_json
+from benchmarks.contest import Contest, compile_network, contest
+from benchmarks.keep import keep
 from benchmarks.models import MODELS
 from sparsec.bench import race_table, summary_table
 from sparsec.bench.machine import this_machine
@@ -57,10 +57,8 @@ def main(
         raise click.ClickException(str(error)) from error
     races = [(done.compiled.label, done.race) for done in contests]
     console.print(summary_table(races, f"sparsec against dense runtimes on {this_machine()}"))
-    output = output or RESULTS / f"{this_machine().slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results_json(contests), indent=1) + "\n")
-    console.print(f"written to {output}")
+    path = keep({"contests": [done.to_json() for done in contests]}, RESULTS, output)
+    console.print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ orientations, or of two memory formats.
     python -m benchmarks.sparse_layers --only tile-wise
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sparsec
+from benchmarks.keep import keep
 from benchmarks.layouts_cases import Case, Shape, layer_model
 from benchmarks.layouts_masks import STRUCTURES
 from sparsec.bench.machine import this_machine
@@ -179,7 +179,7 @@ def heat_table(title: str, heats: list[Heat]) -> Table:
 def main(only: str, rounds: int, output: Path | None) -> None:
     """Race pruned layers against dense ones."""
     console, target = Console(width=160), Target.parse("native")
-    results: dict[str, Any] = {"machine": asdict(this_machine())}
+    results: dict[str, Any] = {}
     for structure, (shapes, kept) in RACES.items():
         if only not in structure:
             continue
@@ -189,10 +189,8 @@ def main(only: str, rounds: int, output: Path | None) -> None:
                 heats.append(race(Case(shape, structure, kept), target, rounds))
         console.print(heat_table(f"{structure}, {1 - kept:.1%} zeros, one thread, {this_machine()}", heats))
         results[structure] = [heat.to_json() for heat in heats]
-    output = output or RESULTS / f"{this_machine().slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n")
-    console.print(f"written to {output}")
+    path = keep(results, RESULTS, output)
+    console.print(f"written to {path}")
 
 
 if __name__ == "__main__":

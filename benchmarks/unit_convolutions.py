@@ -9,7 +9,6 @@ turns, and medians of the ratios within a round count.
     python -m benchmarks.unit_convolutions
 """
 
-import json
 import tempfile
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sparsec
+from benchmarks.keep import keep
 from benchmarks.peak import byte_peak
 from sparsec.bench import worker
 from sparsec.bench.machine import this_machine
@@ -250,11 +250,8 @@ def main(rounds: int, output: Path | None) -> None:
     except SparsecError as error:
         raise click.ClickException(str(error)) from error
     console.print(heat_table(heats))
-    output = output or RESULTS / f"{this_machine().slug}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    results = {"machine": asdict(this_machine()), "layers": [heat.to_json() for heat in heats]}
-    output.write_text(json.dumps(results, indent=1) + "\n")
-    console.print(f"written to {output}")
+    path = keep({"layers": [heat.to_json() for heat in heats]}, RESULTS, output)
+    console.print(f"written to {path}")
 
 
 if __name__ == "__main__":
