@@ -13,8 +13,9 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.image_semantics import conv_padded, repack
 from sparsec.graph.quantized_semantics import dequantize, flip_sign, quantize
 from sparsec.graph.shape import evaluate_dim
+from sparsec.graph.window_semantics import adaptive_avg_pool2d, avg_pool2d, conv1d, conv2d, in_sums, max_pool2d
 from sparsec.ir.image import Image
-from sparsec.ir.types import is_float, sums
+from sparsec.ir.types import is_float
 
 Array = np.ndarray
 
@@ -134,95 +135,8 @@ def _batch_norm(
     return (y + _along(beta, [axis], x.ndim) if center else y), mean, var
 
 
-def _windows(
-    x: Array, size: Sequence[int], strides: Any, padding: Any, dilation: Any, fill: float, ceil_mode: bool = False
-) -> Array:
-    """Every window of an image [N, C, H, W], as [N, C, H', W', kernel height, kernel width]."""
-    top, left, bottom, right = padding if len(padding) == 4 else (*padding, *padding)
-    reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
-    if ceil_mode:
-        bottom += _ragged(x.shape[2] + top, bottom, reach[0], strides[0])
-        right += _ragged(x.shape[3] + left, right, reach[1], strides[1])
-    x = np.pad(x, [(0, 0), (0, 0), (top, bottom), (left, right)], constant_values=fill)
-    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))
-    return view[:, :, :: strides[0], :: strides[1], :: dilation[0], :: dilation[1]]
-
-
-def _ragged(extent: int, padding: int, reach: int, stride: int) -> int:
-    """The padding more that lets a last window count that is not full, if it starts inside the image."""
-    missing = -(extent + padding - reach) % stride
-    return missing if extent + padding + missing - reach < extent else 0
-
-
-def _conv2d(
-    x: Array,
-    w: Array,
-    strides: Any = (1, 1),
-    padding: Any = (0, 0),
-    dilation: Any = (1, 1),
-    groups: int = 1,
-    blank: int = 0,
-    **_: Any,
-) -> Array:
-    x, w = _sums(x), _sums(w)
-    windows = _windows(x, w.shape[2:], strides, padding, dilation, blank)
-    inputs, weights = np.split(windows, groups, axis=1), np.split(w, groups)
-    return np.concatenate(
-        [np.einsum("nchwrs,ocrs->nohw", i, k, optimize=True) for i, k in zip(inputs, weights, strict=True)], axis=1
-    )
-
-
-def _conv1d(
-    x: Array,
-    w: Array,
-    strides: Any = (1,),
-    padding: Any = (0, 0),
-    dilation: Any = (1,),
-    groups: int = 1,
-    blank: int = 0,
-    **_: Any,
-) -> Array:
-    padding = (0, padding[0], 0, padding[-1])
-    return _conv2d(x[:, :, None], w[:, :, None], (1, *strides), padding, (1, *dilation), groups, blank)[:, :, 0]
-
-
-def _sums(x: Array) -> Array:
-    """Factors in the type in which their products are added up."""
-    return x.astype(sums(x.dtype.name), copy=False)
-
-
 def _matmul(a: Array, b: Array, **_: Any) -> Array:
-    return _sums(a) @ _sums(b)
-
-
-def _max_pool2d(
-    x: Array, pool_size: Any, strides: Any, padding: Any, dilation: Any = (1, 1), ceil_mode: bool = False, **_: Any
-) -> Array:
-    lowest = -np.inf if is_float(x.dtype) else np.iinfo(x.dtype).min
-    return _windows(x, pool_size, strides, padding, dilation, lowest, ceil_mode).max(axis=(4, 5))
-
-
-def _avg_pool2d(
-    x: Array,
-    pool_size: Any,
-    strides: Any,
-    padding: Any,
-    dilation: Any = (1, 1),
-    ceil_mode: bool = False,
-    count_include_pad: bool = False,
-    **_: Any,
-) -> Array:
-    total = _windows(x, pool_size, strides, padding, dilation, 0, ceil_mode).sum(axis=(4, 5))
-    if count_include_pad:
-        return total / np.prod(pool_size)
-    return total / _windows(np.ones_like(x), pool_size, strides, padding, dilation, 0, ceil_mode).sum(axis=(4, 5))
-
-
-def _adaptive_avg_pool2d(x: Array, output_size: Any = None, **_: Any) -> Array:
-    height, width = output_size or x.shape[2:]
-    rows = [slice(i * x.shape[2] // height, -(-(i + 1) * x.shape[2] // height)) for i in range(height)]
-    columns = [slice(j * x.shape[3] // width, -(-(j + 1) * x.shape[3] // width)) for j in range(width)]
-    return np.stack([np.stack([x[:, :, r, c].mean((2, 3)) for c in columns], -1) for r in rows], -2)
+    return in_sums(a) @ in_sums(b)
 
 
 def _pad(x: Array, pad_width: Any, pad_value: float = 0, pad_mode: str = "constant") -> Array:
@@ -362,7 +276,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "batch_matmul": lambda a, b, lhs_transposed: (_swap(a) if lhs_transposed else a) @ b,
     "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
     "concat": lambda *xs, axis=0: np.concatenate(xs, axis=axis or 0),
-    "conv2d": _conv2d,
+    "conv2d": conv2d,
     "conv_padded": conv_padded,
     "cumsum": lambda x, axis, dtype=None, exclusive=False: np.cumsum(x, axis) - (x if exclusive else 0),
     "dequantize": dequantize,
@@ -375,17 +289,17 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "linear": lambda x, w: _matmul(x, w.T),
     "linear_cols": lambda x, w: _matmul(w, x),
     "matmul": _matmul,
-    "nn.adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
     "nn.attention": _attention,
-    "nn.avg_pool2d": _avg_pool2d,
+    "nn.avg_pool2d": avg_pool2d,
     "nn.batch_flatten": lambda x: x.reshape(x.shape[0], -1),
     "nn.batch_norm": _batch_norm,
-    "nn.conv1d": _conv1d,
-    "nn.conv2d": _conv2d,
+    "nn.conv1d": conv1d,
+    "nn.conv2d": conv2d,
     "nn.dropout": lambda x, rate=0: (x, np.ones_like(x)),
     "nn.layer_norm": _layer_norm,
     "nn.log_softmax": lambda x, axis=-1: np.log(_softmax(x, axis)),
-    "nn.max_pool2d": _max_pool2d,
+    "nn.max_pool2d": max_pool2d,
     "nn.pad": _pad,
     "nn.softmax": _softmax,
     "ones": lambda shape, dtype=None: np.ones(shape),

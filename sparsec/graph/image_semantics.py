@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsec.graph.window_semantics import in_sums
 from sparsec.ir.image import Image
-from sparsec.ir.types import sums
 
 
 def repack(
@@ -51,7 +51,7 @@ def conv_padded(
     """
     if blank and image == x_image:
         x = pad(unpad(x, x_image), x_image, blank)
-    x, weight = (part.astype(sums(part.dtype.name), copy=False) for part in (x, weight))
+    x, weight = in_sums(x), in_sums(weight)
     (sy, sx), (dy, dx) = strides, dilation
     batch, planes, plane = x.shape
     rows, channels, height, width = weight.shape
