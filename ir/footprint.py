@@ -203,7 +203,7 @@ class _Trial:
         layout = self.scope.layout(buffer)
         position = self.cursor(buffer, len(layout.levels) - 1).position
         lane = self.cursor(buffer, layout.leaf - 1).lane if layout.leaf else None
-        return position if lane is None else position * layout.together + lane
+        return layout.slot(position, lane)
 
     def evaluate(self, value: Expr) -> Any:
         """Return an index in each iteration."""

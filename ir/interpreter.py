@@ -292,7 +292,7 @@ class _Run:
         layout = self.packed[buffer].layout
         lane = self.cursors[buffer][layout.leaf - 1].lane if layout.leaf else None
         position = self.cursor(buffer, len(layout.levels) - 1).position
-        return position if lane is None else position * layout.together + lane
+        return layout.slot(position, lane)
 
     def coordinate(self, value: Coordinate) -> int:
         """Return the logical coordinate: as `Layout.logical`, for one dimension whose digits are all walked."""

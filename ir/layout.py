@@ -152,6 +152,10 @@ class Layout:
         """How many coordinates of the last level that is not dense make up a run, whose values stand side by side."""
         return self.levels[self.leaf - 1][1].together if self.leaf else 1
 
+    def slot(self, position: Index, lane: Index | None) -> Index:
+        """Return where the value of a position is stored; of a run, whose values stand by turns, that of one lane."""
+        return position if lane is None else position * self.together + lane
+
     def axes(self, shape: Sequence[int]) -> tuple[Axis, ...]:
         """Return what each level knows of its place for a tensor of `shape`."""
         sizes = self.sizes(shape)

@@ -78,7 +78,7 @@ class Packed:
         for coordinate, extent in zip(logical, self.shape, strict=True):
             inside &= coordinate < extent
         run, lane = block // self.layout.together, block % self.layout.together
-        position = (run * data.shape[1] + element) * self.layout.together + lane
+        position = self.layout.slot(run * data.shape[1] + element, lane)
         return tuple(coordinate[inside] for coordinate in logical), position[inside]
 
     def count(self, depth: int) -> int:
@@ -107,7 +107,7 @@ class Packed:
         for level in range(depth):
             origin, cursor = self._descend(level, cursor)
             if cursor.lane is not None:  # count single blocks
-                cursor = Cursor(cursor.position * self.layout.together + cursor.lane, cursor.coordinate)
+                cursor = Cursor(self.layout.slot(cursor.position, cursor.lane), cursor.coordinate)
             coordinates = [coordinate[origin] for coordinate in coordinates] + [cursor.coordinate]
         return coordinates, cursor.position
 

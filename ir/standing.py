@@ -213,7 +213,7 @@ class Standing:
         layout, position = self.kernel.buffers[buffer].layout, self.cursor(buffer, level).position
         assert layout is not None
         lane = self.cursors[buffer][layout.leaf - 1].lane if layout.leaf else None
-        return position if lane is None else position * layout.together + lane
+        return layout.slot(position, lane)
 
     def coordinate(self, buffer: str, dim: str, skip: int | None = None) -> Any:
         """Return a logical coordinate where the walks stand, without the digit of the level `skip`."""
