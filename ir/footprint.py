@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.ir.gather import ON_INTEGERS
 from sparsec.ir.kernel import (
     Axis,
     Buffer,
@@ -254,15 +255,9 @@ class _Trial:
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
-    "+": np.add,
-    "-": np.subtract,
-    "*": np.multiply,
-    "//": np.floor_divide,
-    "%": np.mod,
+    **ON_INTEGERS,
     "&": np.bitwise_and,
     "^": np.bitwise_xor,
-    "max": np.maximum,
-    "min": np.minimum,
     "abs": np.abs,
     "<": np.less,
     "<=": np.less_equal,

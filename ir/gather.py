@@ -122,10 +122,10 @@ def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
         return bindings[f"{value.buffer}.{value.dim}"]
     assert isinstance(value, Op)
     a, b = (evaluate(arg, bindings) for arg in value.args)
-    return _INTEGERS[value.name](a, b)
+    return ON_INTEGERS[value.name](a, b)
 
 
-_INTEGERS: dict[str, Callable[..., np.ndarray]] = {
+ON_INTEGERS: dict[str, Callable[..., np.ndarray]] = {
     "+": np.add,
     "-": np.subtract,
     "*": np.multiply,
@@ -134,6 +134,7 @@ _INTEGERS: dict[str, Callable[..., np.ndarray]] = {
     "max": np.maximum,
     "min": np.minimum,
 }
+"""What the operators of indices are on arrays of integers."""
 
 
 def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
