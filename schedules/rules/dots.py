@@ -24,6 +24,7 @@ from sparsec.ir.row_dots import MOST_ROWS
 from sparsec.ir.types import is_float
 from sparsec.schedules.rules.cuts import MANY
 from sparsec.schedules.rules.dot_prices import row_cycles
+from sparsec.schedules.rules.families import FULL
 from sparsec.schedules.rules.prices import Inner, Nest, batch, extent
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Tensorize, Tile
@@ -32,7 +33,6 @@ from sparsec.targets import Target
 PANELS = Inner(step=0.0, sums=0.0)
 PANEL = 64  # columns at most
 SUM_BYTES = 4
-FULL = 0.95  # of a weight, from which on it is taken as dense
 RUNS = (1, 2, 4, 8, 16)  # rows that share their runs of columns
 
 
