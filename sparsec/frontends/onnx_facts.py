@@ -34,6 +34,8 @@ class Facts:
 
     def dtype(self, name: str) -> np.dtype:
         """The element type, float32 where inference did not find it."""
+        if name in self.constants:
+            return self.constants[name].dtype
         tensor = self.types.get(name)
         return np.dtype(np.float32) if tensor is None else helper.tensor_dtype_to_np_dtype(tensor.elem_type)
 

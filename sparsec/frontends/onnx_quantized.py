@@ -200,11 +200,19 @@ def to_standard(node: onnx.NodeProto, facts: Facts) -> Nodes:
     return [helper.make_node(node.op_type, node.input, node.output, **attributes_of(node))]
 
 
+def quantize_linear(node: onnx.NodeProto, facts: Facts) -> None:
+    """`QuantizeLinear` stays as it is, but divides by its scale."""
+    scale = facts.constants.get(node.input[1])
+    if scale is not None and not (np.isfinite(scale) & (scale > 0)).all():
+        raise unsupported(node, f"with the scale {scale.min()} is not supported; scales must be positive numbers")
+
+
 QUANTIZED: dict[str, Rewrite] = {
     "ConvInteger": _of_integers("Conv", (1, 0)),
     "MatMulInteger": _of_integers("MatMul", (-2, -1)),
     "QLinearConv": q_linear_conv,
     "QLinearMatMul": q_linear_mat_mul,
+    "QuantizeLinear": quantize_linear,
 }
 """Of the standard's own operators."""
 

@@ -82,6 +82,22 @@ def test_mat_mul_integer(zeros):
     check(write.model((6, 20), write.op("MatMulInteger", q, w, zero, w_zero), TensorProto.INT32))
 
 
+def test_mat_mul_integer_without_a_zero_for_its_weight():
+    write = Writer()
+    q, _, zero = stored(write)
+    w, *_ = weight(write, 20, 12)
+    check(write.model((6, 20), write.op("MatMulInteger", q, w, zero), TensorProto.INT32))
+
+
+@pytest.mark.parametrize("scale", [0.0, np.nan])
+def test_a_scale_that_is_no_positive_number_is_refused(scale):
+    write = Writer()
+    parameters = np.array(scale, np.float32), np.array(0, np.uint8)
+    q = write.op("QuantizeLinear", "x", *map(write.constant, parameters))
+    with pytest.raises(UnsupportedError, match=r"QuantizeLinear with the scale .* scales must be positive numbers"):
+        load_model(write.model((6, 20), q, TensorProto.UINT8))
+
+
 def test_conv_integer():
     write = Writer()
     q, _, zero = stored(write)
