@@ -64,9 +64,27 @@ def test_a_small_bert(target: str) -> None:
 )
 def test_the_digits_network_in_int8(target: str, instructions: set[str], tmp_path: Path) -> None:
     case = quantized_digits()
-    found = qemu.run(sparsec.compile(case.model, target=target, dump=tmp_path), *case.inputs.values())
+    artifact = sparsec.compile(case.model, target=target, dump=tmp_path)
+    found = qemu.run(artifact, *case.inputs.values())
     np.testing.assert_array_equal(found, case.wanted)
     assert named(tmp_path) == instructions
+    artifact.save(tmp_path / "digits.so")
+    code = (tmp_path / "digits.so").read_bytes()
+    wanted = {name.split(".")[1] for name in instructions} & set(ENCODINGS)
+    assert {name for name in ENCODINGS if occurrences(code, name) >= SEVERAL} == wanted
+
+
+ENCODINGS = {"sdot": 0x4E809400, "smmla": 0x4E80A400}
+"""Of `sdot v.4s, v.16b, v.16b` and `smmla v.4s, v.16b, v.16b`, their registers 0 (Arm ARM, section C7.2)."""
+
+REGISTERS = 0x001F03FF
+SEVERAL = 8  # more than the words of constants that look like one by chance
+
+
+def occurrences(code: bytes, name: str) -> int:
+    """How often an instruction stands in a library."""
+    words = np.frombuffer(code[: len(code) // 4 * 4], np.uint32)
+    return int(np.count_nonzero(words & ~np.uint32(REGISTERS) == ENCODINGS[name]))
 
 
 @pytest.mark.parametrize("target", ["neoverse-n1", "armv8.6"])
