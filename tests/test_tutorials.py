@@ -17,7 +17,7 @@ SHOWN = {
         "kernel linear(W: float32[256, 192] @ ",
         "interpreter against NumPy",
         '["tensorize", ',
-        'with T.sblock("update")',
+        'with T.sblock("fma_',
         "T.vectorized(",
         "== the inner loop",
         "× as fast",

@@ -32,7 +32,7 @@ def agree(source, target, strides=(1, 1), phases=(1, 1), padding=(0, 0), batch=2
     """Hold the kernel against what the operator means; whatever surrounds the pixels of the source is NaN."""
     pixels = integers(batch, channels, source.height, source.width) + np.float32(20)
     x = np.where(pad(np.ones_like(pixels), source) > 0, pad(pixels, source), np.float32(np.nan))
-    wanted = repacked(pixels, None, target, strides, phases, padding).reshape(batch, -1)
+    wanted = repacked(pixels, None, target, strides, phases, padding, 0).reshape(batch, -1)
     kernel = build_repack("batch" if symbolic else batch, channels, source, target, strides, phases, padding)
     assert parse_kernel(str(kernel)) == kernel
     arrays = {"X": x.reshape(batch, -1)}

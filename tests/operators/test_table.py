@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import sparsec
-from sparsec.errors import InputError, LayoutError
+from sparsec.errors import LayoutError
 from sparsec.ir.types import HALVES
 from tests.operators.cells import LAYOUTS, TYPES, Cell, Library, weights
 from tests.operators.masks import MASK_OPERATORS, MaskOperator, Programs
 from tests.operators.operators import EDGES, OPERATORS, Operator
-from tests.operators.table import NO_INT8, PAGE, reasons, render
+from tests.operators.table import PAGE, reasons, render
 
 INTERPRETED = ("random",)  # the interpreter takes its time
 
@@ -64,12 +64,6 @@ def test_what_is_refused_is_refused_for_the_reason_on_the_page(name):
     with pytest.raises(LayoutError) as caught:
         sparsec.op("matmul", weights(OPERATORS["matmul, linear"]())["full"], 5, layout=LAYOUTS[name])
     assert reasons()[name] in str(caught.value)
-
-
-def test_int8_is_refused_for_the_reason_on_the_page():
-    with pytest.raises(InputError) as caught:
-        sparsec.op("matmul", np.ones((4, 8), np.int8), 5, storage="int8")
-    assert NO_INT8 in str(caught.value)
 
 
 def test_the_page_is_that_of_the_table():
