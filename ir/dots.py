@@ -61,7 +61,7 @@ class DottedTerm(PackedTerm):
     def finish(self, acc: Load) -> Iterator[Stmt]:
         """Yield what puts the sums in the order of their columns, if they are in another, and stores the results."""
         rows = self.lanes[:-1]
-        sizes = *(self.layout.sizes(self.shape)[level] for level in self.order.lanes), self.width
+        sizes = *(self.sizes[level] for level in self.order.lanes), self.width
         y = self.at(self.product.y, self.product.y_index)
         in_order = self.sum_at(self.straight(LANE))
         if in_order == acc and self.dots.rows == 1:
@@ -102,7 +102,7 @@ class DottedTerm(PackedTerm):
     @property
     def staged_runs(self) -> int:
         """How many runs of depths are staged."""
-        return prod(self.layout.sizes(self.shape)[level] for level in self.outer)
+        return prod(self.sizes[level] for level in self.outer)
 
     # -- what the weight's layout says -----------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class DottedTerm(PackedTerm):
     def depths_at_once(self) -> int:
         if self.in_runs:
             return self.layout.together
-        return self.layout.sizes(self.shape)[self.depth_level]
+        return self.sizes[self.depth_level]
 
     @property
     def depth_lane(self) -> Walk:
@@ -188,7 +188,7 @@ class DottedTerm(PackedTerm):
 
     @property
     def rows_of_tile(self) -> int:
-        return prod(self.layout.sizes(self.shape)[level] for level in self.order.lanes)
+        return prod(self.sizes[level] for level in self.order.lanes)
 
     def sum_at(self, place: Expr) -> Load:
         """Return the sum of a row of the tile at a place."""
@@ -202,6 +202,6 @@ class DottedTerm(PackedTerm):
         """Return the number that the coordinates of these levels make, the last one counting fastest."""
         total: Expr = Const(0)
         for level in levels:
-            size = self.layout.sizes(self.shape)[level]
+            size = self.sizes[level]
             total = Var(f"p{level}") if total == Const(0) else total * size + Var(f"p{level}")
         return total

@@ -80,8 +80,7 @@ class LowBitProduct:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, and words times bits."""
-        rows, words = self.weight.shape
-        assert isinstance(rows, int) and isinstance(words, int)
+        rows, words = self.weight.extents
         return rows, words
 
     def stored_as(self, layout: Layout) -> LowBitProduct:

@@ -74,7 +74,7 @@ class RowDottedTerm(DottedTerm):
         pixel = Range(PIXEL.name, Const(0), Const(count))
         lanes = (pixel, self.row_walk)
         x = Load("part", (self.staged_place, TILE + PIXEL, DEPTH_LANE))
-        walks = tuple(self.walks[level] for level in self.order.inside[:-1])
+        walks = tuple(self.walks[level] for level in self.outer)
         step = For((*lanes, self.depth_lane), (Assign(acc, Stored(self.name) * x, accumulate=True),))
         turned = Load("turned", (TILE + PIXEL, Var(self.row_walk.var)))
         body = (
@@ -110,7 +110,7 @@ class RowDottedTerm(DottedTerm):
 
     def stage(self, body: Stmt) -> Stmt:
         """Interleave the pixels of the panel, line by line; what is read behind the end of a line is written over."""
-        walks: tuple[Axis, ...] = tuple(self.walks[level] for level in self.order.inside[:-1])
+        walks: tuple[Axis, ...] = tuple(self.walks[level] for level in self.outer)
         line: Expr = Const(0)
         column: Expr = COLUMN
         if self.lines > 1:
@@ -127,7 +127,7 @@ class RowDottedTerm(DottedTerm):
     # -- places of pixels ------------------------------------------------------------------------------------------
 
     @cached_property
-    def order(self) -> LoopOrder:  # type: ignore[override]
+    def order(self) -> LoopOrder:
         return loop_order(self.layout, self.shape, self.tiling.whole_rows, tile_rows=MOST_ROWS)
 
     @property

@@ -79,8 +79,7 @@ class SDDMM:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the pattern."""
-        rows, columns = self.pattern.shape
-        assert isinstance(rows, int) and isinstance(columns, int)
+        rows, columns = self.pattern.extents
         return rows, columns
 
 

@@ -50,7 +50,7 @@ class StructuredDottedTerm(DottedTerm):
     # -- what the weight's layout says -----------------------------------------------------------------------------
 
     @cached_property
-    def order(self) -> LoopOrder:  # type: ignore[override]
+    def order(self) -> LoopOrder:
         """The loops of a structured level are as constant as those of a dense one."""
         dense = replace(self.layout, levels=tuple((digit, Dense()) for digit, _ in self.layout.levels))
         return loop_order(dense, self.shape, self.tiling.whole_rows, self.width)
