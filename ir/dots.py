@@ -91,13 +91,22 @@ class DottedTerm(PackedTerm):
 
     def stage(self, body: Stmt) -> Stmt:
         """Interleave all rows of X, `[runs of depths, width, depths]`, for the body."""
-        if self.in_runs or self.stage_place:
-            raise LayoutError(f"X cannot be staged for {self.layout}, whose depths are not dense digits of whole rows")
-        walks = tuple(self.walks[level] for level in self.outer)
         part = Load("part", (self.staged_place, LANE, DEPTH_LANE))
-        fill = nest_of(walks, For((self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),)))
+        fill = nest_of(self.staged_walks, For((self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),)))
         shape = self.staged_runs, self.width, self.depths_at_once
         return Tile("part", self.product.x.dtype, shape, (fill, body))
+
+    @property
+    def staged_walks(self) -> tuple[Walk, ...]:
+        """The axes over the runs of depths that are staged.
+
+        Raises
+        ------
+        LayoutError : where these are not known before the rows
+        """
+        if self.in_runs or self.stage_place:
+            raise LayoutError(f"X cannot be staged for {self.layout}, whose depths are not dense digits of whole rows")
+        return tuple(self.walks[level] for level in self.outer)
 
     @property
     def staged_runs(self) -> int:

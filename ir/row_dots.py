@@ -110,7 +110,7 @@ class RowDottedTerm(DottedTerm):
 
     def stage(self, body: Stmt) -> Stmt:
         """Interleave the pixels of the panel, line by line; what is read behind the end of a line is written over."""
-        walks: tuple[Axis, ...] = tuple(self.walks[level] for level in self.outer)
+        walks: tuple[Axis, ...] = self.staged_walks
         line: Expr = Const(0)
         column: Expr = COLUMN
         if self.lines > 1:
