@@ -18,6 +18,7 @@ from sparsec.ir.matcher import Match, Place, Refusal, Segment, match_innermost, 
 from sparsec.ir.nesting import Nesting
 from sparsec.ir.printer import print_statement
 
+QUAD = 4  # values, or coordinates of 16 bits, that one load brings
 WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
 
 
@@ -27,11 +28,14 @@ class Emission(Nesting):
     Parameters
     ----------
     features : what the target has, or None to emit whatever is named
+
+    `quads` holds by operand a vector that repeats four of its values, and which of them the walks stand on.
     """
 
     def __init__(self, kernel: Kernel, features: Collection[str] | None = None) -> None:
         super().__init__(kernel)
         self.features = features
+        self.quads: dict[str, tuple[Any, int]] = {}
 
     def named(self, nest: For) -> Instruction | None:
         """Return the instruction that a nest names, if the target has it."""
@@ -108,6 +112,9 @@ class Emission(Nesting):
         """Load the elements of one register."""
         parts = []
         for segment in segments:
+            if isinstance(place.value, Stored) and place.value.buffer in self.quads and not any(segment.offsets):
+                parts.append(_of_quad(*self.quads[place.value.buffer], len(segment.offsets)))
+                continue
             handle, indices = self.find(nest, place.value, segment.first, outer)
             parts.append(_load(handle, indices, segment.offsets))
         return parts[0] if len(parts) == 1 else shuffle(parts, range(sum(len(s.offsets) for s in segments)))
@@ -144,6 +151,21 @@ def _load(handle: Any, indices: list[Any], offsets: tuple[int, ...]) -> Any:
     width = 1 << (span.bit_length() - 1)  # two loads that overlap cover the span
     halves = [handle[tuple(_along(indices, start, width))] for start in (low, low + span - width)]
     return shuffle(halves, [o - low if o - low < width else o - low - span + 2 * width for o in offsets])
+
+
+def repeat_quad(quad: Any, lanes: int) -> Any:
+    """Repeat four float32 over a vector, so that each is broadcast from there.
+
+    LLVM takes a broadcast of what was loaded for a load that broadcasts, which would be four loads in place of one. It
+    does not look through the fence, and takes an element within each 128 bits by one shuffle.
+    """
+    wide = shuffle([quad], [n % QUAD for n in range(lanes)])
+    return tirx.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.arithmetic.fence", wide)
+
+
+def _of_quad(wide: Any, lane: int, count: int) -> Any:
+    """Broadcast an element of a repeated quad."""
+    return shuffle([wide], [n // QUAD * QUAD + lane for n in range(count)])
 
 
 def _repeated(group: Any, size: int, count: int) -> Any:

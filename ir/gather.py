@@ -24,11 +24,13 @@ from sparsec.ir.kernel import (
     Op,
     Range,
     Stmt,
+    Tile,
     Var,
     Walk,
     substitute,
     walk_expressions,
 )
+from sparsec.ir.levels import Level
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Gather:
 
     Parameters
     ----------
-    terms : the summands of an index that depend on the coordinate, such as `W.k * 128`
+    terms : the summands of an index that depend on the coordinate, such as `W.k * 128`, or on the variable that walks
+        the level, such as `p2 * 48`
     dim, level : the logical dimension, and the level that stores a digit of it; None where its order is what is stored
     arrays : names of the index arrays whose values add up to the digit
     table : uint16 or uint32 [largest value + 1], the offset for each value, relative to the value 0; all fit int32
@@ -62,7 +65,8 @@ class Gather:
         total, *others = self.terms
         for other in others:
             total = total + other
-        return substitute(total, {f"{self.buffer}.{self.dim}": Var("k")}), rest
+        digit: dict[str, Expr] = {part.name: Const(0) for part in walk_expressions(total) if isinstance(part, Var)}
+        return substitute(total, {f"{self.buffer}.{self.dim}": Var("k"), **digit}), rest
 
 
 def summands(value: Expr) -> Iterator[Expr]:
@@ -79,7 +83,8 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
 
     Its coordinate must be used in the same terms of indices only. Where the dimension is permuted, its order holds the
     offsets. Else the last level that stores coordinates does, and the terms must be additive over the digits and the
-    arrays: for the digit b of the level, g(a + b) = g(a) + g(b) − g(0).
+    arrays: for the digit b of the level, g(a + b) = g(a) + g(b) − g(0). Where the digit alone is used, the level holds
+    what becomes of it, if that needs no more bits.
     """
     layout, shape = kernel.buffers[buffer].layout, kernel.buffers[buffer].extents
     assert layout is not None
@@ -92,7 +97,10 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     if len(uses) != 1:
         return None
     (terms,) = uses
-    if not terms or any(isinstance(part, Var | Load) for term in terms for part in walk_expressions(term)):
+    variables = {part for term in terms for part in walk_expressions(term) if isinstance(part, Var | Load)}
+    if terms and variables and variables <= walkers and len(variables) == len(walkers):
+        return _of_digits(terms, buffer, digit.dim, level, kind, layout.sizes(shape)[level])
+    if not terms or variables:
         return None
     coordinates = np.arange(layout.padded(shape)[layout.dims.index(digit.dim)])
     found = (evaluate(term, {f"{buffer}.{digit.dim}": coordinates}) for term in terms)
@@ -114,10 +122,27 @@ def find_gather(kernel: Kernel, buffer: str) -> Gather | None:
     return Gather(terms, buffer, digit.dim, level, arrays, table.astype(dtype))
 
 
+def _of_digits(terms: tuple[Expr, ...], buffer: str, dim: str, level: int, kind: Level, size: int) -> Gather | None:
+    """Return what a level of `size` holds where its variable alone leads to something, with terms that use no more."""
+    digits = np.arange(size)
+    (name,) = {part.name for term in terms for part in walk_expressions(term) if isinstance(part, Var)}
+    if any(isinstance(part, Coordinate) for term in terms for part in walk_expressions(term)):
+        return None
+    values = sum((evaluate(term, {name: digits}) for term in terms), np.zeros_like(digits))
+    table = values - values[0]
+    few = np.iinfo(np.uint16).max
+    if table.min() < 0 or table.max() > few >= size - 1 or not kind.adds_up(table) or np.array_equal(table, digits):
+        return None
+    arrays = tuple(f"level{level}.{name}" for name in kind.coordinates)
+    return Gather(terms, buffer, dim, level, arrays, table.astype(np.uint16 if table.max() <= few else np.uint32))
+
+
 def evaluate(value: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
-    """Evaluate an integer expression over arrays of its coordinates, given by printed name as `W.k`."""
+    """Evaluate an integer expression over arrays of its coordinates and variables, by printed name, as `W.k`."""
     if isinstance(value, Const):
         return np.asarray(value.value)
+    if isinstance(value, Var):
+        return bindings[value.name]
     if isinstance(value, Coordinate):
         return bindings[f"{value.buffer}.{value.dim}"]
     assert isinstance(value, Op)
@@ -145,6 +170,8 @@ def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
             continue
         if isinstance(stmt, If):
             yield stmt.condition
+        if isinstance(stmt, Tile):
+            yield from (fetch.first for fetch in stmt.fetch)
         if isinstance(stmt, For):
             yield from (limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop))
             yield from (axis.at for axis in stmt.axes if isinstance(axis, Walk) and axis.at is not None)
@@ -170,7 +197,6 @@ def _uses(value: Expr, coordinate: Expr, walkers: frozenset[Expr]) -> Iterator[t
             yield from _uses(arg, coordinate, walkers)
     elif isinstance(value, Load):
         for index in value.indices:
-            if walkers.intersection(walk_expressions(index)):
-                yield ()
-            elif terms := tuple(term for term in summands(index) if coordinate in walk_expressions(term)):
+            wanted = {coordinate, *walkers}
+            if terms := tuple(term for term in summands(index) if wanted.intersection(walk_expressions(term))):
                 yield terms

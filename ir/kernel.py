@@ -229,6 +229,21 @@ class If:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Elements of a dense buffer to bring to the nearest cache on entry of a tile, for one that comes later.
+
+    It is the tile for which the walk `var` of a level that stores coordinates stands `ahead` positions on. They are
+    wanted where the condition holds. A kernel means the same without.
+    """
+
+    count: int
+    first: Load
+    var: str
+    ahead: int
+    condition: Expr | None = None
+
+
+@dataclass(frozen=True)
 class Tile:
     """A local accumulator of constant shape; it holds nothing on entry."""
 
@@ -236,6 +251,7 @@ class Tile:
     dtype: str
     shape: tuple[int, ...]
     body: tuple[Stmt, ...]
+    fetch: tuple[Fetch, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sparsec.ir.kernel import (
     Const,
     Coordinate,
     Expr,
+    Fetch,
     For,
     If,
     Load,
@@ -29,11 +30,14 @@ from sparsec.ir.kernel import (
     Walk,
     call,
     substitute,
+    walk_expressions,
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import BATCH, COLUMN, ROW, Product, Run, Tiling
+
+AHEAD = 2  # tiles from the one that asks to the one that needs it
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,9 @@ class PackedTerm:
         before = call("select", self.row_exists, y, zero) if self.row_exists else y
         starts, finishes = order.in_place and self.is_first, order.in_place and self.is_last
         init, result = zero if starts else before, self.result(acc, self.row) if finishes else acc
-        last: Expr | None = None
-        if order.in_place and order.blocks:
+        last = self.last_block
+        if last is not None:
             first = all_of(call("==", Var(f"p{level}"), 0) for level in order.blocks)
-            last = all_of(call("==", Var(f"p{level}"), self.sizes[level] - 1) for level in order.blocks)
             init = call("select", first, zero, before) if starts else before
             result = call("select", last, result, acc) if result != acc else acc
         return Tile(
@@ -100,14 +103,40 @@ class PackedTerm:
                 For(lanes, (self.where_row_exists(Assign(y, result)),)),
                 *(self.cleared(self.lanes[:-1], self.row, last) if finishes else ()),
             ),
+            self.fetch(),
         )
+
+    def fetch(self) -> tuple[Fetch, ...]:
+        """Return what a tile asks for that a later one needs, where rows come in no order that a processor foresees.
+
+        These are the rows of Y and, where a row is finished at once, what the epilogue reads beside it.
+        """
+        order, (dim, *_) = self.order, self.layout.dims
+        levels = [level for level in order.outside if level not in self.depths]
+        ordered = any(name == dim for name, _ in self.layout.orders)
+        if not (order.in_place and levels and self.layout.levels[levels[-1]][1].looks_ahead):
+            return ()
+        if ordered or self.row_exists:
+            return ()  # it takes more than a coordinate to tell the row, or whether there is one
+        y = Load(self.product.y.name, self.product.y_index)
+        loads = {part for part in walk_expressions(self.product.epilogue) if isinstance(part, Load)}
+        beside = sorted((load for load in loads if {ROW, COLUMN} <= set(walk_expressions(load))), key=str)
+        first, walk = self.place(levels), self.walks[levels[-1]]
+        rows = [first + n if n else first for n in range(prod(self.sizes[level] for level in order.lanes))]
+        return tuple(
+            Fetch(self.width, Load(load.buffer, tuple(substitute(part, {"i": row}) for part in load.indices)), walk.var,
+                  AHEAD, condition)
+            for row in rows
+            for load, condition in ((y, None), *((load, self.last_block) for load in beside))
+        )  # fmt: skip
 
     def update(self, acc: Load) -> Stmt:
         """Add the products of one stored block, or none where it is padding of the depth."""
         product = self.product
         x: Expr = self.at(product.x, product.x_index)
         if self.tiling.stage:
-            x = Load("part", (self.place(self.order.inside), LANE))
+            steps = [Var(f"p{n}") * (self.layout.levels[n][0].divisor * self.pitch) for n in self.order.inside]
+            x = Load("part", (sum(steps[1:], steps[0]) + LANE,))
         walks = tuple(self.walks[level] for level in self.order.inside)
         if is_decoded(product, self.weight):
             return multiply_decoded(product, self.weight, walks, self.places, acc, x)
@@ -120,7 +149,7 @@ class PackedTerm:
         return nest_of(walks, step)
 
     def stage(self, body: Stmt) -> Stmt:
-        """Copy the rows of X that one depth block reads, `[part, width]`, for the body."""
+        """Copy the rows of X that one depth block reads, `[part · pitch]`, for the body."""
         product, padded = self.product, self.layout.padded(self.shape)[1]
         blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
         part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
@@ -128,9 +157,9 @@ class PackedTerm:
         value: Expr = element_at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
         if padded > self.shape[1]:
             value = call("select", call("<", depth, self.shape[1]), value, product.zero)
-        copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r"), LANE)), value),))
+        copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r") * self.pitch + LANE,)), value),))
         rows = For((Range("r", Const(0), Const(part)),), (copy,))
-        return Tile("part", product.sums, (part, self.width), (rows, body))
+        return Tile("part", product.sums, (part * self.pitch,), (rows, body))
 
     def every_row(self, finish: bool, tasks: int = 0, sums: Load | None = None) -> Stmt:
         """Start the sums of the rows of a task with zero, or finish what they have come to, in Y or in `sums`."""
@@ -234,6 +263,11 @@ class PackedTerm:
     def width(self) -> int:
         return self.columns[2]
 
+    @property
+    def pitch(self) -> int:
+        """Elements between rows of X that are copied: alike in all runs of tiles, so that a weight can hold offsets."""
+        return max(width for _, _, width in self.tiling.columns)
+
     @cached_property
     def order(self) -> LoopOrder:
         return loop_order(self.layout, self.shape, self.tiling.whole_rows, self.width)
@@ -252,6 +286,13 @@ class PackedTerm:
         """The levels that hold digits of the depth."""
         levels = enumerate(self.layout.levels)
         return {level for level, (digit, _) in levels if digit.dim == self.layout.dims[1]}
+
+    @cached_property
+    def last_block(self) -> Expr | None:
+        """The condition that no more of the depth is to come, where it is cut into blocks that meet all rows."""
+        if not (self.order.in_place and self.order.blocks):
+            return None
+        return all_of(call("==", Var(f"p{level}"), self.sizes[level] - 1) for level in self.order.blocks)
 
     @cached_property
     def stage_place(self) -> int:

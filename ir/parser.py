@@ -6,8 +6,9 @@
     body       := statement {statement}, each on a line of its own, all at one column right of the line above them
     statement  := "for" axis {"," axis} ["parallel"] ["as" name {"." (name | number)}] ":" body
                 | "if" expression ":" body
-                | "tile" name ":" dtype "[" [number {"," number}] "]" ":" body
+                | "tile" name ":" dtype "[" [number {"," number}] "]" ["fetching" fetch {"," fetch}] ":" body
                 | element ("=" | "+=") expression
+    fetch      := number "of" element "at" name "+" number ["if" expression]
     axis       := name "in" "range" "(" expression "," expression ["," number] ")"
                 | name "in" name "[" number "]" ["at" expression]
     expression := atom {operator atom}, where `and`, comparisons, `^`, `&`, sums and products bind in this order,
@@ -35,6 +36,7 @@ from sparsec.ir.kernel import (
     Const,
     Coordinate,
     Expr,
+    Fetch,
     For,
     If,
     Kernel,
@@ -174,13 +176,25 @@ class _Parser:
             self.expect(":")
             dtype = self.name("an element type such as float32")
             shape = tuple(self.listed("[", lambda: self.number("a constant extent"), "]"))
-            return Tile(name, dtype, shape, self.body(column))
+            fetch = tuple(self.items(self.fetch)) if self.accept("fetching") else ()
+            return Tile(name, dtype, shape, self.body(column), fetch)
         name = self.name("for, if, tile or an assignment")
         target = Load(name, tuple(self.listed("[", self.expression, "]")))
         accumulate = self.accept("+=")
         if not accumulate and not self.accept("="):
             raise self.error("'=' or '+='")
         return Assign(target, self.expression(), accumulate)
+
+    def fetch(self) -> Fetch:
+        count = self.number("how many elements to fetch")
+        self.expect("of")
+        name = self.name("the name of a buffer")
+        first = Load(name, tuple(self.listed("[", self.expression, "]")))
+        self.expect("at")
+        var = self.name("the variable of a walk")
+        self.expect("+")
+        ahead = self.number("how many positions ahead")
+        return Fetch(count, first, var, ahead, self.expression() if self.accept("if") else None)
 
     def instruction(self) -> str:
         """Read a dotted name, whose later parts may be numbers."""

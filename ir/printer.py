@@ -14,6 +14,7 @@ from sparsec.ir.kernel import (
     Const,
     Coordinate,
     Expr,
+    Fetch,
     For,
     If,
     Kernel,
@@ -28,7 +29,7 @@ from sparsec.ir.kernel import (
 )
 
 WIDTH = 120  # columns that the header may take
-KEYWORDS = frozenset({"and", "as", "at", "for", "if", "in", "inf", "kernel", "nan", "parallel", "range", "tile"})
+KEYWORDS = frozenset({"and", "as", "at", "fetching", "for", "if", "in", "inf", "kernel", "nan", "of", "parallel", "range", "tile"})
 PRECEDENCE = {
     **{"and": 0, "<": 1, "<=": 1, "==": 1, "^": 2, "&": 3},  # as in Python
     **{"+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "%": 5},
@@ -87,7 +88,8 @@ def print_statement(stmt: Stmt) -> str:
     if isinstance(stmt, If):
         return f"if {print_expression(stmt.condition)}:"
     if isinstance(stmt, Tile):
-        return f"tile {stmt.name}: {stmt.dtype}[{_join(stmt.shape)}]:"
+        fetched = ", ".join(map(_fetched, stmt.fetch))
+        return f"tile {stmt.name}: {stmt.dtype}[{_join(stmt.shape)}]{' fetching ' if fetched else ''}{fetched}:"
     return f"{print_expression(stmt.target)} {'+=' if stmt.accumulate else '='} {print_expression(stmt.value)}"
 
 
@@ -129,6 +131,11 @@ def _iterable(axis: Axis) -> str:
         return f"{axis.buffer}[{axis.level}]{at}{part}"
     step = f", {axis.step}" if axis.step != 1 else ""
     return f"range({print_expression(axis.start)}, {print_expression(axis.stop)}{step})"
+
+
+def _fetched(fetch: Fetch) -> str:
+    condition = f" if {print_expression(fetch.condition)}" if fetch.condition else ""
+    return f"{fetch.count} of {print_expression(fetch.first)} at {fetch.var} + {fetch.ahead}{condition}"
 
 
 def _join(dims: tuple[int | str, ...]) -> str:

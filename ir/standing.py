@@ -41,7 +41,7 @@ class Standing:
     """Turns the expressions of a kernel into TIR at one place of its loops.
 
     `handles` are TIR buffers by name: dense ones, `tiles`, and `operand.array` of packed ones. `ranges` are those of
-    loops, by variable, `values` loop indices and symbols, `cursors` the position and coordinate in each walked level of
+    loops and `walks` those of levels, by variable, `values` loop indices and symbols, `cursors` the position and coordinate in each walked level of
     a packed operand, and `ordered` the coordinates of permuted dimensions that were looked up.
     """
 
@@ -51,6 +51,7 @@ class Standing:
         self.tiles: dict[str, Tile] = {}
         self.ranges: dict[str, Range] = {}
         self.values: dict[str, Any] = {}
+        self.walks: dict[str, Walk] = {}
         self.cursors: dict[str, dict[int, Cursor]] = {b.name: {} for b in kernel.inputs if b.layout}
         self.ordered: dict[Coordinate, Any] = {}
         self.gathers = {b.name: g for b in kernel.inputs if b.layout and (g := find_gather(kernel, b.name))}
@@ -64,6 +65,7 @@ class Standing:
             start = self.expr(axis.start)
             self.values[axis.var] = start + variables[0] * axis.step if axis.step != 1 else start + variables[0]
             return
+        self.walks[axis.var] = axis
         if axis.at is not None:
             row = keep(self.expr(axis.at), axis.var) if bound else self.expr(axis.at)
             self.cursors[axis.buffer][axis.level] = Cursor(row, row)

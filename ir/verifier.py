@@ -25,6 +25,7 @@ from sparsec.ir.kernel import (
     Const,
     Coordinate,
     Expr,
+    Fetch,
     For,
     If,
     Kernel,
@@ -269,8 +270,21 @@ class _Verifier:
         self.dtype(stmt.dtype)
         if not all(isinstance(extent, int) and extent > 0 for extent in stmt.shape):
             self.fail("the shape of a tile must be constant and positive")
+        for fetch in stmt.fetch:
+            self.fetch(fetch)
         self.declare(stmt.name, stmt)
         self.private |= {stmt.name}
+
+    def fetch(self, fetch: Fetch) -> None:
+        walked = [(buffer, level) for buffer, levels in self.walks.items() for level, var in levels.items()
+                  if var == fetch.var]  # fmt: skip
+        if not walked or not self.packed(walked[0][0])[0].levels[walked[0][1]][1].looks_ahead:
+            self.fail(f"{fetch.var} walks no level that stores a coordinate for every position, as bucketed ones do")
+        if fetch.count < 1 or fetch.ahead < 1:
+            self.fail("at least one element is fetched, for at least one position ahead")
+        self.element(fetch.first)
+        if fetch.condition:
+            self.condition(fetch.condition)
 
     def assign(self, stmt: Assign) -> None:
         name = stmt.target.buffer

@@ -26,6 +26,7 @@ class Bucketed(Level):
     name: ClassVar[str] = "bucketed"
     pads: ClassVar[bool] = True
     gives_fibers: ClassVar[bool] = True
+    looks_ahead: ClassVar[bool] = True
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
         if isinstance(below, Bitmap) or (isinstance(below, Compressed) and not below.nonunique):
@@ -63,6 +64,9 @@ class Bucketed(Level):
             "start": (np.cumsum(lengths) - lengths)[buckets],
         }
         return Stored(position_of_row[row], rows, arrays)
+
+    def coordinate_at(self, position: Index, load: Load) -> Index:
+        return load("coords", position)
 
     def visit(self, axis: Axis, parent: Cursor, load: Load) -> Visit:
         first = load("bucket_ptr", parent.position)

@@ -176,6 +176,8 @@ class Level(Attribute):
     words: ClassVar[tuple[str, ...]] = ()  # the arrays that hold words of bits; a level that loops over bits has some
     consecutive: ClassVar[str] = ""  # the array that its only loop reads from one position on, for the coordinates
 
+    looks_ahead: ClassVar[bool] = False  # `coordinate_at` tells the coordinate of any position
+
     @property
     def together(self) -> int:
         """How many coordinates make up a run, whose values are stored side by side; 1 for a level without runs."""
@@ -183,6 +185,10 @@ class Level(Attribute):
 
     def in_run(self, position: Index, lane: Index, load: Load) -> Cursor:
         """Return where one place of a run stands, for a level that has runs."""
+        raise NotImplementedError
+
+    def coordinate_at(self, position: Index, load: Load) -> Index:
+        """Return the coordinate of a position, for a level that looks ahead."""
         raise NotImplementedError
 
     def over(self, size: int | None) -> Level:
