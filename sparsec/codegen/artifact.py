@@ -14,12 +14,12 @@ import tvm
 
 import sparsec
 from sparsec.codegen.check import check_calls
-from sparsec.codegen.dims import Dim
 from sparsec.codegen.link import RUNTIME, link, write_constants
 from sparsec.codegen.lower import lower, write_objects
 from sparsec.codegen.plan import Plan
 from sparsec.codegen.tables import write_tables
 from sparsec.errors import ArtifactError
+from sparsec.runtime.dims import Dim
 from sparsec.runtime.elf import ABI_VERSION
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "symbols": {symbol.name: [symbol.lower, symbol.upper] for symbol in plan.symbols},
         "inputs": [_describe(plan, index) for index in plan.inputs],
         "outputs": [_describe(plan, index) for index in plan.outputs],
-        "steps": len(plan.steps),
+        "steps": [{"flops": step.flops, "instruction": step.instruction} for step in plan.steps],
         "arena_bytes": plan.arena_bytes,
     }
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sparsec.codegen.dims import bounds, to_c
 from sparsec.codegen.lower import PREFIX, Kernel, dtype_of
 from sparsec.codegen.plan import Plan, Step
+from sparsec.runtime.dims import bounds, to_c
 from sparsec.targets.features import probe
 
 MANIFEST_SECTION = ".sparsec.manifest"

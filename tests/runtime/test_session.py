@@ -237,6 +237,13 @@ def test_profile_names_every_step(session: Session) -> None:
     assert any(step.seconds > 0 for step in steps)
 
 
+def test_profile_counts_operations_for_the_sizes_of_the_run(models: Path) -> None:
+    session = load(models / "symbolic.so", threads=1)
+    for batch, seq in ((1, 2), (4, 17)):
+        steps = session.profile(np.zeros((batch, seq, 3), np.float32), np.zeros((batch, seq), np.float32), runs=1)
+        assert [(step.flops, step.instruction) for step in steps] == [(6 * batch * seq, "fma.8"), (0, ""), (0, "")]
+
+
 def test_a_profile_that_fails_leaves_no_timing_on(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     c, timed = session._library.c, []
     session.profile(X, runs=1)
