@@ -85,9 +85,6 @@ def deepsparse(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:
     return run, lambda: outputs
 
 
-HOMES = {"sparsec": "sparsec.runtime.session"}
-"""The module of an engine, where it does not have its name."""
-
 ENGINES = {engine.__name__: engine for engine in (sparsec, onnxruntime, openvino, deepsparse)}
 
 
@@ -124,7 +121,7 @@ def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
     with np.load(inputs_path) as archive:
         inputs = dict(archive)
     try:
-        importlib.import_module(HOMES.get(engine, engine))
+        getattr(importlib.import_module(engine), "load", None)  # sparsec's own code loads on first use
         forget_peak()
         before = resident()
         start = time.perf_counter()
