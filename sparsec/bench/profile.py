@@ -15,7 +15,7 @@ from sparsec.errors import SparsecError
 from sparsec.report.measured import steps_of_layers
 from sparsec.runtime.session import Session, StepTime
 
-RUNS = 5  # of a model in its turn, of which the fastest counts for each step, since others may hold the core meanwhile
+RUNS = 5  # of a model in its turn, of which the fastest counts for each step, since others may take its caches
 ROUNDS = 5  # at least
 
 

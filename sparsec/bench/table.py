@@ -33,8 +33,8 @@ def race_table(race: Race) -> Table:
             ratio = race.speedup(over=lane.engine)
             speedup, spread = f"{ratio.median:.2f}×", f"{ratio.min:.2f}–{ratio.max:.2f}"
         times = map(seconds_text, (lane.seconds, lane.fastest))
-        cells = (*times, speedup, spread, _error(race, lane), bytes_text(lane.memory_bytes))
-        table.add_row(f"{display_name(lane.engine)} {lane.version}", *cells)
+        name, memory = f"{display_name(lane.engine)} {lane.version}", bytes_text(lane.memory_bytes)
+        table.add_row(name, *times, speedup, spread, _error(race, lane), memory)
     return table
 
 

@@ -169,7 +169,10 @@ class Session:
         return run
 
     def profile(self, *args: Any, runs: int = 10, **kwargs: Any) -> list[StepTime]:
-        """The median time of each step over a number of runs with these inputs."""
+        """The median time of each step over a number of runs with these inputs.
+
+        With one thread, the time that other programs hold its processor meanwhile does not count.
+        """
         arrays = self._take_inputs(args, kwargs)
         c, steps = self._library.c, range(self._library.c.sparsec_num_steps())
         symbols, work = self._symbols(arrays), self.manifest["steps"]
