@@ -26,12 +26,12 @@ class ProfiledStep:
     Parameters
     ----------
     label, kernel : the layer, and the function that computes it
-    seconds : of one call, the median over rounds
+    seconds : of the fastest call
     flops, instruction : as in `sparsec.runtime.session.StepTime`
-    share_of_peak : of the rate at which the cores that ran can carry out the instruction, that the useful operations
-        reached; None where there are none, or no loop measures the instruction
-    dense_seconds : that the layer takes in the best dense layout; None where that was not measured, or is its own
-    speedup : over that, the median of the ratios within rounds
+    share_of_peak : what the useful operations reach of the rate at which the cores that run can carry out the
+        instruction; None where there are none, or no loop measures the instruction
+    dense_seconds : of the fastest call in the best dense layout; None where it was not measured or is the layer's own
+    speedup : over the dense layout, the median of the ratios within rounds
     """
 
     label: str
@@ -61,7 +61,8 @@ def profile(
 ) -> Profile:
     """Time the steps of a model, beside loops that measure the peak of a core and beside its dense self.
 
-    All take turns, and medians of the ratios within a round count, as in races.
+    All take turns. Times and peaks are the best ones, which others on the machine disturb least, and of the ratios
+    within rounds the medians count, as in races.
 
     >>> profile(sparsec.load("bert.so", threads=1), (ids, mask)).steps[0].share_of_peak  # doctest: +SKIP
     0.31
@@ -82,27 +83,26 @@ def profile(
     measures = _peaks(steps)
     times: list[list[float]] = []
     dense_times: list[list[float]] = []
-    rates: dict[str, list[float]] = {instruction: [] for instruction in measures}
+    peaks = dict.fromkeys(measures, 0.0)
     end = time.perf_counter() + seconds
     while len(times) < ROUNDS or time.perf_counter() < end:
         times.append(_turn(session, inputs))
         if dense:
             dense_times.append(_turn(dense, inputs))
         for instruction, measure in measures.items():
-            rates[instruction].append(session.threads * measure())
+            peaks[instruction] = max(peaks[instruction], measure())
     found = []
     for place, step in enumerate(steps):
         own = [turn[place] for turn in times]
-        fields: dict[str, float] = {"seconds": median(own)}
-        if step.instruction in rates:
-            peaks = zip(own, rates[step.instruction], strict=True)
-            fields["share_of_peak"] = median(step.flops / seconds / peak for seconds, peak in peaks)
+        fields: dict[str, float] = {"seconds": min(own)}
+        if step.instruction in peaks:
+            fields["share_of_peak"] = step.flops / min(own) / (session.threads * peaks[step.instruction])
         if place in others:
             theirs = [turn[place] for turn in dense_times]
-            ratios = median(slow / fast for slow, fast in zip(theirs, own, strict=True))
-            fields |= {"dense_seconds": median(theirs), "speedup": ratios}
+            ratio = median(slow / fast for slow, fast in zip(theirs, own, strict=True))
+            fields |= {"dense_seconds": min(theirs), "speedup": ratio}
         found.append(ProfiledStep(**{**asdict(step), **fields}))
-    return Profile(tuple(found), {name: max(turns) / session.threads for name, turns in rates.items()})
+    return Profile(tuple(found), peaks)
 
 
 def _turn(session: Session, inputs: Sequence[np.ndarray]) -> list[float]:
