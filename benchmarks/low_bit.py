@@ -7,7 +7,6 @@ it. The limit is what one core can do on registers alone: an AND, a POPCOUNT and
     python -m benchmarks.low_bit --only "binary × uint2"
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from rich.table import Table
 import sparsec
 from benchmarks.keep import keep
 from benchmarks.layouts_cases import Shape
-from benchmarks.peak import bit_peak
 from benchmarks.sparse_layers import BERT
 from sparsec.bench.machine import this_machine
+from sparsec.bench.peak import find_peak
 from sparsec.ir.bit_planes import Encoding
 from sparsec.ir.kernel import Buffer
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
@@ -75,7 +74,7 @@ def race(shape: Shape, names: tuple[str, str], target: Target, rounds: int, peak
     for _ in range(rounds):
         times.append(sum(step.seconds for step in layer.profile(x, runs=RUNS)))
         slow.extend(int8.time(RUNS))
-        limits.append(operations / max(peak() for _ in range(3)))
+        limits.append(operations / peak())
     return Heat(str(shape), " × ".join(names), times, slow, limits)
 
 
@@ -114,16 +113,15 @@ def heat_table(heats: list[Heat]) -> Table:
 def main(only: str, rounds: int, output: Path | None) -> None:
     """Race linear layers of few bits against int8."""
     console, target = Console(width=140), Target.parse("native")
-    if not {"avx512vpopcntdq", "avx512vnni"} <= target.isa:
+    peak = find_peak("x86.vpopcntd_and.512")
+    if peak is None or not target.has("avx512vnni"):
         raise click.ClickException(f"{target.name} has no AVX512-VPOPCNTDQ and AVX512-VNNI, which the race is between")
     heats = []
-    with tempfile.TemporaryDirectory(prefix="sparsec-peak-") as folder:
-        peak = bit_peak(Path(folder))
-        for names in PAIRS:
-            if only in " × ".join(names):
-                for shape in BERT:
-                    with console.status(f"{' × '.join(names)}: {shape}"):
-                        heats.append(race(shape, names, target, rounds, peak))
+    for names in PAIRS:
+        if only in " × ".join(names):
+            for shape in BERT:
+                with console.status(f"{' × '.join(names)}: {shape}"):
+                    heats.append(race(shape, names, target, rounds, peak))
     console.print(heat_table(heats))
     layers = [asdict(heat) | {"speedup": heat.speedup, "of limit": heat.share} for heat in heats]
     path = keep({"layers": layers}, RESULTS, output)

@@ -56,6 +56,7 @@ def compile(
     storage: str | None = None,
     layouts: Given | Mapping[str, Given] | None = None,
     compute: str | None = None,
+    dense: bool = False,
 ) -> Artifact:
     """Compile a model into one shared library.
 
@@ -91,6 +92,8 @@ def compile(
     compute : {"bfloat16"}, optional
         What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
         stay float32. See `sparsec.graph.round_activations` for how far off results are.
+    dense : bool
+        Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with.
 
     Raises
     ------
@@ -99,7 +102,7 @@ def compile(
         cannot be written.
     """
     choose = Measured() if measure else propose
-    run = _Run(_target(target), progress, dump, choose, storage, GivenLayouts(layouts), compute)
+    run = _Run(_target(target), progress, dump, choose, storage, GivenLayouts(layouts), compute, dense)
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -276,13 +279,14 @@ class _Run:
         storage: str | None = None,
         given: GivenLayouts | None = None,
         compute: str | None = None,
+        dense: bool = False,
     ) -> None:
         _check_storage(storage, target)
         if compute not in (None, *COMPUTED):
             raise InputError(f"layers cannot be computed in {compute!r}; compute is one of {', '.join(COMPUTED)}")
         self.storage, self.compute = storage, compute
         self.target = target
-        self.choose = Chooser(target, choose, given or GivenLayouts())
+        self.choose = Chooser(target, choose, given or GivenLayouts(), dense)
         self.progress: Progress = progress or (lambda stage, fraction: None)
         self.dump = None if dump is None else Path(dump)
         self.dumped = 0

@@ -298,6 +298,24 @@ def test_bench_of_an_artifact_times_and_profiles_it(cli: Call, files: Path) -> N
     measured = json.loads(result.out)
     assert 0 < measured["fastest_seconds"] <= measured["median_seconds"]
     assert {"fc1", "fc2"} <= {step["label"] for step in measured["profile"]}
+    assert all(0 < step["share_of_peak"] < 1.05 for step in measured["profile"] if step["flops"])
+    assert all(rate > 1e9 for rate in measured["peaks"].values())
+    assert measured["memory"]["constant_bytes"] > 0 and measured["memory_bytes"] > 0
+
+
+def test_bench_profiles_a_model_beside_its_dense_self(cli: Call, files: Path) -> None:
+    args = ("--profile", "--dense", "--peers", "onnxruntime", "--seconds", 0.1, "--json", "race.json")
+    result = cli("bench", files / "model.onnx", *args)
+    assert result.status == 0 and "speed-up" in result.out and "peak of a core" in result.out
+    race = json.loads(Path("race.json").read_text())
+    layers = [step for step in race["profile"] if step["label"] in ("fc1", "fc2") and step["flops"]]
+    assert len(layers) == 2 and all(step["dense_seconds"] > 0 and step["speedup"] > 0 for step in layers)
+    assert all(lane["memory_bytes"] > 0 for lane in race["lanes"])
+
+
+def test_inspect_of_an_artifact_tells_its_memory(cli: Call, files: Path) -> None:
+    assert re.search(r"memory: \d.* weights, \d.* activations\n", cli("inspect", files / "model.so").out)
+    assert json.loads(cli("inspect", files / "model.so", "--json").out)["constant_bytes"] > 0
 
 
 def test_bench_races_a_model(cli: Call, files: Path) -> None:
@@ -391,6 +409,8 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "page over the model": (["inspect", "{}/model.onnx", "--html", "{}/model.onnx"], "it is the model itself"),
     "peers of an artifact": (["bench", "{}/model.so", "--peers", "openvino"], "peers run the ONNX file"),
     "storage of an artifact": (["bench", "{}/model.so", "--storage", "float16"], "keeps the storage"),
+    "dense without a profile": (["bench", "{}/model.onnx", "--dense"], "the layers of a profile; add --profile"),
+    "dense layouts of an artifact": (["bench", "{}/model.so", "--profile", "--dense"], "takes the ONNX file alone"),
     "no such peer": (
         ["bench", "{}/model.onnx", "--artifact", "{}/model.so", "--peers", "abacus"],
         "unknown peer 'abacus'",

@@ -22,7 +22,9 @@ class Absent(Exception):
 
 
 class Engine:
-    """An engine that has read its model and waits for its turns.
+    """An engine that has read its model, has run it once and waits for its turns.
+
+    ``memory_bytes`` are what that took at most, beside the interpreter, the engine's own code and the inputs.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ class Engine:
             raise Absent(f"not installed: pip install {name}" if missing else greeting["error"])
         self.version: str = greeting["version"]
         self.load_seconds: float = greeting["load_seconds"]
+        self.memory_bytes: int = greeting["memory_bytes"]
 
     def outputs(self) -> list[NDArray[Any]]:
         """Run once and return the outputs, in the model's order."""

@@ -118,7 +118,8 @@ def race(
         turns = [turn[engine.name] for turn in rounds]
         fastest = min(min(times) for times in turns)
         medians = [median(times) for times in turns]
-        lanes.append(Lane(engine.name, engine.version, engine.load_seconds, medians, fastest, error, agrees))
+        facts = engine.name, engine.version, engine.load_seconds
+        lanes.append(Lane(*facts, medians, fastest, error, agrees, engine.memory_bytes))
     return Race(Path(model).name, threads, lanes, absent, reference.name, this_machine())
 
 

@@ -49,6 +49,9 @@ class Lane:
     agrees : bool
         Whether every output is within `RELATIVE_TOLERANCE` and `SCALE_TOLERANCE` of the reference, or within
         `STORAGE_TOLERANCE` where the weights were rounded, or `INT8_TOLERANCE` where the activations are.
+    memory_bytes : int
+        What loading the model and running it once took at most, beside the interpreter, the engine's own code and the
+        inputs.
     """
 
     engine: str
@@ -58,6 +61,7 @@ class Lane:
     fastest: float
     error: float
     agrees: bool
+    memory_bytes: int = 0
 
     @property
     def seconds(self) -> float:

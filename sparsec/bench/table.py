@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsec.bench.result import Lane, Race
-from sparsec.report.units import plural, seconds_text
+from sparsec.report.units import bytes_text, plural, seconds_text
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "deepsparse": "DeepSparse"}
 """Names of the engines as their makers write them."""
@@ -24,7 +24,7 @@ def race_table(race: Race) -> Table:
         caption += f"\n{display_name(engine)} did not run: {reason}"
     table = Table(title=f"{race.model}, {plural(race.threads, 'thread')}", caption=caption, caption_justify="left")
     table.add_column("engine")
-    for column in ("median", "fastest", "speed-up", "min–max", "error"):
+    for column in ("median", "fastest", "speed-up", "min–max", "error", "memory"):
         table.add_column(column, justify="right", no_wrap=True)
     compared = race.lanes[0].engine == "sparsec"
     for lane in race.lanes:
@@ -33,7 +33,8 @@ def race_table(race: Race) -> Table:
             ratio = race.speedup(over=lane.engine)
             speedup, spread = f"{ratio.median:.2f}×", f"{ratio.min:.2f}–{ratio.max:.2f}"
         times = map(seconds_text, (lane.seconds, lane.fastest))
-        table.add_row(f"{display_name(lane.engine)} {lane.version}", *times, speedup, spread, _error(race, lane))
+        name, memory = f"{display_name(lane.engine)} {lane.version}", bytes_text(lane.memory_bytes)
+        table.add_row(name, *times, speedup, spread, _error(race, lane), memory)
     return table
 
 

@@ -5,6 +5,7 @@ unless sparsec is the engine. Commands and answers are one JSON object a line. T
 its turns, so that it takes nothing from the engine whose turn it is.
 """
 
+import contextlib
 import gc
 import importlib.metadata
 import json
@@ -98,6 +99,18 @@ def measure(run: Run, iterations: int) -> list[float]:
     return times
 
 
+def resident(field: str = "VmRSS") -> int:
+    """Bytes of memory that this process has in use, or with ``VmHWM`` the most that it had."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def forget_peak() -> None:
+    """Let ``VmHWM`` start from what is in use now, where the system allows it."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
 def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what an engine prints must not mix with the answers
@@ -108,6 +121,9 @@ def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
     with np.load(inputs_path) as archive:
         inputs = dict(archive)
     try:
+        getattr(importlib.import_module(engine), "load", None)  # sparsec's own code loads on first use
+        forget_peak()
+        before = resident()
         start = time.perf_counter()
         run, fetch = ENGINES[engine](path, threads, inputs)
         load_seconds = time.perf_counter() - start
@@ -115,7 +131,8 @@ def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
         return answer(missing=error.name)
     except Exception as error:
         return answer(error=f"{type(error).__name__}: {error}")
-    answer(version=importlib.metadata.version(engine), load_seconds=load_seconds)
+    memory = resident("VmHWM") - before
+    answer(version=importlib.metadata.version(engine), load_seconds=load_seconds, memory_bytes=memory)
     gc.disable()
     for line in sys.stdin:
         command = json.loads(line)

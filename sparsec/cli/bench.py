@@ -24,6 +24,7 @@ from sparsec.cli.options import (
 from sparsec.errors import ArtifactError, SparsecError
 
 if TYPE_CHECKING:
+    from sparsec import Artifact
     from sparsec.bench import Race
     from sparsec.runtime.session import Session
 
@@ -39,6 +40,7 @@ Examples:
   sparsec bench resnet50.onnx
   sparsec bench bert.onnx --shape batch=1 --peers openvino --threads 2 --json times.json
   sparsec bench resnet50.onnx --artifact resnet50.so --profile
+  sparsec bench resnet50.onnx --profile --dense
   sparsec bench resnet50.so"""
 )
 @click.argument("model", type=MODEL)
@@ -54,7 +56,8 @@ Examples:
 @storage_option
 @compute_option
 @click.option("--json", "output", metavar="FILE", help="Write what was measured to a file; - is standard output.")
-@click.option("--profile", is_flag=True, help="Show the time of each step too.")
+@click.option("--profile", is_flag=True, help="Show the time of each step too, and its rate beside the core's peak.")
+@click.option("--dense", is_flag=True, help="Compile MODEL with dense layouts too, and profile each layer in both.")
 @quiet_flag
 def bench(
     model: Path,
@@ -67,6 +70,7 @@ def bench(
     compute: str | None,
     output: str | None,
     profile: bool,
+    dense: bool,
     quiet: bool,
 ) -> None:
     """Race a model against dense runtimes.
@@ -84,6 +88,10 @@ def bench(
             raise click.UsageError(
                 f"a library keeps the {name} it was compiled with; --{name} takes the ONNX file alone"
             )
+    if dense and not profile:
+        raise click.UsageError("--dense compares the layers of a profile; add --profile")
+    if dense and (artifact or is_artifact(model)):
+        raise click.UsageError("--dense compiles the model in two ways; it takes the ONNX file alone")
     if is_artifact(model):
         if peers or artifact:
             raise click.UsageError(
@@ -92,10 +100,16 @@ def bench(
         results = _alone(model, threads, seconds, shapes, profile, quiet)
     else:
         check_readable(model)
+        from sparsec import load
+
         with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
-            library = artifact or _compile(model, Path(folder) / "model.so", shapes, storage, compute, quiet)
+            options = {"shapes": shapes, "storage": storage, "compute": compute}
+            library = artifact or _compile(model, quiet, **options).save(Path(folder) / "model.so")
+            beside = _compile(model, quiet, dense=True, **options).load(threads) if dense else None
             chosen = [peer for peer in (peers or PEERS).split(",") if peer]
-            results = _race(model, library, chosen, threads, seconds, profile, quiet)
+            results = _race(model, library, chosen, threads, seconds, quiet)
+            if profile:
+                results |= _profile(load(library, threads=threads), {}, beside, seconds, quiet)
     if output == "-":
         click.echo(json.dumps(results, indent=1))
     elif output:
@@ -110,24 +124,19 @@ def bench(
         raise SparsecError(f"the outputs of sparsec {differ}, which is a bug; please report it with the model")
 
 
-def _compile(
-    model: Path, library: Path, shapes: dict[str, Any], storage: str | None, compute: str | None, quiet: bool
-) -> Path:
+def _compile(model: Path, quiet: bool, **options: Any) -> Artifact:
     import sparsec
     from sparsec.cli.progress import progress
 
     with progress(quiet) as report:
-        artifact = sparsec.compile(model, shapes=shapes, storage=storage, compute=compute, progress=report)
-        return artifact.save(library)
+        return sparsec.compile(model, progress=report, **options)
 
 
-def _race(
-    model: Path, library: Path, peers: list[str], threads: int, seconds: float, profile: bool, quiet: bool
-) -> dict[str, Any]:
+def _race(model: Path, library: Path, peers: list[str], threads: int, seconds: float, quiet: bool) -> dict[str, Any]:
     import sparsec
     from sparsec.bench import race, race_table
     from sparsec.cli.progress import working
-    from sparsec.report import screen
+    from sparsec.report import memory_text, planned_memory, screen
 
     session = sparsec.load(library, threads=threads)
     _check_pair(model, library, session)
@@ -135,9 +144,11 @@ def _race(
     with working(f"racing for {seconds:.0f} s", quiet):
         storage = session.manifest.get("compute") or session.manifest.get("storage")
         result: Race = race(model, peers, threads, library, seconds, shapes, storage=storage)
+    planned = planned_memory(session.manifest)
     if not quiet:
         screen().print(race_table(result))
-    return result.to_json() | (_profile(session, {}, quiet) if profile else {})
+        screen().print(memory_text(planned, result.lane("sparsec").memory_bytes))
+    return result.to_json() | {"memory": planned}
 
 
 def _check_pair(model: Path, library: Path, session: Session) -> None:
@@ -165,21 +176,24 @@ def _alone(
     library: Path, threads: int, seconds: float, shapes: dict[str, Any], profile: bool, quiet: bool
 ) -> dict[str, Any]:
     import sparsec
+    from sparsec.bench import run_memory
     from sparsec.cli.inputs import random_inputs
     from sparsec.cli.progress import working
-    from sparsec.report import screen, seconds_text
+    from sparsec.report import memory_text, planned_memory, screen, seconds_text
 
     session = sparsec.load(library, threads=threads)
     inputs = random_inputs(session, shapes, seed=0)
     with working(f"running for {seconds:.0f} s", quiet):
         times = _times(session, inputs, seconds)
-    middle, fastest = median(times), min(times)
+        memory = run_memory(library, threads, inputs)
+    middle, fastest, planned = median(times), min(times), planned_memory(session.manifest)
     if not quiet:
         text = f"median {seconds_text(middle)}, fastest {seconds_text(fastest)} of {len(times)} runs"
         screen().print(f"{library}: {text}, threads: {threads}")
-    measured = {"median_seconds": middle, "fastest_seconds": fastest, "runs": len(times)}
-    profiled = _profile(session, shapes, quiet) if profile else {}
-    return {"model": library.name, "threads": threads} | measured | profiled
+        screen().print(memory_text(planned, memory))
+    measured = {"median_seconds": middle, "fastest_seconds": fastest, "runs": len(times), "memory_bytes": memory}
+    profiled = _profile(session, shapes, None, seconds, quiet) if profile else {}
+    return {"model": library.name, "threads": threads, "memory": planned} | measured | profiled
 
 
 def _times(session: Session, inputs: dict[str, Any], seconds: float) -> list[float]:
@@ -194,11 +208,17 @@ def _times(session: Session, inputs: dict[str, Any], seconds: float) -> list[flo
     return times
 
 
-def _profile(session: Session, shapes: dict[str, Any], quiet: bool) -> dict[str, Any]:
+def _profile(
+    session: Session, shapes: dict[str, Any], dense: Session | None, seconds: float, quiet: bool
+) -> dict[str, Any]:
+    from sparsec.bench.profile import profile
     from sparsec.cli.inputs import random_inputs
+    from sparsec.cli.progress import working
     from sparsec.report import screen, step_table
 
-    steps = session.profile(*random_inputs(session, shapes, seed=0).values())
+    inputs = tuple(random_inputs(session, shapes, seed=0).values())
+    with working("timing each step", quiet):
+        found = profile(session, inputs, dense, seconds if dense else 0.0).to_json()
     if not quiet:
-        screen().print(step_table(steps))
-    return {"profile": [vars(step) for step in steps]}
+        screen().print(step_table(found["profile"], found["peaks"]))
+    return found

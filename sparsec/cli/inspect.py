@@ -68,10 +68,20 @@ def inspect(
 
     MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
     how they lie, the layout that is chosen for it, its bytes in that layout, and its predicted time on one core beside
-    that of the best dense layout.
+    that of the best dense layout. Of a library the memory that it takes when it runs is told too.
     """
     import sparsec
-    from sparsec.report import layer_table, options_tables, print_json, removed_text, screen, totals, with_times
+    from sparsec.report import (
+        layer_table,
+        memory_text,
+        options_tables,
+        planned_memory,
+        print_json,
+        removed_text,
+        screen,
+        totals,
+        with_times,
+    )
 
     if html:
         check_writable(html)
@@ -108,6 +118,8 @@ def inspect(
         screen().print(options_tables(layers, shown == "all"))
     elif not html:
         screen().print(layer_table(layers, title))
+    if compiled and not (as_json or html):
+        screen().print(memory_text(planned_memory(report)))
     if not (as_json or html) and (gone := removed_text(report.get("removed", ()))):
         screen().print(gone)
     if html and not quiet:

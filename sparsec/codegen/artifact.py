@@ -14,12 +14,12 @@ import tvm
 
 import sparsec
 from sparsec.codegen.check import check_calls
-from sparsec.codegen.dims import Dim
 from sparsec.codegen.link import RUNTIME, link, write_constants
 from sparsec.codegen.lower import lower, write_objects
 from sparsec.codegen.plan import Plan
-from sparsec.codegen.tables import write_tables
+from sparsec.codegen.tables import workspace_bytes, write_tables
 from sparsec.errors import ArtifactError
+from sparsec.runtime.dims import Dim
 from sparsec.runtime.elf import ABI_VERSION
 
 if TYPE_CHECKING:
@@ -103,7 +103,6 @@ def build(plan: Plan) -> Artifact:
     plan.validate()
     folder = tempfile.TemporaryDirectory(prefix="sparsec-", ignore_cleanup_errors=True)
     root = Path(folder.name)
-    manifest = _manifest(plan)
     try:
         with tempfile.TemporaryDirectory(dir=root) as name:
             work = Path(name)
@@ -111,6 +110,11 @@ def build(plan: Plan) -> Artifact:
             check_calls(plan, kernels)
             objects = write_objects(module, plan.target, work)
             offsets = write_constants(plan.constants, work / "constants.bin")
+            manifest = _manifest(plan) | {
+                "constant_bytes": (work / "constants.bin").stat().st_size,
+                "arena_bytes": plan.arena_bytes,
+                "workspace_bytes": workspace_bytes(plan, kernels),
+            }
             tables = write_tables(plan, kernels, offsets, json.dumps(manifest))
             link(plan.target, objects, tables, work / "constants.bin", work / "model.so")
             (work / "model.so").rename(root / "model.so")
@@ -136,8 +140,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
         "symbols": {symbol.name: [symbol.lower, symbol.upper] for symbol in plan.symbols},
         "inputs": [_describe(plan, index) for index in plan.inputs],
         "outputs": [_describe(plan, index) for index in plan.outputs],
-        "steps": len(plan.steps),
-        "arena_bytes": plan.arena_bytes,
+        "steps": [{"flops": step.flops, "instruction": step.instruction} for step in plan.steps],
     }
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from math import prod
 
-from sparsec.codegen.dims import evaluate
 from sparsec.codegen.lower import Kernel, dtype_of
 from sparsec.codegen.plan import Plan, Step, Tensor
 from sparsec.errors import ArtifactError
+from sparsec.runtime.dims import evaluate
 
 AS_BITS = {"bfloat16": "uint16"}
 """What kernels that only move elements may take a type as."""

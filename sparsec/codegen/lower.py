@@ -27,11 +27,11 @@ from tvm.tirx.buffer import is_buffer_var
 from tvm.tirx.stmt import AttrStmt, Bind, DeclBuffer, Return, SeqStmt
 
 from sparsec.codegen.bfloat16 import legalize_bfloat16, spread_bits
-from sparsec.codegen.dims import Range
 from sparsec.codegen.intrinsics import define_intrinsics
 from sparsec.codegen.plan import ALIGNMENT
 from sparsec.codegen.registers import hide_registers, restore_buffers
 from sparsec.errors import ArtifactError, last_line
+from sparsec.runtime.dims import Range
 from sparsec.targets import Target
 
 TVM_ERRORS = (tvm.error.InternalError, tvm.error.DiagnosticError, tvm.error.OpError, NotImplementedError, ValueError)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sparsec.codegen.dims import Dim, Range, bounds, evaluate, free_symbols
 from sparsec.errors import ArtifactError
+from sparsec.runtime.dims import Dim, Range, bounds, evaluate, free_symbols
 from sparsec.targets import Target
 
 if TYPE_CHECKING:
@@ -75,11 +75,22 @@ def max_elements(shape: Sequence[Dim], symbols: Mapping[str, Range]) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One call: a kernel of the module and its tensors, as indices into the plan's, in parameter order."""
+    """One call: a kernel of the module and its tensors.
+
+    Parameters
+    ----------
+    kernel : a global symbol of the module
+    args : indices into the plan's tensors, in parameter order
+    label : the layer, for profiles
+    flops : useful operations, a multiply-add on an entry that pruning left being two; 0 where the step is no product
+    instruction : what carries them out, by name, as ``"fma.8"``; empty where plain loops do
+    """
 
     kernel: str
     args: tuple[int, ...]
     label: str
+    flops: Dim = 0
+    instruction: str = ""
 
 
 @dataclass
@@ -149,6 +160,8 @@ class Plan:
                 yield f"kernel {step.kernel!r} of step {step.label!r} is not a C identifier"
             if bad := [arg for arg in step.args if not 0 <= arg < len(self.tensors)]:
                 yield f"step {step.label!r} names tensor {bad[0]} of {len(self.tensors)}"
+            if unknown := free_symbols(step.flops) - self.upper.keys():
+                yield f"step {step.label!r} has the unknown symbol {min(unknown)!r} in its operations"
 
     def _interface_problems(self) -> Iterator[str]:
         for kind, indices in (("input", self.inputs), ("output", self.outputs)):

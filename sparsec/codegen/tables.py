@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from sparsec.codegen.dims import bounds, to_c
 from sparsec.codegen.lower import PREFIX, Kernel, dtype_of
 from sparsec.codegen.plan import Plan, Step
+from sparsec.runtime.dims import bounds, to_c
 from sparsec.targets.features import probe
 
 MANIFEST_SECTION = ".sparsec.manifest"
@@ -110,7 +110,6 @@ def _shapes(plan: Plan, symbols: Mapping[str, str]) -> str:
 
 
 def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
-    workspace = [_workspace(plan, kernels[step.kernel], step) for step in plan.steps]
     counts = {
         "probes": len(plan.target.machine.isa),
         "symbols": len(plan.symbols),
@@ -121,10 +120,15 @@ def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
     }
     fields = {"manifest": "manifest", "constants": "sparsec_constants", "shapes": "shapes"}
     fields |= {name: name for name in counts}
-    fields |= {"arena_bytes": str(plan.arena_bytes), "workspace_bytes": str(max(workspace, default=0))}
+    fields |= {"arena_bytes": str(plan.arena_bytes), "workspace_bytes": str(workspace_bytes(plan, kernels))}
     fields |= {f"num_{name}": str(count) for name, count in counts.items()}
     initialiser = ", ".join(f".{name} = {value}" for name, value in fields.items())
     return f"const sparsec_model sparsec_the_model = {{{initialiser}}};"
+
+
+def workspace_bytes(plan: Plan, kernels: Mapping[str, Kernel]) -> int:
+    """Scratch memory that each thread needs for any of the steps."""
+    return max((_workspace(plan, kernels[step.kernel], step) for step in plan.steps), default=0)
 
 
 def _workspace(plan: Plan, kernel: Kernel, step: Step) -> int:

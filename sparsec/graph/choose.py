@@ -12,7 +12,7 @@ from sparsec.graph.fuse import Group
 from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.given import propose_given
-from sparsec.schedules.rules.product import Proposal
+from sparsec.schedules.rules.product import Proposal, contenders
 from sparsec.schedules.rules.sparse_activations import propose_skipping
 from sparsec.targets import Target
 
@@ -28,11 +28,14 @@ class Chooser:
     target : the processor
     choose : what proposes for a weight whose layout is free
     given : layouts that are not to be chosen
+    dense : whether weights that are free take the best dense layout, but for those of grouped convolutions, which have
+        zeros between their groups
     """
 
     target: Target
     choose: Choose
     given: GivenLayouts
+    dense: bool = False
 
     def __call__(self, group: Group, matrix: np.ndarray | None) -> Proposal:
         """Propose for the product of a group, whose constant weight is float32 [rows, depth]; None for an activation.
@@ -46,6 +49,8 @@ class Chooser:
         try:
             if matrix is not None and skips:
                 return propose_skipping(group.product, matrix, layout, self.target)
+            if self.dense and layout is None and matrix is not None and _is_whole(group, matrix):
+                return contenders(group.product, matrix, self.target)["dense"][0]
             if matrix is None or layout is None:
                 return self.choose(group.product, matrix, self.target)
             return propose_given(group.product, matrix, layout, self.target)
@@ -53,3 +58,9 @@ class Chooser:
             where = "; give it for some layers only, as LAYER=LAYOUT (in Python layouts={LAYER: LAYOUT})"
             for_all = layout is not None and self.given.for_all(group.label)
             raise LayoutError(f"{group.label}: {error}{where if for_all else ''}") from None
+
+
+def _is_whole(group: Group, matrix: np.ndarray) -> bool:
+    """Whether the matrix of a product holds nothing but its weight."""
+    assert group.anchor is not None and group.anchor.weight.data is not None
+    return matrix.size == group.anchor.weight.data.size

@@ -24,6 +24,7 @@ from sparsec.graph.patterned import Patterned, find_patterned
 from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
 from sparsec.graph.widen import Body, widen
+from sparsec.graph.work import main_instruction, multiply_add
 from sparsec.ir.image import PlainImage
 from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
@@ -44,10 +45,17 @@ class Argument:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A kernel's name and its arguments in parameter order; `layer` tells of a constant weight."""
+    """A kernel's name and its arguments in parameter order.
+
+    Parameters
+    ----------
+    instruction : what adds up products, if the kernel does
+    layer : tells of a constant weight
+    """
 
     kernel: str
     args: tuple[Argument, ...]
+    instruction: str = ""
     layer: Layer | None = None
 
 
@@ -103,7 +111,7 @@ class Kernels:
                 own = scheduled.kernel.buffers[buffer].shape
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
         layer = None if matrix is None else describe_layer(group, matrix, proposal, self.target)
-        return Call(name, tuple(args), layer)
+        return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer)
 
     def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:
         key = proposal.product, proposal.trace
@@ -129,7 +137,8 @@ class Kernels:
                 args.append(Argument(arrays[buffer][array], arrays[buffer][array].shape))
             else:
                 args.append(Argument(*patterned.values[buffer]))
-        return Call(name, tuple(args), patterned.describe(self.target) if patterned.describe else None)
+        layer = patterned.describe(self.target) if patterned.describe else None
+        return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer)
 
     def _repack(self, group: Group) -> Call:
         (node,) = group.nodes
@@ -156,7 +165,8 @@ class Kernels:
             func = self._lower(group, parameters, name)
             self._keep(name, schedule(func, self.target), str(func))
             self._generic[form] = name
-        return Call(self._generic[form], tuple(Argument(value, value.shape) for value in (*parameters, *group.outputs)))
+        args = tuple(Argument(value, value.shape) for value in (*parameters, *group.outputs))
+        return Call(self._generic[form], args, multiply_add(group.outputs[0].dtype, self.target))
 
     def _lower(self, group: Group, parameters: Sequence[Value], name: str) -> tirx.PrimFunc:
         try:

@@ -12,6 +12,7 @@ import numpy as np
 from sparsec.graph.fuse import Group
 from sparsec.graph.store_weights import ERROR
 from sparsec.graph.why import why
+from sparsec.graph.work import find_work
 from sparsec.ir.product import Product
 from sparsec.ir.stored import dense_bytes
 from sparsec.ir.structures import FULL, Combined, find_structures
@@ -41,7 +42,7 @@ class Layer:
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
     seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
-    flops : of one call that meet a nonzero, a multiply-add being two
+    flops : of one call that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
     traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
     options : the layouts that were thought of, where the report was asked for them
     why : why this one was chosen, in a sentence, where there are options
@@ -87,7 +88,8 @@ def describe_layer(
     if groups > 1:
         dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
     nonzeros, nbytes = np.count_nonzero(matrix), proposal.nbytes(matrix) + scale_bytes(product)
-    columns = batch(product) * extent(product.columns)
+    work = find_work(group.nodes[0])
+    assert work is not None
     moved = sum(
         prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
         for buffer in (product.x, product.y)
@@ -103,7 +105,7 @@ def describe_layer(
         dense_nbytes=dense_bytes(weight.size, product.weight.dtype),
         seconds=proposal.seconds,
         dense_seconds=dense_seconds,
-        flops=int(2 * nonzeros * columns),
+        flops=work.assumed_flops,
         traffic=nbytes + moved,
         storage=product.weight.dtype + (f":{product.group}" if product.group else ""),
         storage_error=group.nodes[0].attrs.get(ERROR, 0.0),

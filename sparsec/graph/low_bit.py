@@ -18,6 +18,7 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.layer import Layer, structure
 from sparsec.graph.patterned import PATTERNED, Patterned
 from sparsec.graph.shape import Dim
+from sparsec.graph.work import find_work
 from sparsec.ir.bit_planes import BitPlanes, Encoding, pack_words, unpack_words
 from sparsec.ir.bit_planes import words as words_of
 from sparsec.ir.kernel import Buffer, Load, call
@@ -90,8 +91,8 @@ def _matrix(node: Node) -> np.ndarray:
 
 def _describe(node: Node, target: Target) -> Layer:
     """Describe a ``low_bit_product``; ``dense_seconds`` are those of a product of bytes, where the node has them."""
-    op, matrix, words = _product(node), _matrix(node), node.inputs[1].data
-    assert words is not None
+    op, matrix, words, work = _product(node), _matrix(node), node.inputs[1].data, find_work(node)
+    assert words is not None and work is not None
     layout = parse_layout(node.attrs["layout"])
     nbytes = sum(array.nbytes for array in layout.pack(words, min_index_bits=MIN_INDEX_BITS).arrays.values())
     batch, columns = extent(op.y.shape[0]), extent(op.y.shape[2])
@@ -108,7 +109,7 @@ def _describe(node: Node, target: Target) -> Layer:
         dense_nbytes=words.nbytes,
         seconds=seconds,
         dense_seconds=node.attrs.get("dense_seconds", seconds),
-        flops=int(2 * nonzeros * batch * columns),
+        flops=work.assumed_flops,
         traffic=nbytes + planes + results,
         storage=str(op.weight_encoding),
         reads=str(op.encoding),

@@ -2,6 +2,7 @@
 
 from sparsec.report.layers import Totals, layer_table, removed_text, totals
 from sparsec.report.measured import with_times
+from sparsec.report.memory import memory_text, planned_memory
 from sparsec.report.options import options_tables
 from sparsec.report.screen import print_json, screen
 from sparsec.report.steps import step_table
@@ -12,7 +13,9 @@ __all__ = [
     "Totals",
     "bytes_text",
     "layer_table",
+    "memory_text",
     "options_tables",
+    "planned_memory",
     "plural",
     "print_json",
     "removed_text",

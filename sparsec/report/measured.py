@@ -10,16 +10,24 @@ if TYPE_CHECKING:
     from sparsec.runtime.session import StepTime
 
 
-def with_times(layers: Layers, steps: Sequence[StepTime]) -> list[Mapping[str, Any]]:
-    """Give each layer the field `measured`: the seconds of its step in the profile of a library made from the model.
+def steps_of_layers(layers: Layers, steps: Sequence[StepTime]) -> list[int | None]:
+    """Return which step computes each layer, None where none does.
 
     Layers and steps are in the order in which they run, and a step's kernel is named after the operator. So the next
     step with a layer's label and operator is its own, though several layers may have one name.
     """
-    rest = iter(steps)
-    timed = []
+    found: list[int | None] = []
+    start = 0
     for layer in layers:
+        rest = range(start, len(steps))
         prefix = f"{layer['op']}_"
-        own = next((step for step in rest if step.label == layer["name"] and step.kernel.startswith(prefix)), None)
-        timed.append(layer if own is None else {**layer, "measured": own.seconds})
-    return timed
+        own = next((n for n in rest if steps[n].label == layer["name"] and steps[n].kernel.startswith(prefix)), None)
+        start = start if own is None else own + 1
+        found.append(own)
+    return found
+
+
+def with_times(layers: Layers, steps: Sequence[StepTime]) -> list[Mapping[str, Any]]:
+    """Give each layer the field `measured`: the seconds of its step in the profile of a library made from the model."""
+    places = zip(layers, steps_of_layers(layers, steps), strict=True)
+    return [layer if place is None else {**layer, "measured": steps[place].seconds} for layer, place in places]

@@ -21,6 +21,15 @@ def seconds_text(seconds: float) -> str:
     return _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)))
 
 
+def rate_text(rate: float, unit: str) -> str:
+    """Something in a second, with a decimal prefix.
+
+    >>> rate_text(1.028e11, "FLOP/s"), rate_text(5.62e9, "OP/s")
+    ('103 GFLOP/s', '5.6 GOP/s')
+    """
+    return _scaled(rate, ((f"T{unit}", 1e12), (f"G{unit}", 1e9), (f"M{unit}", 1e6), (f"k{unit}", 1e3), (unit, 1.0)))
+
+
 def plural(count: int, noun: str) -> str:
     """A count with its noun.
 

@@ -44,7 +44,7 @@ def read_manifest(file: BinaryIO, name: str) -> dict[str, Any]:
             raise ArtifactError(f"{name} is not a sparsec artifact: it is not a 64-bit shared library")
         try:
             sections = dict(_sections(data))
-        except (IndexError, ValueError, struct.error):
+        except (IndexError, OverflowError, ValueError, struct.error):
             raise ArtifactError(
                 f"{name} is cut short or damaged: its {size} bytes do not hold what its headers tell; copy it again"
             ) from None

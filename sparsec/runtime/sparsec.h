@@ -79,7 +79,8 @@ SPARSEC_API void sparsec_set_profiling(sparsec_context *context, int on);
 SPARSEC_API int sparsec_num_steps(void);
 SPARSEC_API const char *sparsec_step_label(int step);
 SPARSEC_API const char *sparsec_step_kernel(int step);
-/* Nanoseconds that a step took in the last run that was profiled. */
+/* Nanoseconds that a step took in the last run that was profiled: with one thread of its own, and not while others held
+ * its processor, where the system can tell. */
 SPARSEC_API uint64_t sparsec_step_nanoseconds(const sparsec_context *context, int step);
 
 #ifdef __cplusplus

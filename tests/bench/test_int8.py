@@ -8,10 +8,8 @@ from onnx import numpy_helper
 
 from benchmarks.int8_models import FASTEST, RECIPES, quantized
 from benchmarks.models import cached
-from benchmarks.peak import byte_peak
 from benchmarks.unit_convolutions import CONVOLUTIONS, COPIES, Convolution, Heat, heat_table
 from sparsec.bench import seeded_inputs
-from sparsec.bench.machine import this_machine
 
 SMALL = {"tokens": 16, "layers": 2, "width": 96, "heads": 3, "vocabulary": 100}
 
@@ -81,12 +79,6 @@ def test_heats_compare_within_rounds() -> None:
     assert heat.share_of_peak("sparsec") == 0.5 and heat.share_of_peak("openvino") == pytest.approx(1 / 6)
     assert heat.to_json()["share_of_peak"]["onnxruntime"] == 0.25
     assert len(heat_table([heat]).columns) == 2 + 2 * len(times)
-
-
-@pytest.mark.skipif("avx512_vnni" not in this_machine().features, reason="the loop needs AVX512-VNNI")
-def test_peak_is_that_of_a_vector_unit(tmp_path) -> None:
-    rate = byte_peak(tmp_path)
-    assert 64e9 < max(rate() for _ in range(5)) < 4e12
 
 
 def test_calls_are_shared_out() -> None:

@@ -58,6 +58,7 @@ def test_peers_run_the_same_model_and_agree(model):
     assert result.reference == "onnxruntime"
     for done in result.lanes:
         assert done.agrees and done.error < 1e-6
+        assert 1e5 < done.memory_bytes < 1e9
         assert len(done.times) >= 3 and 0 < done.fastest <= done.seconds
     assert json.loads(json.dumps(result.to_json()))["lanes"][1]["engine"] == "openvino"
 

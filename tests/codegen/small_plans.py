@@ -128,7 +128,7 @@ def symbolic_plan(target: str = "native") -> Plan:
         inputs=[0, 1],
         outputs=[2, 3],
         steps=[
-            Step("reverse_rows", (4, 2), "reverse x"),
+            Step("reverse_rows", (4, 2), "reverse x", "6*batch*seq", "fma.8"),
             Step("reverse_rows", (1, 5), "reverse mask"),
             Step("reverse_rows", (5, 3), "reverse it back"),
         ],

@@ -70,6 +70,11 @@ def test_the_manifest_can_be_read_without_loading(artifact: Artifact, tmp_path: 
     assert manifest == json.loads(json.dumps(artifact.manifest))
     assert manifest["model"] == "affine"
     assert manifest["inputs"] == [{"name": "x", "dtype": "float32", "shape": [4, 16]}]
+    assert (manifest["constant_bytes"], manifest["arena_bytes"], manifest["workspace_bytes"]) == (64, 512, 0)
+
+
+def test_the_manifest_tells_what_each_thread_takes() -> None:
+    assert build(parallel_plan()).manifest["workspace_bytes"] == 512 * 4
 
 
 def test_names_need_not_be_ascii_or_plain(tmp_path: Path) -> None:

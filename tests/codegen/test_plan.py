@@ -36,6 +36,7 @@ def test_consistent_plans_pass() -> None:
         (affine_plan(BIAS, inputs=[9]), "input 0 names tensor 9 of 6"),
         (affine_plan(BIAS, steps=[Step("add", (0, 7), "bad")]), "step 'bad' names tensor 7 of 6"),
         (affine_plan(BIAS, steps=[Step("a.b", (0, 1), "bad")]), "kernel 'a.b' of step 'bad' is not a C identifier"),
+        (affine_plan(BIAS, steps=[Step("add", (0, 2, 3), "s", "2*n")]), "step 's' has the unknown symbol 'n'"),
         (affine_plan(BIAS, symbols=[Symbol("n", 1, 2)]), "symbol 'n' is not a dimension of any input"),
         (affine_plan(BIAS, symbols=[Symbol("n", 3, 2)]), "symbol 'n' has bounds 3 to 2"),
     ],

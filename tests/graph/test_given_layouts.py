@@ -21,6 +21,7 @@ from sparsec.ir.named import (
     v_n_m,
 )
 from sparsec.ir.notation import parse_storage
+from sparsec.report.layers import is_sparse
 from tests.ir.product_cases import integers, sparse
 
 
@@ -93,6 +94,26 @@ def test_layers_take_the_first_layout_that_fits_their_name():
     assert found == {"first": str(parse_storage("(i, k) -> (i : dense, k : bitmap)")), "second": layouts["*"]}
     x = integers(5, 16)
     np.testing.assert_array_equal(session(x), np.maximum(x @ first.T, 0) @ second.T)
+
+
+def test_weights_that_are_free_can_all_be_dense():
+    model, (first, second) = two_layers()
+    session = sparsec.compile(model, layouts={"second": "CSR"}, dense=True).load()
+    one, two = session.manifest["layers"]
+    assert not is_sparse(one["layout"]) and two["layout"] == str(CSR)
+    assert one["seconds"] == one["dense_seconds"]
+    x = integers(5, 16)
+    np.testing.assert_array_equal(session(x), np.maximum(x @ first.T, 0) @ second.T)
+
+
+def test_grouped_convolutions_keep_the_zeros_between_their_groups():
+    weight = np.ones((32, 1, 3, 3), np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1] * 4, group=32)
+    x, y = (helper.make_tensor_value_info(name, 1, [1, 32, 14, 14]) for name in "xy")
+    graph = helper.make_graph([node], "depthwise", [x], [y], [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    chosen, dense = (sparsec.compile(model, dense=dense).manifest["layers"] for dense in (False, True))
+    assert chosen == dense
 
 
 def test_a_name_that_no_layer_has_is_refused():

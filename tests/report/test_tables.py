@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sparsec.report import layer_table, options_tables, with_times
+from sparsec.report import layer_table, memory_text, options_tables, planned_memory, step_table, with_times
 from sparsec.runtime.session import StepTime
 
 CSR = "(i, k) -> (i : dense, k : compressed)"
@@ -90,6 +90,62 @@ def test_a_step_belongs_to_the_next_layer_of_its_name_and_operator() -> None:
     layers = [layer("fc"), layer("fc"), layer("conv", op="conv2d")]
     assert [timed.get("measured") for timed in with_times(layers, steps)] == [1.0, 2.0, 3.0]
     assert with_times(layers, []) == layers
+
+
+def test_a_layer_without_a_step_leaves_those_behind_it_theirs() -> None:
+    steps = [StepTime("few", "low_bit_0", 1.0), StepTime("fc", "linear_1", 2.0)]
+    assert [timed.get("measured") for timed in with_times([layer("few"), layer("fc")], steps)] == [None, 2.0]
+
+
+def step(label: str, seconds: float, **fields: Any) -> dict[str, Any]:
+    nothing = {"flops": 0, "instruction": "", "share_of_peak": None, "dense_seconds": None, "speedup": None}
+    return {"label": label, "kernel": f"{label}_0", "seconds": seconds} | nothing | fields
+
+
+FC = step("fc", 1e-3, flops=40_000_000, instruction="fma.8", share_of_peak=0.4)
+QUANTISED = step("int8", 1e-3, flops=60_000_000, instruction="x86.vpmaddubsw.256", share_of_peak=0.3)
+SOFTMAX = step("softmax", 2e-3)
+
+
+def cells(text: str, label: str) -> list[str]:
+    """A row of a table."""
+    (row,) = (line for line in text.splitlines() if line.startswith("│") and line.split("│")[1].strip() == label)
+    return [cell.strip() for cell in row.split("│")[1:-1]]
+
+
+def test_steps_are_held_against_the_peak_of_their_arithmetic() -> None:
+    text = printed(step_table([FC, QUANTISED, SOFTMAX], {"fma.8": 1e11, "x86.vpmaddubsw.256": 2e11}), 120)
+    assert cells(text, "fc") == ["fc", "fc_0", "1.0 ms", "25.0%", "40.0 GFLOP/s", "40%"]
+    assert cells(text, "int8") == ["int8", "int8_0", "1.0 ms", "25.0%", "60.0 GOP/s", "30%"]
+    assert cells(text, "softmax") == ["softmax", "softmax_0", "2.0 ms", "50.0%", "", ""]
+    assert cells(text, "3 steps")[2:] == ["4.0 ms", "", "", "18%"]
+    assert "peak of a core: fma.8 100 GFLOP/s, x86.vpmaddubsw.256 200 GOP/s\n" in text
+    assert "dense" not in text
+
+
+def test_steps_that_no_peak_is_known_of_show_their_rate_alone() -> None:
+    text = printed(step_table([FC | {"instruction": "", "share_of_peak": None}], {}))
+    assert cells(text, "fc")[4:] == ["40.0 GOP/s", ""] and "peak of a core" not in text
+
+
+@pytest.mark.parametrize(("speedup", "slower"), [(0.93, True), (0.996, False), (3.0, False)])
+def test_layers_that_are_slower_than_dense_are_red(speedup: float, slower: bool) -> None:
+    table = step_table([FC | {"dense_seconds": speedup * 1e-3, "speedup": speedup}, SOFTMAX], {"fma.8": 1e11})
+    console = Console(width=100, force_terminal=True, color_system="standard")
+    with console.capture() as capture:
+        console.print(table)
+    red = "\x1b[1;31m"
+    assert (red in capture.get()) == slower
+    text = printed(table)
+    assert cells(text, "fc")[-1] == f"{speedup:.2f}×" and cells(text, "softmax")[-2:] == ["", ""]
+    told = "1 layer is slower than its dense self: fc (0.93×)\n"
+    assert (told if slower else "no layer is slower than its dense self; those without a time are dense\n") in text
+
+
+def test_memory_is_told_as_far_as_it_is_known() -> None:
+    manifest = {"constant_bytes": 51_000_000, "arena_bytes": 2_400_000, "workspace_bytes": 0, "steps": []}
+    assert memory_text(planned_memory(manifest)) == "memory: 51.0 MB weights, 2.4 MB activations"
+    assert memory_text(planned_memory({"arena_bytes": 64}), 128) == "memory: 64 B activations; a run took 128 B"
 
 
 def test_measured_times_are_a_column_where_there_are_any() -> None:

@@ -45,6 +45,13 @@ def test_damaged_headers_never_crash_the_reader(models: Path, tmp_path: Path, da
             assert str(error).startswith("damaged.so")
 
 
+def test_a_section_table_that_is_nowhere_is_told(models: Path) -> None:
+    data = bytearray((models / "affine.so").read_bytes())
+    data[47] = 128  # of the eight bytes that say where it starts
+    with pytest.raises(ArtifactError, match="the artifact is cut short or damaged"):
+        load(bytes(data))
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.so"
     text.write_text("not a library\n" * 100)

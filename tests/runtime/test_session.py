@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,22 @@ def test_profile_names_every_step(session: Session) -> None:
     ]
     assert all(0 <= step.seconds < 1 for step in steps)
     assert any(step.seconds > 0 for step in steps)
+
+
+def test_profile_counts_operations_for_the_sizes_of_the_run(models: Path) -> None:
+    session = load(models / "symbolic.so", threads=1)
+    for batch, seq in ((1, 2), (4, 17)):
+        steps = session.profile(np.zeros((batch, seq, 3), np.float32), np.zeros((batch, seq), np.float32), runs=1)
+        assert [(step.flops, step.instruction) for step in steps] == [(6 * batch * seq, "fma.8"), (0, ""), (0, "")]
+
+
+def test_one_thread_is_timed_by_what_it_takes_of_a_processor(models: Path) -> None:
+    session = load(models / "parallel.so", threads=1)
+    x = np.zeros((61, 512), np.float32)
+    for _ in range(20):
+        start = time.thread_time()
+        steps = session.profile(x, runs=1)
+        assert 0 < sum(step.seconds for step in steps) <= time.thread_time() - start
 
 
 def test_a_profile_that_fails_leaves_no_timing_on(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.codegen.dims import bounds, evaluate, free_symbols, to_c
 from sparsec.errors import ArtifactError, UnsupportedError
+from sparsec.runtime.dims import bounds, evaluate, free_symbols, to_c
 
 
 def test_expressions_round_down_as_c_does() -> None:
