@@ -60,11 +60,15 @@ def quantized(folder: str | os.PathLike[str], network: str, sparsity: float, eng
 
     ``options`` are those of the float network, `benchmarks.models.cached`.
     """
-    recipes = RECIPES[network]
-    name = FASTEST.get((network, engine), next(iter(recipes)))
+    name = FASTEST.get((network, engine), next(iter(RECIPES[network])))
+    return written(folder, network, sparsity, name, **options)
+
+
+def written(folder: str | os.PathLike[str], network: str, sparsity: float, recipe: str, **options: Any) -> Path:
+    """The file of one network after one of its recipes, written if it is not there yet."""
     model = cached(folder, network, sparsity, **options)
-    path = model.with_name(f"{model.stem}-int8-{name}.onnx")
-    return path if path.exists() else quantize(model, path, recipes[name])
+    path = model.with_name(f"{model.stem}-int8-{recipe}.onnx")
+    return path if path.exists() else quantize(model, path, RECIPES[network][recipe])
 
 
 def quantize(model: Path, path: Path, recipe: Recipe) -> Path:
