@@ -7,7 +7,6 @@ layers behind it, so engines are not held against one another, but each against 
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,16 +55,11 @@ class Entry:
 
     def errors(self) -> dict[str, float]:
         """How far each engine's first output is from the float network's: a share of its root mean square."""
-        return float_errors(self.original, self.files)
-
-
-def float_errors(original: Path, files: Mapping[str, Path]) -> dict[str, float]:
-    """How far each engine's first output is from that of a float network: a share of its root mean square."""
-    inputs = seeded_inputs(original)
-    truth = _answer("onnxruntime", original, inputs)
-    scale = np.sqrt(np.mean(truth**2))
-    answers = {engine: _answer(engine, path, inputs) for engine, path in files.items()}
-    return {engine: float(np.sqrt(np.mean((y - truth) ** 2)) / scale) for engine, y in answers.items()}
+        inputs = seeded_inputs(self.original)
+        truth = _answer("onnxruntime", self.original, inputs)
+        scale = np.sqrt(np.mean(truth**2))
+        answers = {engine: _answer(engine, path, inputs) for engine, path in self.files.items()}
+        return {engine: float(np.sqrt(np.mean((y - truth) ** 2)) / scale) for engine, y in answers.items()}
 
 
 def _answer(engine: str, path: Path, inputs: dict[str, Any]) -> np.ndarray:

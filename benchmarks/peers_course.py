@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 import sparsec
-from benchmarks.int8 import float_errors
 from benchmarks.int8_models import RECIPES, written
 from benchmarks.models import cached
 from benchmarks.peers_rows import Row
 from sparsec.bench import Race, Ratio, race
-from sparsec.bench.settings import Setting, compare_settings
+from sparsec.bench.settings import Setting, compare_settings, outputs
 
 DENSE = ("onnxruntime", "openvino")
 """Peers that skip no zeros; their answers are what sparsec's are compared with."""
@@ -99,8 +100,7 @@ class Course:
             **result.to_json(),
         }
         if row.precision == "int8":
-            judged = {"sparsec": library.artifact} | {peer: raced[peer] for peer in DENSE if peer in raced}
-            found["float_error"] = float_errors(files["fp32"], judged)
+            found["float_error"] = self._float_errors(row, forms, result)
         return result, found
 
     def _fastest_form(self, row: Row, peer: str) -> str:
@@ -123,6 +123,20 @@ class Course:
             if len(times) == len(rows):
                 gains[lane.engine] = Ratio.of([row.batch * time for time in times["base"]], times["row"])
         return gains
+
+    def _float_errors(self, row: Row, forms: dict[str, str], result: Race) -> dict[str, float]:
+        """How far each engine's first output is from the float network's: a share of its root mean square.
+
+        A rounding that falls the other way changes all layers behind it, so that answers in bytes are not held against
+        one another.
+        """
+        original = self.files(row)["fp32"]
+        truth = outputs("onnxruntime", Setting(original, original))[0].astype(np.float64)
+        errors = {}
+        for engine in (lane.engine for lane in result.lanes):
+            answer = outputs(engine, self._setting(row, engine, forms.get(engine, "")), self.pythons.get(engine))[0]
+            errors[engine] = float(np.sqrt(np.mean((answer - truth) ** 2) / np.mean(truth**2)))
+        return errors
 
     def _setting(self, row: Row, engine: str, form: str) -> Setting:
         """How an engine runs a row in one of its forms."""

@@ -24,6 +24,9 @@ HEADINGS = {
 UPFRONT = ("fp32", "int8")
 """Sections that are shown unfolded."""
 
+FLOAT_TOLERANCE = 0.1
+"""How far from the float network's the answers of bytes may be, in root mean squares, and count as right."""
+
 FOLDED = "Two threads, batches, other sizes and networks, AVX2"
 
 
@@ -57,20 +60,23 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
         for engine, aim in zip((dense, "deepsparse"), row.aims, strict=True)
     )
     times = [_time(row, lanes[engine], found) if engine in lanes else "–" for engine in ENGINES]
-    ours = found["float_error"]["sparsec"] if "float_error" in found else lanes["sparsec"]["error"]
-    error = f"{ours:.1%}" if "float_error" in found else f"{ours:.0e}"
-    return [row.model, row.zeros, *times, over_dense, over_deepsparse, error]
+    return [row.model, row.zeros, *times, over_dense, over_deepsparse, _error(lanes["sparsec"], found)]
 
 
 def _time(row: Row, lane: dict[str, Any], found: dict[str, Any]) -> str:
-    """Milliseconds for one item, remarks on them, and a mark where the answers are not those of the reference."""
+    """Milliseconds for one item, remarks on them, and a mark where the answers are not right."""
     engine, milliseconds = lane["engine"], median(lane["times"]) / row.batch * 1e3
     remarks = ["in fp32"] if row.precision == "int8" and found["forms"].get(engine) == "fp32" else []
     if engine in found["gain"]:
         aim = TWO_THREADS_AIM if row.threads == 2 and engine == "sparsec" else None
         remarks.append(_reached(found["gain"][engine]["median"], aim))
     text = f"{milliseconds:.1f}" if milliseconds >= 10 else f"{milliseconds:.2f}"
-    return text + (f" ({', '.join(remarks)})" if remarks else "") + ("" if lane["agrees"] else " ≠")
+    right = found["float_error"][engine] <= FLOAT_TOLERANCE if "float_error" in found else lane["agrees"]
+    return text + (f" ({', '.join(remarks)})" if remarks else "") + ("" if right else " ≠")
+
+
+def _error(lane: dict[str, Any], found: dict[str, Any]) -> str:
+    return f"{found['float_error'][lane['engine']]:.1%}" if "float_error" in found else f"{lane['error']:.0e}"
 
 
 def _reached(ratio: float, aim: float | None) -> str:
@@ -88,4 +94,4 @@ def _note(machine: Machine, found: Sequence[dict[str, Any]]) -> str:
     named = ", ".join(f"{display_name(engine)} {' and '.join(seen)}" for engine, seen in versions.items() if seen)
     days = sorted({race["date"][:10] for race in found})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim."
+    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim; at ≠ answers are not right."

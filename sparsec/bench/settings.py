@@ -1,14 +1,16 @@
 """Races of an engine against itself: one model with other threads, in another batch, or in another form."""
 
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsec.bench.engine import Absent, Engine
 from sparsec.bench.inputs import seeded_inputs
@@ -59,13 +61,26 @@ def compare_settings(
     with ExitStack() as stack:
         runners = []
         for label, setting in settings.items():
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparsec-race-")))
-            np.savez(folder / "inputs.npz", **seeded_inputs(setting.model))  # type: ignore[arg-type]
-            try:
-                runner = Engine(engine, str(setting.file), setting.threads, folder, python, label, pinned)
-            except Absent:
-                continue
-            stack.callback(runner.close)
-            runners.append(runner)
+            with suppress(Absent):
+                runners.append(stack.enter_context(_started(engine, setting, python, label, pinned)))
         rounds = take_turns(runners, seconds) if runners else []
     return {runner.name: [median(turn[runner.name]) for turn in rounds] for runner in runners}
+
+
+def outputs(engine: str, setting: Setting, python: str | None = None) -> list[NDArray[Any]]:
+    """What an engine that can run a setting answers, in the model's order."""
+    with _started(engine, setting, python) as runner:
+        return runner.outputs()
+
+
+@contextmanager
+def _started(
+    engine: str, setting: Setting, python: str | None, label: str | None = None, pinned: bool = False
+) -> Iterator[Engine]:
+    with tempfile.TemporaryDirectory(prefix="sparsec-race-") as folder:
+        np.savez(f"{folder}/inputs.npz", **seeded_inputs(setting.model))  # type: ignore[arg-type]
+        runner = Engine(engine, str(setting.file), setting.threads, Path(folder), python, label, pinned)
+        try:
+            yield runner
+        finally:
+            runner.close()
