@@ -5,7 +5,7 @@ VENV ?= .venv
 CACHE := .cache
 BIN := $(VENV)/bin
 
-.PHONY: demo bench bench-int8 bench-low-bit bench-layouts bench-layers test lint clean
+.PHONY: demo bench bench-int8 bench-low-bit bench-layouts bench-layers bench-peers test lint clean
 
 demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, and race them against dense runtimes
 	$(BIN)/python -m benchmarks.demo
@@ -27,6 +27,10 @@ bench-layouts: $(VENV)/demo-installed  ## Hold the layouts that are chosen for l
 
 bench-layers: $(VENV)/test-installed  ## Race single pruned layers against dense ones of sparsec, PyTorch and OpenVINO
 	$(BIN)/python -m benchmarks.sparse_layers
+
+bench-peers: $(VENV)/demo-installed $(CACHE)/deepsparse/installed  ## Race everything against dense runtimes and DeepSparse
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.readme_table
 
 test: $(VENV)/test-installed  ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
@@ -52,6 +56,14 @@ $(VENV)/demo-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/test-installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+# DeepSparse takes Python 3.11 at most and NumPy 1; where it cannot be installed, its place is left empty.
+$(CACHE)/deepsparse/installed:
+	@for python in $(PYTHON) python3.11 python3.10; do \
+	  $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' 2>/dev/null || continue; \
+	  $$python -m venv --clear $(@D) && $(@D)/bin/python -m pip install --quiet deepsparse==1.8.0 'numpy<2' && \
+	  touch $@ && exit 0; \
+	done; rm -rf $(@D)
 
 # mypy finds packages by their folders, and two of ours lie elsewhere than they are imported from.
 .PHONY: $(CACHE)/types

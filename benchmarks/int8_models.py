@@ -1,4 +1,4 @@
-"""The benchmark networks in int8, as ONNX QDQ graphs: uint8 activations, int8 weights, a scale for each output channel.
+"""The benchmark networks in int8, as ONNX QDQ graphs or of operators over integers: uint8 activations, int8 weights.
 
 Weights are pruned before they are quantised, and a symmetric quantisation keeps every zero. Which tensors are rounded
 to bytes is what runtimes disagree about: each network has recipes, and a runtime takes the one that it is fastest on.
@@ -33,20 +33,29 @@ class Recipe:
         Whether the results of these nodes are too, or stay float for what comes next.
     folded : bool
         Whether ONNX Runtime first folds batch norms, and biases of linear layers.
+    integers : bool
+        Whether layers become operators over integers, `QLinearConv` or `QLinearMatMul`, rather than QDQ, and have one
+        scale for all output channels.
     """
 
     operators: tuple[str, ...] = ()
     results: bool = True
     folded: bool = True
+    integers: bool = False
 
 
 RECIPES = {
-    "resnet50": {"all": Recipe()},
+    "resnet50": {
+        "all": Recipe(),
+        # DeepSparse skips zeros of bytes only where it finds these operators, with scales of whole tensors.
+        "integers": Recipe(("Conv", "MaxPool"), integers=True),
+    },
     "bert_base": {
         # Between linear layers everything is float: what is fastest for OpenVINO, and nearest to the float network.
         "linear": Recipe(("MatMul", "Gemm"), results=False, folded=False),
         # ONNX Runtime multiplies in int8 only where the bias and the residual are added in bytes.
         "adds": Recipe(("MatMul", "Gemm", "Add"), results=False),
+        "integers": Recipe(("MatMul",), folded=False, integers=True),
     },
 }
 """By network; the first is what everybody else takes."""
@@ -60,11 +69,15 @@ def quantized(folder: str | os.PathLike[str], network: str, sparsity: float, eng
 
     ``options`` are those of the float network, `benchmarks.models.cached`.
     """
-    recipes = RECIPES[network]
-    name = FASTEST.get((network, engine), next(iter(recipes)))
+    name = FASTEST.get((network, engine), next(iter(RECIPES[network])))
+    return written(folder, network, sparsity, name, **options)
+
+
+def written(folder: str | os.PathLike[str], network: str, sparsity: float, recipe: str, **options: Any) -> Path:
+    """The file of one network after one of its recipes, written if it is not there yet."""
     model = cached(folder, network, sparsity, **options)
-    path = model.with_name(f"{model.stem}-int8-{name}.onnx")
-    return path if path.exists() else quantize(model, path, recipes[name])
+    path = model.with_name(f"{model.stem}-int8-{recipe}.onnx")
+    return path if path.exists() else quantize(model, path, RECIPES[network][recipe])
 
 
 def quantize(model: Path, path: Path, recipe: Recipe) -> Path:
@@ -85,9 +98,9 @@ def quantize(model: Path, path: Path, recipe: Recipe) -> Path:
             str(source),
             str(target),
             _Calibration(source),
-            quant_format=QuantFormat.QDQ,
+            quant_format=QuantFormat.QOperator if recipe.integers else QuantFormat.QDQ,
             op_types_to_quantize=list(recipe.operators) or None,
-            per_channel=True,
+            per_channel=not recipe.integers,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=_attention(source),
@@ -96,7 +109,17 @@ def quantize(model: Path, path: Path, recipe: Recipe) -> Path:
                 "OpTypesToExcludeOutputQuantization": [] if recipe.results else list(recipe.operators[:2]),
             },
         )
+        _forget_unused_domains(target)
         return target.replace(path)
+
+
+def _forget_unused_domains(path: Path) -> None:
+    """Drop operator sets that no node is of: folding stamps a file with all, and older runtimes refuse newer ones."""
+    model = onnx.load(path)
+    used = {node.domain for node in model.graph.node}
+    for stamp in [stamp for stamp in model.opset_import if stamp.domain not in used]:
+        model.opset_import.remove(stamp)
+    onnx.save(model, path)
 
 
 def _attention(model: Path) -> list[str]:

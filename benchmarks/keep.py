@@ -5,14 +5,38 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sparsec.bench.machine import this_machine
+from sparsec.bench.machine import Machine, this_machine
+from sparsec.errors import InputError
+
+
+def place(folder: Path, output: Path | None = None) -> Path:
+    """Where results are kept: in ``folder``, in a file named after this machine, or in ``output``."""
+    return output or folder / f"{this_machine().slug}.json"
 
 
 def keep(results: dict[str, Any], folder: Path, output: Path | None = None, indent: int | None = 1) -> Path:
-    """Write results to ``folder``, in a file named after this machine, or to ``output``; return where they are."""
-    path = output or folder / f"{this_machine().slug}.json"
+    """Write results to their `place`, and return it."""
+    path = place(folder, output)
     path.parent.mkdir(parents=True, exist_ok=True)
     separators = (",", ":") if indent is None else None
     text = json.dumps({"machine": asdict(this_machine()), **results}, indent=indent, separators=separators)
     path.write_text(text + "\n")
     return path
+
+
+def kept(folder: Path, output: Path | None = None) -> dict[str, Any]:
+    """What was kept before, to be added to; empty if nothing was.
+
+    Raises
+    ------
+    InputError
+        It was measured on another machine.
+    """
+    path = place(folder, output)
+    if not path.exists():
+        return {}
+    results = json.loads(path.read_text())
+    machine = Machine(**results.pop("machine"))
+    if machine.slug != this_machine().slug:
+        raise InputError(f"{path} was measured on another machine, {machine}: name another file with --json")
+    return results

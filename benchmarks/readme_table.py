@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmarks import int8, run, unit_convolutions
+from benchmarks import int8, peers, peers_table, run, unit_convolutions
 from benchmarks.contest import TITLES
 from sparsec.bench.machine import Machine
 from sparsec.bench.table import display_name
@@ -55,6 +55,7 @@ TABLES: tuple[tuple[str, Path, Callable[[dict[str, Any]], str]], ...] = (
     ("benchmark table", run.RESULTS, lambda results: networks(results, "fp32")),
     ("int8 table", int8.RESULTS, lambda results: networks(results, "int8")),
     ("int8 convolutions", unit_convolutions.RESULTS, convolutions),
+    ("peers table", peers.RESULTS, peers_table.tables),
 )
 """Marker of each place in the README, the folder of its results, and what they are written as."""
 

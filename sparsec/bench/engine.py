@@ -1,10 +1,10 @@
 """The parent's end of an engine that runs in a process of its own."""
 
 import json
+import os
 import select
 import subprocess
 import sys
-from os import environ
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sparsec.bench import worker
 from sparsec.errors import SparsecError
+from sparsec.targets.native import cores
 
 _PATIENCE_SECONDS = 300.0
 
@@ -38,6 +39,10 @@ class Engine:
         Holds ``inputs.npz`` already; outputs and the log go there too.
     python : str, optional
         The interpreter to run it in; this one by default.
+    label : str, optional
+        What to call it, where an engine takes part more than once.
+    pinned : bool
+        Whether it may run on no more cores than it has threads.
 
     Raises
     ------
@@ -45,11 +50,21 @@ class Engine:
         The engine is not installed, or cannot run this model.
     """
 
-    def __init__(self, name: str, path: str, threads: int, folder: Path, python: str | None) -> None:
-        self.name, self._folder = name, folder
-        self._log = (folder / f"{name}.log").open("w+")
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        threads: int,
+        folder: Path,
+        python: str | None,
+        label: str | None = None,
+        pinned: bool = False,
+    ) -> None:
+        self.name, self._folder = label or name, folder
+        self._log = (folder / f"{self.name}.log").open("w+")
         command = [python or sys.executable, worker.__file__, name, path, str(threads), str(folder / "inputs.npz")]
-        env = environ | {"OMP_NUM_THREADS": str(threads)}
+        command += map(str, _processors(threads) if pinned else ())
+        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=env
@@ -117,6 +132,12 @@ class Engine:
         self._log.seek(0)
         lines = self._log.read().strip().splitlines()
         return f"exit code {code}" + (f", {lines[-1]}" if lines else "")
+
+
+def _processors(threads: int) -> list[int]:
+    """Processors for this many threads, on cores of their own while there are such."""
+    places = sorted((place, cpu) for core in cores() for place, cpu in enumerate(core))
+    return [cpu for _, cpu in places[:threads]]
 
 
 def _open(pipe: IO[str] | None) -> IO[str]:

@@ -40,6 +40,7 @@ def race(
     pythons: Mapping[str, str] | None = None,
     files: Mapping[str, str | PathLike[str]] | None = None,
     storage: str | None = None,
+    pinned: bool = False,
 ) -> Race:
     """Race a compiled model against dense runtimes.
 
@@ -70,6 +71,8 @@ def race(
         ONNX files of peers that run another form of ``model``, one with the same inputs and outputs.
     storage : str, optional
         What the weights of the artifact were rounded to, which its outputs are allowed for.
+    pinned : bool
+        Whether every engine is held to as many cores as it has threads, all to the same ones.
 
     Raises
     ------
@@ -95,7 +98,8 @@ def race(
         try:
             for name, path in paths.items():
                 try:
-                    engines.append(Engine(name, path, threads, Path(folder), (pythons or {}).get(name)))
+                    python = (pythons or {}).get(name)
+                    engines.append(Engine(name, path, threads, Path(folder), python, pinned=pinned))
                 except Absent as reason:
                     absent[name] = str(reason)
             if artifact is not None and "sparsec" in absent:
@@ -105,7 +109,7 @@ def race(
                 raise SparsecError(f"no peer could run {model}: {reasons or 'none was named'}")
             reference = next((engine for engine in engines if engine.name != "sparsec"), engines[0])
             outputs = {engine.name: engine.outputs() for engine in engines}
-            rounds = _take_turns(engines, seconds)
+            rounds = take_turns(engines, seconds)
         finally:
             for engine in engines:
                 engine.close()
@@ -123,7 +127,7 @@ def race(
     return Race(Path(model).name, threads, lanes, absent, reference.name, this_machine())
 
 
-def _take_turns(engines: Sequence[Engine], seconds: float) -> list[dict[str, list[float]]]:
+def take_turns(engines: Sequence[Engine], seconds: float) -> list[dict[str, list[float]]]:
     """Rounds A B C A B C … until the budget is spent; each turn lasts about as long as the others."""
     iterations = {}
     for engine in engines:

@@ -1,5 +1,6 @@
 """The result of a race: what was measured, and the ratios that count."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from statistics import median
@@ -28,6 +29,12 @@ class Ratio:
     median: float
     min: float
     max: float
+
+    @classmethod
+    def of(cls, slow: Sequence[float], fast: Sequence[float]) -> "Ratio":
+        """How many times as long one takes as the other, from the times of each round."""
+        ratios = [one / other for one, other in zip(slow, fast, strict=True)]
+        return cls(median(ratios), min(ratios), max(ratios))
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,7 @@ class Race:
 
     def speedup(self, over: str, engine: str = "sparsec") -> Ratio:
         """How many times faster ``engine`` is than the engine ``over``, from the ratios within each round."""
-        ratios = [slow / fast for slow, fast in zip(self.lane(over).times, self.lane(engine).times, strict=True)]
-        return Ratio(median(ratios), min(ratios), max(ratios))
+        return Ratio.of(self.lane(over).times, self.lane(engine).times)
 
     @property
     def best_peer(self) -> str | None:

@@ -111,7 +111,9 @@ def forget_peak() -> None:
         file.write("5")
 
 
-def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
+def main(engine: str, path: str, threads: int, inputs_path: str, *processors: str) -> None:
+    if processors:
+        os.sched_setaffinity(0, map(int, processors))  # before the engine counts them
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what an engine prints must not mix with the answers
 
@@ -147,4 +149,4 @@ def main(engine: str, path: str, threads: int, inputs_path: str) -> None:
 if __name__ == "__main__":
     # Python puts the script's folder first on the path, where sparsec's modules would shadow packages of their names.
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

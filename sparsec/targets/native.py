@@ -78,16 +78,21 @@ def detect() -> Target:
     )
 
 
+def cores() -> list[list[int]]:
+    """The processors that this process may use, those of one physical core together."""
+    shared: dict[str, list[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        try:
+            siblings = (_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+        except OSError:
+            siblings = str(cpu)
+        shared.setdefault(siblings, []).append(cpu)
+    return list(shared.values())
+
+
 def physical_cores() -> int:
     """Physical cores among the processors that this process may use."""
-    allowed = os.sched_getaffinity(0)
-    cores = set()
-    for cpu in allowed:
-        try:
-            cores.add((_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
+    return len(cores())
 
 
 def read_cpuinfo() -> dict[str, str]:

@@ -26,6 +26,7 @@ def test_networks_keep_their_zeros_and_nearly_their_answers(folder, engine: str)
     path = quantized(folder, "bert_base", 0.9, engine, **options)
     assert path == quantized(folder, "bert_base", 0.9, engine, **options)
     graph = onnx.load(path).graph
+    assert {stamp.domain for stamp in onnx.load(path).opset_import} == {node.domain for node in graph.node}
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = [array for array in arrays.values() if array.dtype == np.int8 and array.ndim == 2]
     assert len(weights) == 2 * 6 + 1

@@ -168,7 +168,7 @@ class FakeEngine:
 
 def test_engines_take_turns_of_about_the_same_length():
     log: list = []
-    rounds = racing._take_turns([FakeEngine("slow", 0.1, log), FakeEngine("fast", 0.01, log)], seconds=0.0)
+    rounds = racing.take_turns([FakeEngine("slow", 0.1, log), FakeEngine("fast", 0.01, log)], seconds=0.0)
     assert len(rounds) == 3
     assert log[4:] == [("slow", 3), ("fast", 30)] * 3
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import readme_table
+from benchmarks import peers_rows, readme_table
 
 RESULTS = {
     "machine": {"cpu": "Test CPU", "cores": 2, "caches": {"L1d": 32768}, "features": [], "system": "Linux"},
@@ -16,9 +16,15 @@ RESULTS = {
             "threads": 1,
             "date": "2026-11-20T12:00:00+00:00",
             "lanes": [
-                {"engine": "sparsec", "version": "0.1.0", "times": [0.010, 0.012, 0.011]},
-                {"engine": "onnxruntime", "version": "1.31.1", "times": [0.040, 0.041, 0.039]},
-                {"engine": "openvino", "version": "2026.4.1", "times": [0.036, 0.036, 0.036]},
+                {
+                    "engine": "sparsec",
+                    "version": "0.1.0",
+                    "times": [0.010, 0.012, 0.011],
+                    "error": 1e-6,
+                    "agrees": True,
+                },
+                {"engine": "onnxruntime", "version": "1.31.1", "times": [0.040, 0.041, 0.039], "agrees": True},
+                {"engine": "openvino", "version": "2026.4.1", "times": [0.036, 0.036, 0.036], "agrees": True},
             ],
             "speedup": {"onnxruntime": {"median": 3.6}, "openvino": {"median": 3.27}},
         }
@@ -27,13 +33,15 @@ RESULTS = {
 BYTES = RESULTS | {"contests": [RESULTS["contests"][0] | {"structure": "4×1 blocks"}]}
 SHARES = {"sparsec": 0.8, "openvino": 0.5}, {"sparsec": 0.2, "openvino": 0.5}
 LAYERS = {"machine": RESULTS["machine"], "layers": [{"share_of_peak": s, "times": dict.fromkeys(s)} for s in SHARES]}
+ROW = peers_rows.SECTIONS["fp32"][-1]
+PEERS = {"machine": RESULTS["machine"], "rows": {ROW.key: RESULTS["contests"][0] | {"gain": {}}}}
 PLACES = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n" for name, *_ in readme_table.TABLES)
 
 
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
     tables = []
-    for (name, _, write), results in zip(readme_table.TABLES, (RESULTS, BYTES, LAYERS), strict=True):
+    for (name, _, write), results in zip(readme_table.TABLES, (RESULTS, BYTES, LAYERS, PEERS), strict=True):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "machine.json").write_text(json.dumps(results))
@@ -49,10 +57,11 @@ def test_table_is_rewritten_in_place(readme):
         result = CliRunner().invoke(readme_table.main, [str(readme)])
         assert result.exit_code == 0, result.output
         page = readme.read_text()
-        assert page.startswith("before\n") and page.count("\nafter\n") == 3 and "old" not in page
+        assert page.startswith("before\n") and page.count("\nafter\n") == 4 and "old" not in page
         assert "| ResNet-50, 224² | 90 % | 1 | 11.0 | 40.0 | 36.0 | **3.27×** |" in page
         assert "| ResNet-50, 224² | 90 %, 4×1 blocks | 1 | 11.0 |" in page
-        assert "fp32, batch 1, 2026-11-20, Test CPU, 2 cores (L1d 32 KB)" in page and page.count("ResNet-50") == 2
+        assert "fp32, batch 1, 2026-11-20, Test CPU, 2 cores (L1d 32 KB)" in page and page.count("ResNet-50") == 3
+        assert f"| {ROW.model} | {ROW.zeros} | 11.0 | 40.0 | 36.0 | – | **3.27× ✗ 6.5×** | – | 1e-06 |" in page
         assert "2 convolutions" in page and "geometric means on Test CPU: sparsec 40%, OpenVINO 50%." in page
 
 
@@ -68,7 +77,7 @@ def test_results_must_be_there(readme):
     for path in paths[1:]:
         path.unlink()
     assert CliRunner().invoke(readme_table.main, [str(readme)]).exit_code == 0
-    assert readme.read_text().count("\nold\n") == 2  # places without results stay as they are
+    assert readme.read_text().count("\nold\n") == 3  # places without results stay as they are
     paths[0].unlink()
     result = CliRunner().invoke(readme_table.main, [str(readme)])
     assert result.exit_code == 1 and "run `make bench` first" in result.output

@@ -92,6 +92,7 @@ def test_caches_and_cores_come_from_sysfs(tmp_path, monkeypatch) -> None:
     target = Target.parse("native")
     assert (target.l1_bytes, target.l2_bytes, target.cores) == (48 * 1024, 2 * 1024 * 1024, 2)
     assert target.l3_bytes == TARGETS["x86-64-v3"].l3_bytes
+    assert native.cores() == [[0, 2], [1, 3]]
 
 
 @pytest.mark.parametrize(("machine", "system"), [("riscv64", "Linux"), ("arm64", "Darwin")])
