@@ -361,11 +361,13 @@ class _Lowering(Emission):
 
     def _quad_of_values(self, axis: Walk, first: Any, body: Sequence[Stmt]) -> Any:
         """Load the values at four positions, as the widest instruction inside takes them; None where it takes others."""
-        data, layout = self.handles[f"{axis.buffer}.data"], self.kernel.buffers[axis.buffer].layout
+        data, layout = self.handles.get(f"{axis.buffer}.data"), self.kernel.buffers[axis.buffer].layout
         assert layout is not None
+        if data is None or str(data.dtype) != "float32" or axis.level != len(layout.levels) - 1:
+            return None
         named = [self.named(stmt) for stmt in body if isinstance(stmt, For)]
         lanes = max((prod(i.semantics.outputs[0].extents) for i in named if i and i.family == "fma"), default=0)
-        if axis.level != len(layout.levels) - 1 or str(data.dtype) != "float32" or lanes < QUAD:
+        if lanes < QUAD:
             return None
         return keep(repeat_quad(data[T.ramp(first, 1, QUAD)], -(-lanes // QUAD) * QUAD), "values")
 

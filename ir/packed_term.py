@@ -121,14 +121,14 @@ class PackedTerm:
         y = Load(self.product.y.name, self.product.y_index)
         loads = {part for part in walk_expressions(self.product.epilogue) if isinstance(part, Load)}
         beside = sorted((load for load in loads if {ROW, COLUMN} <= set(walk_expressions(load))), key=str)
+        wanted = [(y, None), *((load, self.last_block) for load in beside)]
         first, walk = self.place(levels), self.walks[levels[-1]]
         rows = [first + n if n else first for n in range(prod(self.sizes[level] for level in order.lanes))]
         return tuple(
-            Fetch(self.width, Load(load.buffer, tuple(substitute(part, {"i": row}) for part in load.indices)), walk.var,
-                  AHEAD, condition)
+            Fetch(self.width, Load(load.buffer, _at_row(load.indices, row)), walk.var, AHEAD, condition)
             for row in rows
-            for load, condition in ((y, None), *((load, self.last_block) for load in beside))
-        )  # fmt: skip
+            for load, condition in wanted
+        )
 
     def update(self, acc: Load) -> Stmt:
         """Add the products of one stored block, or none where it is padding of the depth."""
@@ -354,6 +354,11 @@ def finished(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
 
 def element_at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> Load:
     return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
+
+
+def _at_row(indices: tuple[Expr, ...], row: Expr) -> tuple[Expr, ...]:
+    """Return indices at a row and the first column of a tile."""
+    return tuple(substitute(index, {"i": row, LANE.name: Const(0)}) for index in indices)
 
 
 def _number(value: Expr) -> int:
