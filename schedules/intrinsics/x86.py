@@ -62,19 +62,26 @@ for _name, (_a, _b, _depth) in VNNI.items():
 
 
 @instruction(
-    DOT.format(name="vpmaddubsw", a="uint8", b="int8", c="int32", lanes=8, depth=4),
-    name="x86.vpmaddubsw.256",
+    DOT.format(name="vpmaddwd_bytes", a="uint8", b="int8", c="int32", lanes=8, depth=4),
+    name="x86.vpmaddwd_bytes.256",
     features=("avx2",),
     bits=256,
 )
-def vpmaddubsw(a: Any, b: Any, c: Any) -> Any:
-    """Multiply even and odd bytes apart: the sum of two products of bytes would not fit the 16 bits it is given."""
-    words = tirx.reinterpret("uint16x16", a)
-    ones = tirx.Broadcast(tirx.const(1, "int16"), 16)
-    for mask in (0x00FF, 0xFF00):
-        half = tirx.reinterpret("uint8x32", words & tirx.Broadcast(tirx.const(mask, "uint16"), 16))
-        c = c + _call("int32x8", "avx2.pmadd.wd", _call("int16x16", "avx2.pmadd.ub.sw", half, b), ones)
+def vpmaddwd_bytes(a: Any, b: Any, c: Any) -> Any:
+    """Multiply even and odd bytes as words, `vpmaddwd` each: `vpmaddubsw` would bring sums of bytes in a word's range.
+
+    What widens a or b is shared by all that it is multiplied by.
+    """
+    for x, w in zip(_halves("uint16x16", a), _halves("int16x16", b), strict=True):
+        c = c + _call("int32x8", "avx2.pmadd.wd", tirx.reinterpret("int16x16", x), w)
     return c
+
+
+def _halves(words: str, pairs: Any) -> tuple[Any, Any]:
+    """Return the lower and the upper bytes of words, widened with the sign that the words have."""
+    eight = tirx.Broadcast(tirx.const(8, words.partition("x")[0]), 16)
+    both = tirx.reinterpret(words, pairs)
+    return tirx.shift_right(tirx.shift_left(both, eight), eight), tirx.shift_right(both, eight)
 
 
 # -- AVX512-BF16 ---------------------------------------------------------------------------------------------------

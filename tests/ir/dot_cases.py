@@ -207,7 +207,7 @@ class Way:
 WAYS = {
     "vpdpbusd": Way("x86.vpdpbusd.512", Target.parse("znver5"), "uint8", "int8"),
     "vpdpbusd of 256 bits": Way("x86.vpdpbusd.256", Target.parse("x86-64-v3,+avxvnni"), "uint8", "int8"),
-    "vpmaddubsw": Way("x86.vpmaddubsw.256", Target.parse("haswell"), "uint8", "int8"),
+    "vpmaddwd": Way("x86.vpmaddwd_bytes.256", Target.parse("haswell"), "uint8", "int8"),
     "vdpbf16ps": Way("x86.vdpbf16ps.512", Target.parse("znver5"), "bfloat16", "bfloat16"),
     "sdot": Way("arm.sdot.128", Target.parse("emulate:neoverse-n1"), "int8", "int8"),
     "smmla": Way("arm.smmla.128", Target.parse("emulate:neoverse-v1"), "int8", "int8"),

@@ -27,10 +27,10 @@ def case_of(
 FOUND = [
     # target, type of X and W, instruction, and its rows × columns × depths
     ("x86-64-v2", "uint8", "int8", None, None),
-    ("haswell", "uint8", "int8", "x86.vpmaddubsw.256", (1, 8, 4)),
+    ("haswell", "uint8", "int8", "x86.vpmaddwd_bytes.256", (1, 8, 4)),
     ("haswell", "int8", "int8", None, None),
     ("x86-64-v3,+avxvnni", "uint8", "int8", "x86.vpdpbusd.256", (1, 8, 4)),
-    ("skylake-avx512", "uint8", "int8", "x86.vpmaddubsw.256", (1, 8, 4)),
+    ("skylake-avx512", "uint8", "int8", "x86.vpmaddwd_bytes.256", (1, 8, 4)),
     ("cascadelake", "uint8", "int8", "x86.vpdpbusd.512", (1, 16, 4)),
     ("znver5", "uint8", "int8", "x86.vpdpbusd.512", (1, 16, 4)),
     ("znver5", "bfloat16", "bfloat16", "x86.vdpbf16ps.512", (1, 16, 2)),
