@@ -31,6 +31,7 @@ Values = Mapping[Var, Any]
 TOGETHER = 4  # vectors that take a step together at most: more would not stay in 16 registers
 
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # Cody and Waite; n * high is exact for the n that occur
+_UNITS, _BIAS = 1.5 * 2**23, 127  # floats around it are a unit apart; of exponents
 # (eʳ − 1 − r) / r²
 _EXP = (0.4999999403953552, 0.1666651964187622, 0.04166839271783829, 0.008368780836462975, 0.0013814467238262296)
 # (log(1 + f) − f + f²/2) / f³
@@ -222,31 +223,42 @@ def _clip(step: _Steps, x: Expr, low: float, high: float) -> Expr:
     return step(tirx.Select(x > _f32(high), _f32(high), x))
 
 
-def _power_of_two(n: Expr) -> Expr:
-    """2ⁿ for a normal result, from its exponent bits."""
-    return tirx.reinterpret("float32", (n + _i32(127)) << _i32(23))
+def _rounded(step: _Steps, x: Expr, bias: int) -> tuple[Expr, Expr]:
+    """The integer nearest to a small x, and an int32 whose low 9 bits are that integer plus the bias.
+
+    Where floats are a unit apart, an addition rounds, and leaves the integer in their bits without a conversion.
+    """
+    shift = _f32(_UNITS + bias)
+    shifted = step(x + shift)
+    return shifted - shift, tirx.reinterpret("int32", shifted)
 
 
-def _scaled_exp(step: _Steps, n: Expr, r: Expr) -> Expr:
-    """2ⁿ eʳ; the power of two is applied in halves, so that overflow and denormals come out right."""
-    r, k = step(r), step(n.astype("int32"))
-    half = step(k >> _i32(1))
-    value = r * r * _horner(r, _EXP) + r + _f32(1)
-    return value * _power_of_two(half) * _power_of_two(k - half)
+def _scaled_exp(step: _Steps, n: Expr, bits: Expr, r: Expr) -> Expr:
+    """2ⁿ eʳ; the power of two is applied in halves, so that overflow and denormals come out right.
+
+    The low bits of `bits` are n + 2 · 127. What half of n, plus 127, leaves of them is biased as an exponent, too.
+    """
+    r = step(r)
+    _, half = _rounded(step, n * _f32(0.5), _BIAS)
+    value = step(r * r * _horner(r, _EXP) + r + _f32(1))
+    low, high = (tirx.reinterpret("float32", part << _i32(23)) for part in (half, bits - half))
+    return value * low * high
 
 
 def exp(step: _Steps, x: Expr) -> Expr:
     """eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2."""
     x = _clip(step, x, -104.0, 89.0)
-    n = step(nearest(step, x * _f32(math.log2(math.e))))
-    return _scaled_exp(step, n, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW))
+    n, bits = _rounded(step, x * _f32(math.log2(math.e)), 2 * _BIAS)
+    n = step(n)
+    return _scaled_exp(step, n, bits, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW))
 
 
 def exp2(step: _Steps, x: Expr) -> Expr:
     """2ˣ = 2ⁿ e^((x − n) ln 2)."""
     x = _clip(step, x, -151.0, 129.0)
-    n = step(nearest(step, x))
-    return _scaled_exp(step, n, (x - n) * _f32(math.log(2)))
+    n, bits = _rounded(step, x, 2 * _BIAS)
+    n = step(n)
+    return _scaled_exp(step, n, bits, (x - n) * _f32(math.log(2)))
 
 
 def sigmoid(step: _Steps, x: Expr) -> Expr:
@@ -259,8 +271,9 @@ def sigmoid(step: _Steps, x: Expr) -> Expr:
 
 def _rational(step: _Steps, x: Expr, numerator: Sequence[float], denominator: Sequence[float], limit: float) -> Expr:
     """An odd function that saturates at ±1: x P(x²) / Q(x²) up to a limit."""
-    x = _clip(step, x, -limit, limit)
+    x = step(x)
     u = step(x * x)
+    u = step(tirx.Select(u > _f32(limit * limit), _f32(limit * limit), u))
     return _clip(step, x * _horner(u, numerator) / _horner(u, denominator), -1.0, 1.0)
 
 
