@@ -203,11 +203,11 @@ def _i32(value: int) -> Expr:
     return tirx.const(value, "int32")
 
 
-def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
-    """c0 + c1 x + c2 x² + …"""
+def _horner(step: _Steps, x: Expr, coefficients: Sequence[float]) -> Expr:
+    """c0 + c1 x + c2 x² + …, a coefficient in each step, so that no more of them are in registers than one."""
     value = _f32(coefficients[-1])
     for c in coefficients[-2::-1]:
-        value = value * x + _f32(c)
+        value = step(value * x + _f32(c))
     return value
 
 
@@ -240,7 +240,7 @@ def _scaled_exp(step: _Steps, n: Expr, bits: Expr, r: Expr) -> Expr:
     """
     r = step(r)
     _, half = _rounded(step, n * _f32(0.5), _BIAS)
-    value = step(r * r * _horner(r, _EXP) + r + _f32(1))
+    value = step(r * r * _horner(step, r, _EXP) + r + _f32(1))
     low, high = (tirx.reinterpret("float32", part << _i32(23)) for part in (half, bits - half))
     return value * low * high
 
@@ -274,7 +274,7 @@ def _rational(step: _Steps, x: Expr, numerator: Sequence[float], denominator: Se
     x = step(x)
     u = step(x * x)
     u = step(tirx.Select(u > _f32(limit * limit), _f32(limit * limit), u))
-    return _clip(step, x * _horner(u, numerator) / _horner(u, denominator), -1.0, 1.0)
+    return _clip(step, x * _horner(step, u, numerator) / _horner(step, u, denominator), -1.0, 1.0)
 
 
 def rsqrt(step: _Steps, x: Expr) -> Expr:
@@ -312,7 +312,7 @@ def log(step: _Steps, x: Expr) -> Expr:
     k = step(exponent.astype("float32") - tirx.Select(tiny, _f32(25), _f32(0)))
     f = step(tirx.reinterpret("float32", bits - (exponent << _i32(23))) - _f32(1))
     s = step(f * f)
-    tail = f * s * _horner(f, _LOG) - _f32(0.5) * s + k * _f32(_LN2_LOW)
+    tail = f * s * _horner(step, f, _LOG) - _f32(0.5) * s + k * _f32(_LN2_LOW)
     finite = k * _f32(_LN2_HIGH) + (f + tail)
     # NaN and +inf pass through; zero gives -inf and a negative number NaN.
     inf, nan = tirx.const(math.inf, "float32"), tirx.const(math.nan, "float32")
