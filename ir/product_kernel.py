@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, as_extent, lane_axis
 from sparsec.ir.dots import DottedTerm
-from sparsec.ir.kernel import Assign, Buffer, Const, For, Kernel, Load, Range, Stmt, Tile, Var
+from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Tile, Var
 from sparsec.ir.levels import Structured
 from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
-from sparsec.ir.product import COLUMN, ROW, SUM, Product, Run, Tiling
+from sparsec.ir.product import COLUMN, DEPTH, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.sparse_activations import skipping_nest
 from sparsec.ir.structured_dots import StructuredDottedTerm
@@ -21,15 +22,15 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
 
     Raises
     ------
-    LayoutError : where X is to be staged for a layout that does not cut the depth into blocks, or zeros of X are to be
-        passed over in one that has the rows outside of the depth
+    LayoutError : where X is to be staged for a layout that does not cut the depth into blocks or for a symbolic depth,
+        or zeros of X are to be passed over in one that has the rows outside of the depth
     """
     if tiling.skip_zeros:
         body = tuple(skipping_nest(product, columns) for columns in tiling.columns)
     elif product.weight.layout is not None:
         body = tuple(stmt for columns in tiling.columns for stmt in _nests(product, columns, tiling))
     else:
-        body = tuple(_dense(product, columns, rows) for columns in tiling.columns for rows in tiling.rows)
+        body = tuple(stmt for columns in tiling.columns for stmt in _dense(product, columns, tiling))
     return Kernel(product.name, product.inputs, (product.y,), body)
 
 
@@ -61,14 +62,30 @@ def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> P
     return (RowDottedTerm if tiling.dots.pixels else DottedTerm)(product, weight, columns, tiling)
 
 
-def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
-    """Loop over an activation as the weight."""
+def _dense(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
+    """Yield the loops over an activation as the weight, X staged for all tiles of rows if at all."""
+    outer, part = outer_axes(product, columns), Load("part", (DEPTH, LANE))
+    x = element_at(product.x, product.x_index, {"m": COLUMN + LANE})
+    tiles = [_dense_rows(product, columns, rows, part if tiling.stage else x) for rows in tiling.rows]
+    if not tiling.stage:
+        yield from (For((*outer, *loop.axes), loop.body, parallel=True) for loop in tiles)
+        return
+    if isinstance(product.depth, str):
+        raise LayoutError(f"X cannot be staged for the symbolic depth {product.depth!r} of {product.name}; do without")
+    copy = For((_depths(product),), (For((lane_axis(columns[2]),), (Assign(part, x),)),))
+    yield For(outer, (Tile("part", product.sums, (product.depth, columns[2]), (copy, *tiles)),), parallel=True)
+
+
+def _depths(product: Product) -> Range:
+    return Range(DEPTH.name, Const(0), as_extent(product.depth))
+
+
+def _dense_rows(product: Product, columns: Run, rows: Run, x: Expr) -> For:
+    """Return the loop over tiles of rows, and in it the sums of one."""
     lanes = (Range("r", Const(0), Const(rows[2])), lane_axis(columns[2]))
-    depth = Range("k", Const(0), as_extent(product.depth))
     acc = Load("acc", (Var("r"), LANE))
     row, column = ROW + Var("r"), COLUMN + LANE
     weight = element_at(product.weight, product.weight_index, {"i": row})
-    x = element_at(product.x, product.x_index, {"m": column})
     y = element_at(product.y, product.y_index, {"i": row, "m": column})
     tile = Tile(
         "acc",
@@ -76,8 +93,8 @@ def _dense(product: Product, columns: Run, rows: Run) -> Stmt:
         (rows[2], columns[2]),
         (
             For(lanes, (Assign(acc, product.zero),)),
-            For((depth,), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
+            For((_depths(product),), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
             For(lanes, (Assign(y, finished(product, acc, row, column)),)),
         ),
     )
-    return For((*outer_axes(product, columns), Range("i", *rows)), (tile,), parallel=True)
+    return For((Range("i", *rows),), (tile,))

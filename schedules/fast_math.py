@@ -16,7 +16,8 @@ below the normal range are rounded once, to the right denormal.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import tvm_ffi
@@ -25,8 +26,12 @@ from tvm.ir import Call, Var
 from tvm.s_tir import SBlock, SBlockRealize
 
 Expr = Any
+Values = Mapping[Var, Any]
+
+TOGETHER = 4  # vectors that take a step together at most: more would not stay in 16 registers
 
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # Cody and Waite; n * high is exact for the n that occur
+_UNITS, _BIAS = 1.5 * 2**23, 127  # floats around it are a unit apart; of exponents
 # (eʳ − 1 − r) / r²
 _EXP = (0.4999999403953552, 0.1666651964187622, 0.04166839271783829, 0.008368780836462975, 0.0013814467238262296)
 # (log(1 + f) − f + f²/2) / f³
@@ -58,79 +63,103 @@ def expand_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
         A scheduled function, not lowered yet.
     """
 
-    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _expand_loop), order="post"))
+    return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, _expand_loop), order="pre"))
 
 
 class _Steps:
-    """Intermediate results, each in a buffer of its own with one element per lane.
+    """Intermediate results, each in a buffer of its own with one element per lane of so many vectors.
 
     TVM's analyzer sees through variables that a let binds, and writes out all of it wherever one is used; it does not
     see through memory. LLVM keeps the buffers in registers.
     """
 
-    def __init__(self, lane: Expr, lanes: int) -> None:
-        self.lane, self.lanes = lane, lanes
+    def __init__(self, loop: tirx.For, places: Sequence[Values]) -> None:
+        self.loop, self.places = loop, places
+        self.vector = Var("vector", loop.loop_var.ty)
         self.buffers: list[Expr] = []
         self.stores: list[tirx.BufferStore] = []
 
     def __call__(self, value: Expr) -> Expr:
         """Compute a value once; what is returned is cheap to use often."""
-        buffer = tirx.decl_buffer((self.lanes,), value.ty.dtype, f"step{len(self.buffers)}")
+        lanes = int(self.loop.extent)
+        buffer = tirx.decl_buffer((len(self.places) * lanes,), value.ty.dtype, f"step{len(self.buffers)}")
+        place = self.vector * lanes + (self.loop.loop_var - self.loop.min)
         self.buffers.append(buffer)
-        self.stores.append(tirx.BufferStore(buffer, value, [self.lane]))
-        return tirx.BufferLoad(buffer, [self.lane])
+        self.stores.append(tirx.BufferStore(buffer, value, [place]))
+        return tirx.BufferLoad(buffer, [place])
 
-    def expand(self, store: tirx.BufferStore) -> None:
-        """Append the steps of a store, and at the end the store itself."""
+    def expand(self, store: tirx.BufferStore) -> tirx.Stmt:
+        """Take each step of a store for all vectors before the next step, and at the end the store itself."""
 
         def expand(call: Call) -> Expr:
-            expanded = _EXPANSIONS[call.op.name](self, *call.args) if _expandable(call) else None
-            return call if expanded is None else expanded
+            return _EXPANSIONS[call.op.name](self, *call.args) if _expandable(call) else call
 
         value = tvm_ffi.structural_map(store.value, (Call, expand), order="post")
         self.stores.append(tirx.BufferStore(store.buffer, value, list(store.indices)))
-
-    def block(self, stmts: Sequence[tirx.Stmt]) -> tirx.Stmt:
-        body = tirx.stmt_seq(*stmts)
+        vectors = [{self.vector: tirx.IntImm(self.vector.ty.dtype, n), **place} for n, place in enumerate(self.places)]
+        body = tirx.stmt_seq(*(self._lanes(_substitute(store, vector)) for store in self.stores for vector in vectors))
         return SBlockRealize([], True, SBlock([], [], [], "math", body, alloc_buffers=self.buffers))
+
+    def _lanes(self, store: tirx.BufferStore) -> tirx.Stmt:
+        loop, lane = self.loop, Var("lane", self.loop.loop_var.ty)
+        return tirx.For(lane, loop.min, loop.extent, loop.kind, _substitute(store, {loop.loop_var: lane}))
 
 
 def _expand_loop(loop: tirx.For) -> tirx.Stmt:
-    """A vectorised loop becomes one vectorised loop per step: TVM would share a buffer inside it between the lanes."""
-    if loop.kind != tirx.stmt.ForKind.VECTORIZED:
+    """A vectorised loop becomes one vectorised loop per step: TVM would share a buffer inside it between the lanes.
+
+    Of the vectors of unrolled loops around it, a few take each step together: as many chains hide its latency, and read
+    its coefficients once.
+    """
+    unrolled: list[tirx.For] = []
+    inner: Any = loop
+    while isinstance(inner, tirx.For) and inner.kind == tirx.stmt.ForKind.UNROLLED:
+        unrolled.append(inner)
+        inner = inner.body
+    if not isinstance(inner, tirx.For) or inner.kind != tirx.stmt.ForKind.VECTORIZED:
         return loop
-    body = loop.body
+    body = inner.body
     if isinstance(body, SBlockRealize) and body.block.init is None:
         values = dict(zip((it.var for it in body.block.iter_vars), body.iter_values, strict=True))
-        body = tvm_ffi.structural_map(body.block.body, (Var, lambda v: values.get(v, v)), order="post")
-    expanded = _expand_body(body, loop) if _calls(body) else None
+        body = _substitute(body.block.body, values)
+    ranges = ([around.min + n for n in range(int(around.extent))] for around in unrolled)
+    places = [dict(zip((around.loop_var for around in unrolled), place, strict=True)) for place in product(*ranges)]
+    expanded = _expand_body(body, inner, places) if _calls(body) else None
     return loop if expanded is None else expanded
 
 
-def _expand_body(body: tirx.Stmt, loop: tirx.For) -> tirx.Stmt | None:
+def _expand_body(body: tirx.Stmt, loop: tirx.For, places: Sequence[Values]) -> tirx.Stmt | None:
     """The body of a vectorised loop, in loops of its own; branches that all lanes take alike come outside."""
-    if isinstance(body, tirx.IfThenElse) and not _uses(body.condition, loop.loop_var):
-        branches = [None if b is None else _expand_body(b, loop) for b in (body.then_case, body.else_case)]
+    if isinstance(body, tirx.BufferStore) and _is_branch(body.value):
+        condition, *values = body.value.args
+        body = tirx.IfThenElse(condition, *(tirx.BufferStore(body.buffer, v, list(body.indices)) for v in values))
+    if isinstance(body, tirx.IfThenElse):
+        if _uses(body.condition, [loop.loop_var]):
+            return None
+        if _uses(body.condition, places[0]):
+            return _one_by_one(body, loop, places)
+        branches = [None if b is None else _expand_body(b, loop, places) for b in (body.then_case, body.else_case)]
         if branches[0] is None or (body.else_case is not None and branches[1] is None):
             return None
         return tirx.IfThenElse(body.condition, *branches)
     if not isinstance(body, tirx.BufferStore):
         return None
-    value = body.value
-    if _is_branch(value) and not _uses(value.args[0], loop.loop_var):
-        stores = [tirx.BufferStore(body.buffer, v, list(body.indices)) for v in value.args[1:]]
-        return _expand_body(tirx.IfThenElse(value.args[0], *stores), loop)
-    if any(_is_branch(call) and _calls(call.args[1:]) for call in _all_calls(value)):
+    if any(_is_branch(call) and _calls(call.args[1:]) for call in _all_calls(body.value)):
         return None
-    step = _Steps(loop.loop_var - loop.min, int(loop.extent))
-    step.expand(body)
-    return step.block([_lanes(store, loop) for store in step.stores])
+    if len(places) > 1 and _uses(body.value, [body.buffer]):
+        return _one_by_one(body, loop, places)  # a vector may read what the one before it wrote
+    size = -(-len(places) // -(-len(places) // TOGETHER))
+    groups = (places[n : n + size] for n in range(0, len(places), size))
+    return tirx.stmt_seq(*(_Steps(loop, group).expand(body) for group in groups))
 
 
-def _lanes(store: tirx.BufferStore, loop: tirx.For) -> tirx.Stmt:
-    lane = Var("lane", loop.loop_var.ty)
-    body = tvm_ffi.structural_map(store, (Var, lambda v: lane if v.same_as(loop.loop_var) else v), order="post")
-    return tirx.For(lane, loop.min, loop.extent, loop.kind, body)
+def _one_by_one(body: tirx.Stmt, loop: tirx.For, places: Sequence[Values]) -> tirx.Stmt | None:
+    vectors = [_expand_body(_substitute(body, place), loop, [{}]) for place in places]
+    return None if any(vector is None for vector in vectors) else tirx.stmt_seq(*vectors)
+
+
+def _substitute(node: Any, values: Values) -> Any:
+    return tvm_ffi.structural_map(node, (Var, lambda v: values.get(v, v)), order="post")
 
 
 def _all_calls(node: Any) -> list[Call]:
@@ -148,15 +177,22 @@ def _is_branch(value: Expr) -> bool:
     return isinstance(value, Call) and getattr(value.op, "name", "") == "prim.if_then_else"
 
 
-def _uses(expr: Expr, var: Var) -> bool:
+def _uses(expr: Expr, variables: Collection[Var]) -> bool:
     found: list[Var] = []
     tvm_ffi.structural_walk(expr, (Var, found.append))
-    return any(v.same_as(var) for v in found)
+    return any(v.same_as(var) for v in found for var in variables)
 
 
 def _expandable(call: Call) -> bool:
     name = getattr(call.op, "name", "")
+    if name == "tirx.pow" and not _is_written_down(call.args[1]):
+        return False
     return name in _EXPANSIONS and (name == "tirx.rsqrt" or str(call.ty.dtype) == "float32")
+
+
+def _is_written_down(exponent: Expr) -> bool:
+    """Whether an exponent is one that models write down: a small integer or half of one."""
+    return isinstance(exponent, tirx.FloatImm) and abs(exponent.value) <= 8 and (exponent.value * 2).is_integer()
 
 
 def _f32(value: float) -> Expr:
@@ -167,11 +203,11 @@ def _i32(value: int) -> Expr:
     return tirx.const(value, "int32")
 
 
-def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
-    """c0 + c1 x + c2 x² + …"""
+def _horner(step: _Steps, x: Expr, coefficients: Sequence[float]) -> Expr:
+    """c0 + c1 x + c2 x² + …, a coefficient in each step, so that no more of them are in registers than one."""
     value = _f32(coefficients[-1])
     for c in coefficients[-2::-1]:
-        value = value * x + _f32(c)
+        value = step(value * x + _f32(c))
     return value
 
 
@@ -187,31 +223,42 @@ def _clip(step: _Steps, x: Expr, low: float, high: float) -> Expr:
     return step(tirx.Select(x > _f32(high), _f32(high), x))
 
 
-def _power_of_two(n: Expr) -> Expr:
-    """2ⁿ for a normal result, from its exponent bits."""
-    return tirx.reinterpret("float32", (n + _i32(127)) << _i32(23))
+def _rounded(step: _Steps, x: Expr, bias: int) -> tuple[Expr, Expr]:
+    """The integer nearest to a small x, and an int32 whose low 9 bits are that integer plus the bias.
+
+    Where floats are a unit apart, an addition rounds, and leaves the integer in their bits without a conversion.
+    """
+    shift = _f32(_UNITS + bias)
+    shifted = step(x + shift)
+    return shifted - shift, tirx.reinterpret("int32", shifted)
 
 
-def _scaled_exp(step: _Steps, n: Expr, r: Expr) -> Expr:
-    """2ⁿ eʳ; the power of two is applied in halves, so that overflow and denormals come out right."""
-    r, k = step(r), step(n.astype("int32"))
-    half = step(k >> _i32(1))
-    value = r * r * _horner(r, _EXP) + r + _f32(1)
-    return value * _power_of_two(half) * _power_of_two(k - half)
+def _scaled_exp(step: _Steps, n: Expr, bits: Expr, r: Expr) -> Expr:
+    """2ⁿ eʳ; the power of two is applied in halves, so that overflow and denormals come out right.
+
+    The low bits of `bits` are n + 2 · 127. What half of n, plus 127, leaves of them is biased as an exponent, too.
+    """
+    r = step(r)
+    _, half = _rounded(step, n * _f32(0.5), _BIAS)
+    value = step(r * r * _horner(step, r, _EXP) + r + _f32(1))
+    low, high = (tirx.reinterpret("float32", part << _i32(23)) for part in (half, bits - half))
+    return value * low * high
 
 
 def exp(step: _Steps, x: Expr) -> Expr:
     """eˣ = 2ⁿ eʳ with |r| ≤ ln 2 / 2."""
     x = _clip(step, x, -104.0, 89.0)
-    n = step(nearest(step, x * _f32(math.log2(math.e))))
-    return _scaled_exp(step, n, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW))
+    n, bits = _rounded(step, x * _f32(math.log2(math.e)), 2 * _BIAS)
+    n = step(n)
+    return _scaled_exp(step, n, bits, x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW))
 
 
 def exp2(step: _Steps, x: Expr) -> Expr:
     """2ˣ = 2ⁿ e^((x − n) ln 2)."""
     x = _clip(step, x, -151.0, 129.0)
-    n = step(nearest(step, x))
-    return _scaled_exp(step, n, (x - n) * _f32(math.log(2)))
+    n, bits = _rounded(step, x, 2 * _BIAS)
+    n = step(n)
+    return _scaled_exp(step, n, bits, (x - n) * _f32(math.log(2)))
 
 
 def sigmoid(step: _Steps, x: Expr) -> Expr:
@@ -224,9 +271,10 @@ def sigmoid(step: _Steps, x: Expr) -> Expr:
 
 def _rational(step: _Steps, x: Expr, numerator: Sequence[float], denominator: Sequence[float], limit: float) -> Expr:
     """An odd function that saturates at ±1: x P(x²) / Q(x²) up to a limit."""
-    x = _clip(step, x, -limit, limit)
+    x = step(x)
     u = step(x * x)
-    return _clip(step, x * _horner(u, numerator) / _horner(u, denominator), -1.0, 1.0)
+    u = step(tirx.Select(u > _f32(limit * limit), _f32(limit * limit), u))
+    return _clip(step, x * _horner(step, u, numerator) / _horner(step, u, denominator), -1.0, 1.0)
 
 
 def rsqrt(step: _Steps, x: Expr) -> Expr:
@@ -244,10 +292,8 @@ def erf(step: _Steps, x: Expr) -> Expr:
     return _rational(step, x, *_ERF)
 
 
-def power(step: _Steps, x: Expr, y: Expr) -> Expr | None:
-    """xʸ for exponents that models write down: small integers and halves; None for any other."""
-    if not isinstance(y, tirx.FloatImm) or abs(y.value) > 8 or y.value * 2 != int(y.value * 2):
-        return None
+def power(step: _Steps, x: Expr, y: Expr) -> Expr:
+    """xʸ by multiplications and one square root."""
     whole, half = divmod(abs(y.value), 1)
     square, n = step(x), int(whole)
     value = tirx.sqrt(square) if half else _f32(1)
@@ -266,7 +312,7 @@ def log(step: _Steps, x: Expr) -> Expr:
     k = step(exponent.astype("float32") - tirx.Select(tiny, _f32(25), _f32(0)))
     f = step(tirx.reinterpret("float32", bits - (exponent << _i32(23))) - _f32(1))
     s = step(f * f)
-    tail = f * s * _horner(f, _LOG) - _f32(0.5) * s + k * _f32(_LN2_LOW)
+    tail = f * s * _horner(step, f, _LOG) - _f32(0.5) * s + k * _f32(_LN2_LOW)
     finite = k * _f32(_LN2_HIGH) + (f + tail)
     # NaN and +inf pass through; zero gives -inf and a negative number NaN.
     inf, nan = tirx.const(math.inf, "float32"), tirx.const(math.nan, "float32")
@@ -292,7 +338,7 @@ def log1p(step: _Steps, x: Expr) -> Expr:
     return tirx.Select(u == tirx.const(math.inf, "float32"), u, exact)
 
 
-_EXPANSIONS: dict[str, Callable[..., Expr | None]] = {
+_EXPANSIONS: dict[str, Callable[..., Expr]] = {
     "tirx.nearbyint": nearest,
     "tirx.exp": exp,
     "tirx.exp2": exp2,

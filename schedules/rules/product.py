@@ -7,19 +7,19 @@ wins, dense among them, so a compiled layer is never meant to be slower than its
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparsec.ir.layout import Layout
-from sparsec.ir.product import Product
+from sparsec.ir.product import DEPTH, Product
 from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
 from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import Dot, dot_nests, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
-from sparsec.schedules.rules.prices import Nest, Prices, batch, extent
+from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
@@ -27,6 +27,7 @@ from sparsec.targets import Target
 
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 VECTORS = range(1, 9)  # in a tile of columns
+ACTIVATIONS = replace(PANELS, wait=WAIT, miss=0.6)  # a tile takes its depths one after the other
 
 
 @dataclass(frozen=True)
@@ -169,17 +170,30 @@ def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterato
 
 
 def _activations(product: Product, target: Target) -> Iterator[Choice]:
-    """Yield register tiles of r rows for a weight that is an activation."""
+    """Yield register tiles of r rows for a weight that is an activation, with X where it is and with copies of it."""
     prices = Prices(product, target)
-    rows, depth = extent(product.rows), extent(product.depth)
     for vectors in VECTORS:
         panel = Panel(product, vectors * target.lanes(product.sums), target)
-        for r in range(1, min(16, rows) + 1):
-            if panel.holds(r):
-                tiles = -(-rows // r)
-                nest = Nest("dense", None, r, tiles * depth, tiles, depth, PANELS, tasks=tiles)
-                widths = column_widths(product, vectors, target)
-                yield Choice("dense", nest, Tile(widths, _with_one(r, product.rows)), prices(nest, widths))
+        widths = column_widths(product, vectors, target)
+        for r in range(1, min(16, extent(product.rows)) + 1):
+            for stage in (False, True) if isinstance(product.depth, int) else (False,):
+                if panel.holds(r) and not (stage and panel.has_few_columns):
+                    rows = _with_one(r, product.rows)
+                    nest = _activation_nest(product, rows[0], stage)
+                    yield Choice("dense", nest, Tile(widths, rows, stage), prices(nest, widths))
+
+
+def _activation_nest(product: Product, r: int, stage: bool) -> Nest:
+    """Count the loops over tiles of r rows, and over one of the rows that are left.
+
+    Where a weight is read across its rows, they take as much of L1 as those of X.
+    """
+    depth = extent(product.depth)
+    tiles, left = divmod(extent(product.rows), r)
+    part = depth if product.weight_index[-1] == DEPTH else 2 * depth
+    rest = Nest("dense", None, left, depth, 1, part, ACTIVATIONS) if left else None
+    tasks = 1 if stage else tiles
+    return Nest("dense", None, r, tiles * depth, tiles, part, ACTIVATIONS, stage=stage, tasks=tasks, rest=rest)
 
 
 def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> bool:

@@ -142,6 +142,14 @@ def test_activations(extents, transposed, symbolic, epilogue):
     rows = case.product.rows
     ragged = (4, 1) if isinstance(rows, str) else tuple(r for r in (4 if rows >= 4 else 0, rows % 4) if r)
     run(case, width=16, rows=ragged)
+    if "depth" not in symbolic:
+        run(case, width=16, rows=ragged, stage=True)
+
+
+def test_copies_of_a_symbolic_depth_are_refused():
+    product = attention(1, 4, 5, 16, symbolic=("depth",)).product
+    with pytest.raises(LayoutError, match="X cannot be staged for the symbolic depth 'depth' of matmul"):
+        build_kernel(product, Tile((16,), (4,), stage=True).tiling(16, 4))
 
 
 # -- what convolutions add -----------------------------------------------------------------------------------------

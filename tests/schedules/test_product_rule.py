@@ -195,6 +195,14 @@ def test_proposals_for_activations(symbolic):
     check(replace(case, product=proposal.product), proposal.trace)
 
 
+def test_rows_that_meet_in_few_sets_of_the_cache_are_copied():
+    def stages(columns):
+        return proposed(attention(12, 128, 128, columns, True), TARGETS["haswell"]).trace.steps[0].stage
+
+    assert stages(128), "rows 512 bytes apart start in eight sets"
+    assert not stages(144), "rows 576 bytes apart start in any"
+
+
 @pytest.mark.parametrize("name", ["haswell", "znver4", "znver5", "neoverse-v1"])
 @pytest.mark.parametrize("density", [0.1, 1.0])
 @pytest.mark.parametrize("shape", [(256, 256, 128), (64, 576, 3136), (128, 64, 49)], ids=str)

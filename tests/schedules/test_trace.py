@@ -1,6 +1,7 @@
 """Traces: data in and out, errors that name what is wrong, and kernels that stay right whatever is scheduled."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,7 +182,10 @@ def test_activations(extents, symbolic, transposed):
     rows = extents[1]
     ragged = (4, 1) if "rows" in symbolic else tuple(r for r in (4 if rows >= 4 else 0, rows % 4) if r)
     case = attention(*extents, transposed, "mask of columns", symbolic)
-    check(case, trace(case, 32, ragged))
+    tile, *moves = trace(case, 32, ragged).steps
+    check(case, Trace((tile, *moves)))
+    if "depth" not in symbolic:
+        check(case, Trace((replace(tile, stage=True), *moves)))
 
 
 @pytest.mark.parametrize("layout", [depth_blocked(8, 2, 4, 3), depth_blocked(9, parts=3)], ids=str)
