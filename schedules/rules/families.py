@@ -20,7 +20,7 @@ from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
-from sparsec.schedules.rules.prices import Inner, Nest
+from sparsec.schedules.rules.prices import WAIT, Inner, Nest
 from sparsec.schedules.rules.refusals import (
     Refusal,
     cannot_hold,
@@ -40,7 +40,7 @@ FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
 
-PANELS = Inner(step=0.3, sums=1.6, miss=0.25)  # the depth is a counted loop that LLVM unrolls
+PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(step=0.6, sums=1.2, open=5.7, miss=0.39, busy=1.1, far=1.0)
 BLOCKS = replace(ENTRIES, step=0.13, group=1.24, miss=0.1)  # neighbouring rows of X are fetched ahead
 KERNELS = replace(ENTRIES, step=4.0, busy=1.3)

@@ -53,6 +53,7 @@ class Inner:
     miss : cycles for each vector that comes from L2
     busy : measured cycles for each cycle that loads take at least
     far : cycles for a row of X on a page that was left since it was read
+    wait : cycles that a step takes at least, since each sum waits for its last addition
     """
 
     step: float
@@ -62,6 +63,7 @@ class Inner:
     miss: float = 0.0
     busy: float = 1.0
     far: float = 0.0
+    wait: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Prices:
         """Return the cycles of a step whose operands are in L1."""
         if nest.rows > 1 and has_few_columns(self.product, self.target) and not nest.scatter:
             return self._step_by_rows(nest)
-        arithmetic = nest.rows * vectors / self.target.fma_per_cycle
+        arithmetic = max(nest.inner.wait, nest.rows * vectors / self.target.fma_per_cycle)
         loading = nest.inner.busy * (nest.rows + loads) / self.target.loads_per_cycle + nest.inner.step
         together = (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
         return together + CONVERT * self._conversions(nest, vectors) + self._decoding(nest)
