@@ -20,7 +20,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
-from sparsec.ir.emission import Emission
+from sparsec.ir.fetching import Fetching
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -108,7 +108,7 @@ def _check_indices(kernel: Kernel) -> None:
                 )
 
 
-class _Lowering(Emission):
+class _Lowering(Fetching):
     # -- the function ----------------------------------------------------------------------------------------------
 
     def run(self) -> Lowered:
@@ -183,6 +183,8 @@ class _Lowering(Emission):
             self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
             self.tiles[stmt.name] = stmt
             self.depth += 1
+            if not holds_tiles:
+                self.fetch_ends(stmt)
             self._body(stmt.body)
             self.depth -= 1
         del self.handles[stmt.name], self.tiles[stmt.name]
