@@ -8,7 +8,6 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.named import CSR, dense_blocks
 from tests.ir.product_cases import check, linear, trace
 
-
 PANELS = dense_blocks(4)
 
 
