@@ -22,6 +22,7 @@ class Image:
     height, width : pixels
     pitch : elements from one row to the next
     before, after : elements that filters reach before the first pixel and after the last one
+    lanes : elements in a vector of pixels, at most `VECTOR`
     """
 
     height: int
@@ -29,6 +30,7 @@ class Image:
     pitch: int
     before: int = 0
     after: int = 0
+    lanes: int = VECTOR
 
     @property
     def origin(self) -> int:
@@ -43,7 +45,7 @@ class Image:
     @property
     def columns(self) -> int:
         """Elements from the first pixel to the end of the last vector."""
-        return _round_up(self.run)
+        return _round_up(self.run, self.lanes)
 
     @property
     def plane(self) -> int:
@@ -67,5 +69,5 @@ class PlainImage(Image):
         return self.height * self.pitch
 
 
-def _round_up(extent: int) -> int:
-    return -(-extent // VECTOR) * VECTOR
+def _round_up(extent: int, lanes: int = VECTOR) -> int:
+    return -(-extent // lanes) * lanes

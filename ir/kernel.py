@@ -230,16 +230,16 @@ class If:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Elements of a dense buffer to bring to the nearest cache on entry of a tile, for one that comes later.
+    """Elements of a dense buffer to bring to the nearest cache on entry of a tile, for its end or one that comes later.
 
-    It is the tile for which the walk `var` of a level that stores coordinates stands `ahead` positions on. They are
-    wanted where the condition holds. A kernel means the same without.
+    With a walk `var` of a level that stores coordinates it is the tile for which this stands `ahead` positions on. They
+    are wanted where the condition holds. A kernel means the same without.
     """
 
     count: int
     first: Load
-    var: str
-    ahead: int
+    var: str = ""
+    ahead: int = 0
     condition: Expr | None = None
 
 

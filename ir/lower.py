@@ -9,10 +9,9 @@ though the loops around them have bounds that are read from memory.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -20,7 +19,6 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
-from sparsec.ir.emission import QUAD, Emission, repeat_quad
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -46,12 +44,12 @@ from sparsec.ir.levels import Bit, Cursor, Dense
 from sparsec.ir.nesting import Pending
 from sparsec.ir.nibbles import pack_nibbles
 from sparsec.ir.printer import print_buffer
+from sparsec.ir.quads import Quads
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
 from sparsec.ir.verifier import verify
 
 LINE = 64  # bytes of a line of the cache
-CHAINS = 8  # vectors of sums that are added to in turn, so that no addition waits for the one before it
 READ_TO_L1 = 0, 3, 1  # what `llvm.prefetch` is told: to be read, kept in all caches, data
 
 
@@ -111,7 +109,7 @@ def _check_indices(kernel: Kernel) -> None:
                 )
 
 
-class _Lowering(Emission):
+class _Lowering(Quads):
     # -- the function ----------------------------------------------------------------------------------------------
 
     def run(self) -> Lowered:
@@ -163,8 +161,8 @@ class _Lowering(Emission):
                     self.enter_block("step", frames)
                 self._assign(*lanes)
                 return
-            if self._is_quad_walk(stmt):
-                self._walk_by_quads(stmt)
+            if self.is_quad_walk(stmt):
+                self.walk_by_quads(stmt, lambda axis, cursor: self._stand(axis, cursor, stmt.body))
                 return
             first = next((n for n, axis in enumerate(stmt.axes) if self._is_bit_walk(axis)), None)
             if first is not None:
@@ -194,19 +192,17 @@ class _Lowering(Emission):
 
     def _fetch(self, fetch: Fetch) -> None:
         """Ask for the lines that elements lie in."""
-        axis = self.walks[fetch.var]
-        last = self.axes(axis.buffer)[axis.level].positions - 1
-        position = tirx.min(self.cursors[axis.buffer][axis.level].position + fetch.ahead, last)
-        saved = self.values[fetch.var]
-        self.values[fetch.var] = keep(
-            self.level(axis).coordinate_at(position, self.loader(axis, bound=True)), f"{fetch.var}_ahead"
-        )
-        handle, (*outer, first) = self.handles[fetch.first.buffer], self.place(fetch.first)
-        self.values[fetch.var] = saved
-        with ExitStack() as frames:
+        with self.scope() as frames:
+            if fetch.var:
+                axis = self.walks[fetch.var]
+                last = self.axes(axis.buffer)[axis.level].positions - 1
+                position = tirx.min(self.cursors[axis.buffer][axis.level].position + fetch.ahead, last)
+                coordinate = self.level(axis).coordinate_at(position, self.loader(axis, bound=True))
+                self.values[fetch.var] = keep(coordinate, f"{fetch.var}_ahead")
             if fetch.condition:
                 frames.enter_context(T.If(self.expr(fetch.condition)))
                 frames.enter_context(T.Then())
+            handle, (*outer, first) = self.handles[fetch.first.buffer], self.place(fetch.first)
             for start in range(0, fetch.count, LINE // np.dtype(str(handle.dtype)).itemsize):
                 address = tirx.address_of(handle[(*outer, first + start)])
                 T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *READ_TO_L1))
@@ -278,116 +274,11 @@ class _Lowering(Emission):
         count = self.names[name] = self.names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
 
-    # -- four coordinates at a time ---------------------------------------------------------------------------------
-
-    def _is_quad_walk(self, stmt: For) -> bool:
-        """Whether a loop inside a tile walks one level of consecutive coordinates of 16 bits, and nothing else."""
-        axis = stmt.axes[0]
-        if not self.depth or len(stmt.axes) != 1 or not isinstance(axis, Walk):
-            return False
-        level = self.level(axis)
-        return bool(level.consecutive) and level.together == 1 and str(self._indices(axis).dtype) == "uint16"
-
-    def _walk_by_quads(self, stmt: For) -> None:
-        """Emit a loop over whole quads, whose coordinates and values are a load each, then one over what is left.
-
-        A sparse step is bound by the load units; other units take the quads apart.
-
-        Before:  `for j in range(n): step(indices[start + j])`
-        After:   `for j in range(n // 4): quad = indices[start + 4 * j :][:4]; step(quad & 65535); …`
-                 `for j in range(n % 4): step(indices[start + n // 4 * 4 + j])`
-        """
-        (axis,) = stmt.axes
-        assert isinstance(axis, Walk)
-        length = next(self.visit(axis, bound=False)).extent
-        with self._apart(stmt.body) as sums, self.scope() as frames:
-            nth = self.counted("quad", length // QUAD, frames)
-            first = keep(self._position(axis, nth * QUAD), "position")
-            quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
-            values = self._quad_of_values(axis, first, stmt.body)
-            for lane in range(QUAD):
-                if values is not None:
-                    self.quads[axis.buffer] = values, lane
-                shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
-                coordinate = T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
-                self.handles |= sums[lane % len(sums)]
-                self._stand(axis, Cursor(first + lane, keep(coordinate, "coordinate")), stmt.body)
-            self.quads.pop(axis.buffer, None)
-            self.handles |= sums[0]
-        with self.scope() as frames:
-            nth = self.counted("rest", length % QUAD, frames)
-            position = keep(self._position(axis, length // QUAD * QUAD + nth), "position")
-            coordinate = T.cast(self._indices(axis)[position], "int32")
-            self._stand(axis, Cursor(position, keep(coordinate, "coordinate")), stmt.body)
-
-    @contextmanager
-    def _apart(self, body: Sequence[Stmt]) -> Iterator[list[dict[str, Any]]]:
-        """Add up apart what the places of quads bring, where a tile has too few sums to keep the processor busy.
-
-        Yields the handles of the sums, which are added up at the end.
-        """
-        found = self._added_to(body)
-        if found is None:
-            yield [{}]
-            return
-        name, lanes = found
-        sums, size = self.handles[name], prod(self.tiles[name].shape)
-        count = next(n for n in (4, 2, 1) if n * size <= CHAINS * lanes or n == 1)
-        starts = range(0, size, lanes)
-        with self.scope() as frames:
-            self.enter_block("apart", frames)
-            more = [T.sblock_alloc_buffer((size,), str(sums.dtype), scope="local") for _ in range(count - 1)]
-            for chain in more:
-                for start in starts:
-                    T.buffer_store(chain, T.broadcast(tirx.const(0, str(sums.dtype)), lanes), [T.ramp(start, 1, lanes)])
-            yield [{name: chain} for chain in (sums, *more)]
-            for chain in more:
-                for start in starts:
-                    place = T.ramp(start, 1, lanes)
-                    T.buffer_store(sums, sums[place] + chain[place], [place])
-
-    def _added_to(self, body: Sequence[Stmt]) -> tuple[str, int] | None:
-        """Return the tile to whose whole vectors the only statement of a body adds, and the lanes of these."""
-        (stmt, *more) = body
-        instruction = self.named(stmt) if isinstance(stmt, For) and not more else None
-        if instruction is None or instruction.family != "fma" or not isinstance(stmt, For):
-            return None
-        (assign,) = stmt.body
-        assert isinstance(assign, Assign)
-        lanes, name = prod(instruction.semantics.outputs[0].extents), assign.target.buffer
-        if name not in self.tiles or prod(self.tiles[name].shape) % lanes:
-            return None
-        return name, lanes
-
-    def _quad_of_values(self, axis: Walk, first: Any, body: Sequence[Stmt]) -> Any:
-        """Load the values at four positions, as the widest instruction inside takes them; None where it takes others."""
-        data, layout = self.handles.get(f"{axis.buffer}.data"), self.kernel.buffers[axis.buffer].layout
-        assert layout is not None
-        if data is None or str(data.dtype) != "float32" or axis.level != len(layout.levels) - 1:
-            return None
-        named = [self.named(stmt) for stmt in body if isinstance(stmt, For)]
-        lanes = max((prod(i.semantics.outputs[0].extents) for i in named if i and i.family == "fma"), default=0)
-        if lanes < QUAD:
-            return None
-        return keep(repeat_quad(data[T.ramp(first, 1, QUAD)], -(-lanes // QUAD) * QUAD), "values")
-
-    def _position(self, axis: Walk, index: Any) -> Any:
-        """Return the position of an iteration of a compressed level, its coordinate left alone."""
-        visit = self.visit(axis, bound=False, coordinates=False)
-        next(visit)
-        try:
-            visit.send(index)
-        except StopIteration as end:
-            return end.value.position
-
     def _stand(self, axis: Walk, cursor: Cursor, body: Sequence[Stmt]) -> None:
         with self.scope():
             self.cursors[axis.buffer][axis.level] = cursor
             self.values[axis.var] = cursor.coordinate
             self._body(body)
-
-    def _indices(self, axis: Walk) -> Any:
-        return self.handles[f"{axis.buffer}.level{axis.level}.{self.level(axis).consecutive}"]
 
     # -- bit by bit ------------------------------------------------------------------------------------------------
 

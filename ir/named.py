@@ -10,6 +10,7 @@ from sparsec.ir.sums import Sum
 
 DENSE = parse_layout("(i, k) -> (i : dense, k : dense)")
 MICRO = 8  # rows whose sums a tile holds in registers
+UNROLLED = 16  # iterations of a loop over taps
 
 CSR = parse_layout("(i, k) -> (i : dense, k : compressed)")
 CSC = parse_layout("(i, k) -> (k : dense, i : compressed)")
@@ -105,8 +106,8 @@ def combined_columns(group: int = 8) -> Layout:
 def dense_blocks(r: int, taps: int = 1, together: int = 1) -> Layout:
     """Return a dense matrix stored as panels of r rows, each panel column by column.
 
-    `taps` splits the columns, so that a loop over a few of them has constant offsets, and `together` splits these once
-    more, so that a block of so many of them is decoded at once.
+    `taps` splits the columns, so that a loop over a few of them has constant offsets, as do the rows of a large filter,
+    and `together` splits these once more, so that a block of so many of them is decoded at once.
 
     >>> str(dense_blocks(8, together=64))
     '(i, k) -> (i floordiv 8 : dense, k floordiv 64 : dense, k mod 64 : dense, i mod 8 : dense)'
@@ -115,7 +116,14 @@ def dense_blocks(r: int, taps: int = 1, together: int = 1) -> Layout:
     if together > 1:
         inner = f"{columns} mod {together}" if taps > 1 else f"k mod {together}"
         columns, tap = f"k floordiv {taps * together}", f", {inner} : dense{tap}"
+    elif 1 < (run := _unrolled(taps)) < taps:
+        tap = f", k floordiv {run} mod {taps // run} : dense, k mod {run} : dense"
     return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{tap}{row})")
+
+
+def _unrolled(taps: int) -> int:
+    """Return how many taps, which divide all of them, a loop has whose iterations LLVM writes out."""
+    return max(run for run in range(1, UNROLLED + 1) if taps % run == 0)
 
 
 def _block(dim: str, size: int) -> tuple[str, str]:

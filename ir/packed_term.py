@@ -10,6 +10,7 @@ from math import prod
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis
 from sparsec.ir.decoded import is_decoded, multiply_decoded
+from sparsec.ir.fetching import LONG, fetches
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -30,14 +31,11 @@ from sparsec.ir.kernel import (
     Walk,
     call,
     substitute,
-    walk_expressions,
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import BATCH, COLUMN, ROW, Product, Run, Tiling
-
-AHEAD = 2  # tiles from the one that asks to the one that needs it
 
 
 @dataclass(frozen=True)
@@ -107,28 +105,20 @@ class PackedTerm:
         )
 
     def fetch(self) -> tuple[Fetch, ...]:
-        """Return what a tile asks for that a later one needs, where rows come in no order that a processor foresees.
-
-        These are the rows of Y and, where a row is finished at once, what the epilogue reads beside it.
-        """
-        order, (dim, *_) = self.order, self.layout.dims
+        """Return what a tile asks for, its own rows or those of a later one."""
+        order, layout = self.order, self.layout
         levels = [level for level in order.outside if level not in self.depths]
-        ordered = any(name == dim for name, _ in self.layout.orders)
-        if not (order.in_place and levels and self.layout.levels[levels[-1]][1].looks_ahead):
+        if not (order.in_place and levels) or any(dim == layout.dims[0] for dim, _ in layout.orders):
             return ()
-        if ordered or self.row_exists:
-            return ()  # it takes more than a coordinate to tell the row, or whether there is one
-        y = Load(self.product.y.name, self.product.y_index)
-        loads = {part for part in walk_expressions(self.product.epilogue) if isinstance(part, Load)}
-        beside = sorted((load for load in loads if {ROW, COLUMN} <= set(walk_expressions(load))), key=str)
-        wanted = [(y, None), *((load, self.last_block) for load in beside)]
-        first, walk = self.place(levels), self.walks[levels[-1]]
-        rows = [first + n if n else first for n in range(prod(self.sizes[level] for level in order.lanes))]
-        return tuple(
-            Fetch(self.width, Load(load.buffer, _at_row(load.indices, row)), walk.var, AHEAD, condition)
-            for row in rows
-            for load, condition in wanted
-        )
+        walk = self.walks[levels[-1]] if layout.levels[levels[-1]][1].looks_ahead else None
+        dense = all(isinstance(layout.levels[level][1], Dense) for level in (*levels, *order.inside))
+        if walk is None and not (dense and prod(self.sizes[level] for level in order.inside) >= LONG):
+            return ()
+        first = self.place(levels)
+        rows: list[Expr] = [first + n if n else first for n in range(prod(self.sizes[n] for n in order.lanes))]
+        if self.row_exists:
+            rows = [call("min", row, self.shape[0] - 1) for row in rows]
+        return tuple(fetches(self.product, rows, self.width, self.last_block, walk))
 
     def update(self, acc: Load) -> Stmt:
         """Add the products of one stored block, or none where it is padding of the depth."""
@@ -354,11 +344,6 @@ def finished(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
 
 def element_at(buffer: Buffer, index: tuple[Expr, ...], bindings: dict[str, Expr]) -> Load:
     return Load(buffer.name, tuple(substitute(part, bindings) for part in index))
-
-
-def _at_row(indices: tuple[Expr, ...], row: Expr) -> tuple[Expr, ...]:
-    """Return indices at a row and the first column of a tile."""
-    return tuple(substitute(index, {"i": row, LANE.name: Const(0)}) for index in indices)
 
 
 def _number(value: Expr) -> int:

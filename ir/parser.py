@@ -8,7 +8,7 @@
                 | "if" expression ":" body
                 | "tile" name ":" dtype "[" [number {"," number}] "]" ["fetching" fetch {"," fetch}] ":" body
                 | element ("=" | "+=") expression
-    fetch      := number "of" element "at" name "+" number ["if" expression]
+    fetch      := number "of" element ["at" name "+" number] ["if" expression]
     axis       := name "in" "range" "(" expression "," expression ["," number] ")"
                 | name "in" name "[" number "]" ["at" expression]
     expression := atom {operator atom}, where `and`, comparisons, `^`, `&`, sums and products bind in this order,
@@ -190,10 +190,11 @@ class _Parser:
         self.expect("of")
         name = self.name("the name of a buffer")
         first = Load(name, tuple(self.listed("[", self.expression, "]")))
-        self.expect("at")
-        var = self.name("the variable of a walk")
-        self.expect("+")
-        ahead = self.number("how many positions ahead")
+        var, ahead = "", 0
+        if self.accept("at"):
+            var = self.name("the variable of a walk")
+            self.expect("+")
+            ahead = self.number("how many positions ahead")
         return Fetch(count, first, var, ahead, self.expression() if self.accept("if") else None)
 
     def instruction(self) -> str:

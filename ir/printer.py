@@ -29,7 +29,8 @@ from sparsec.ir.kernel import (
 )
 
 WIDTH = 120  # columns that the header may take
-KEYWORDS = frozenset({"and", "as", "at", "fetching", "for", "if", "in", "inf", "kernel", "nan", "of", "parallel", "range", "tile"})
+KEYWORDS = frozenset({"and", "as", "at", "fetching", "for", "if", "in", "inf", "kernel", "nan", "of"})
+KEYWORDS |= {"parallel", "range", "tile"}
 PRECEDENCE = {
     **{"and": 0, "<": 1, "<=": 1, "==": 1, "^": 2, "&": 3},  # as in Python
     **{"+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "%": 5},
@@ -134,8 +135,9 @@ def _iterable(axis: Axis) -> str:
 
 
 def _fetched(fetch: Fetch) -> str:
+    later = f" at {fetch.var} + {fetch.ahead}" if fetch.var else ""
     condition = f" if {print_expression(fetch.condition)}" if fetch.condition else ""
-    return f"{fetch.count} of {print_expression(fetch.first)} at {fetch.var} + {fetch.ahead}{condition}"
+    return f"{fetch.count} of {print_expression(fetch.first)}{later}{condition}"
 
 
 def _join(dims: tuple[int | str, ...]) -> str:

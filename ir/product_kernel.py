@@ -8,6 +8,7 @@ from dataclasses import replace
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, as_extent, lane_axis
 from sparsec.ir.dots import DottedTerm
+from sparsec.ir.fetching import LONG, fetches
 from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Tile, Var
 from sparsec.ir.levels import Structured
 from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
@@ -87,6 +88,7 @@ def _dense_rows(product: Product, columns: Run, rows: Run, x: Expr) -> For:
     row, column = ROW + Var("r"), COLUMN + LANE
     weight = element_at(product.weight, product.weight_index, {"i": row})
     y = element_at(product.y, product.y_index, {"i": row, "m": column})
+    is_long = isinstance(product.depth, int) and product.depth >= LONG
     tile = Tile(
         "acc",
         product.sums,
@@ -96,5 +98,6 @@ def _dense_rows(product: Product, columns: Run, rows: Run, x: Expr) -> For:
             For((_depths(product),), (For(lanes, (Assign(acc, weight * x, accumulate=True),)),)),
             For(lanes, (Assign(y, finished(product, acc, row, column)),)),
         ),
+        tuple(fetches(product, [ROW + r for r in range(rows[2])], columns[2])) if is_long else (),
     )
     return For((Range("i", *rows),), (tile,))

@@ -40,9 +40,9 @@ from sparsec.ir.types import BYTES, is_float, widest
 class Standing:
     """Turns the expressions of a kernel into TIR at one place of its loops.
 
-    `handles` are TIR buffers by name: dense ones, `tiles`, and `operand.array` of packed ones. `ranges` are those of
-    loops and `walks` those of levels, by variable, `values` loop indices and symbols, `cursors` the position and coordinate in each walked level of
-    a packed operand, and `ordered` the coordinates of permuted dimensions that were looked up.
+    `handles` are TIR buffers by name: dense ones, `tiles`, and `operand.array` of packed ones. `ranges` are loops and
+    `walks` those of levels, by variable, `values` loop indices and symbols, `cursors` the position and coordinate in
+    each walked level of a packed operand, and `ordered` the coordinates of permuted dimensions that were looked up.
     """
 
     def __init__(self, kernel: Kernel) -> None:

@@ -276,15 +276,18 @@ class _Verifier:
         self.private |= {stmt.name}
 
     def fetch(self, fetch: Fetch) -> None:
-        walked = [(buffer, level) for buffer, levels in self.walks.items() for level, var in levels.items()
-                  if var == fetch.var]  # fmt: skip
-        if not walked or not self.packed(walked[0][0])[0].levels[walked[0][1]][1].looks_ahead:
+        levels = {var: (buffer, level) for buffer, walks in self.walks.items() for level, var in walks.items()}
+        if fetch.var and not (fetch.var in levels and self.looks_ahead(*levels[fetch.var])):
             self.fail(f"{fetch.var} walks no level that stores a coordinate for every position, as bucketed ones do")
-        if fetch.count < 1 or fetch.ahead < 1:
+        if fetch.count < 1 or (fetch.var and fetch.ahead < 1):
             self.fail("at least one element is fetched, for at least one position ahead")
         self.element(fetch.first)
         if fetch.condition:
             self.condition(fetch.condition)
+
+    def looks_ahead(self, buffer: str, level: int) -> bool:
+        layout, _ = self.packed(buffer)
+        return bool(layout.levels[level][1].looks_ahead)
 
     def assign(self, stmt: Assign) -> None:
         name = stmt.target.buffer

@@ -314,9 +314,10 @@ class _Run:
         for find in (recognize_masked_attention, bag_embeddings):
             find(graph, self.target)
             self.write(find.__name__, graph)
-        for pass_ in (plan_images, plan_layouts):
-            pass_(graph)
-            self.write(pass_.__name__, graph)
+        plan_images(graph, self.target.lanes("float32"))
+        self.write("plan_images", graph)
+        plan_layouts(graph)
+        self.write("plan_layouts", graph)
         few_bits(graph, self.target, self.choose.given.is_free)
         self.write("few_bits", graph)
         left = set(layer_names(graph))

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsec.ir.levels.bitmap import Bitmap
 from sparsec.ir.levels.compressed import Compressed
-from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Level, Load, Loop, Stored, Visit, pointers, runs_of
+from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Index, Level, Load, Loop, Stored, Visit, pointers, runs_of
 
 
 @dataclass(frozen=True)

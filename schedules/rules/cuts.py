@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
+import numpy as np
+
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import FEW_SUMS, TILE_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
+from sparsec.ir.types import stored_bits
 from sparsec.schedules.rules.prices import batch, extent, has_few_columns
 from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import Target
@@ -35,6 +38,11 @@ class Panel:
     def holds(self, rows: int) -> bool:
         """Whether all sums of so many rows, the vectors of X and a broadcast weight are in registers."""
         return (rows + 1) * self.vectors + 1 <= self.target.vector_registers
+
+    def fits_l1(self, rows: int, part: int) -> bool:
+        """Whether L1 takes what a tile of so many rows reads in a part of the depth: copies of X, and weights."""
+        nbytes = np.dtype(self.product.sums).itemsize * self.width + stored_bits(self.product.weight.dtype) // 8 * rows
+        return nbytes * part <= self.target.l1_bytes
 
     @property
     def has_few_columns(self) -> bool:
@@ -75,6 +83,10 @@ class Cut:
     part: int
     copy: bool = False
 
+    @property
+    def chunks(self) -> int:
+        return -(-self.rows // self.chunk) if self.chunk else 1
+
 
 def find_cuts(
     weight: Weight,
@@ -84,6 +96,7 @@ def find_cuts(
     copies: bool = False,
     whole: bool = False,
     more_parts: tuple[int, ...] = (),
+    ragged: bool = False,
 ) -> Iterator[Cut]:
     """Yield ways to cut a weight in blocks of r × c so that the sums are in registers and X stays in L1.
 
@@ -92,9 +105,10 @@ def find_cuts(
     copies : whether to try to copy X, too
     whole : keep to parts that divide the depth
     more_parts : numbers of parts to try beside `PARTS`
+    ragged : whether the last block may have fewer rows
     """
     rows, depth = weight.rows, weight.depth
-    if rows % r or not panel.holds(r):
+    if r > rows or (rows % r and not ragged) or not panel.holds(r):
         return
     for copy in (False, True) if copies else (False,):
         # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.

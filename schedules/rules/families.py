@@ -20,7 +20,7 @@ from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
-from sparsec.schedules.rules.prices import Inner, Nest
+from sparsec.schedules.rules.prices import WAIT, Inner, Nest
 from sparsec.schedules.rules.refusals import (
     Refusal,
     cannot_hold,
@@ -40,7 +40,7 @@ FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
 
-PANELS = Inner(step=0.3, sums=1.6, miss=0.25)  # the depth is a counted loop that LLVM unrolls
+PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(step=0.6, sums=1.2, open=5.7, miss=0.39, busy=1.1, far=1.0)
 BLOCKS = replace(ENTRIES, step=0.13, group=1.24, miss=0.1)  # neighbouring rows of X are fetched ahead
 KERNELS = replace(ENTRIES, step=4.0, busy=1.3)
@@ -64,6 +64,22 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
         layout = partial(dense_blocks, r, product.taps, together)
         steps, inner = panels * weight.depth, PANELS
         yield Nest("dense", layout, r, steps, panels, weight.depth, inner, tasks=panels, together=together > 1)
+    if not few and not decoded:
+        yield from _staged_panels(weight, panel)
+
+
+def _staged_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield panels of r rows of a part of the depth, whose part of X is copied to where it stays in L1.
+
+    Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", TOMS 2008, pack both operands so.
+    """
+    for r in range(1, TILE_ROWS + 1):
+        for cut in find_cuts(weight, panel, r, copies=True, ragged=True):
+            if cut.copy and panel.fits_l1(r, cut.part):
+                layout = partial(in_rows, cut, "dense", "dense")
+                panels = cut.chunks * (cut.chunk or -(-cut.rows // r) * r) // r
+                steps, opens = panels * weight.depth, cut.parts * panels
+                yield Nest("dense", layout, r, steps, opens, cut.part, PANELS, stage=True, tasks=cut.chunks)
 
 
 def _decoded_together(product: Product, depth: int, r: int) -> int:
@@ -180,8 +196,7 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:
     """Return the loops over a weight that is cut."""
     opens = cut.parts * cut.rows / cut.r
-    tasks = -(-cut.rows // cut.chunk) if cut.chunk else 1
-    return Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=tasks)
+    return Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=cut.chunks)
 
 
 def _sum(*terms: Callable[[], Layout]) -> Sum:

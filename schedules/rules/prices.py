@@ -111,7 +111,8 @@ class Prices:
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
         self._apart = _row_bytes(product)
-        self._crossing = 1.0 if self._apart % LINE else 1 - 1 / product.taps  # loads of X that lie in two lines
+        in_two_lines = min(1.0, target.vector_bits / 8 / LINE)  # of vectors that start anywhere
+        self._crossing = in_two_lines * (1.0 if self._apart % LINE else 1 - 1 / product.taps)  # of loads of X
 
     def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
         """Return the cycles of one core for the whole product, its columns in tiles of these widths."""

@@ -27,8 +27,8 @@ import numpy as np
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
-from sparsec.ir.image import Image
-from sparsec.ir.types import STORED
+from sparsec.ir.image import VECTOR, Image
+from sparsec.ir.types import STORED, is_float
 
 
 @dataclass(eq=False)
@@ -37,6 +37,7 @@ class _Form:
 
     height: int
     width: int
+    lanes: int
     pitch: int = 0
     pads: list[tuple[int, int, int, int]] = field(default_factory=list)  # top, left, bottom, right
     merged: _Form | None = None
@@ -47,7 +48,7 @@ class _Form:
     def join(self, other: _Form) -> None:
         mine, theirs = self.find(), other.find()
         if mine is not theirs:
-            mine.pitch = max(mine.pitch, theirs.pitch)
+            mine.pitch, mine.lanes = max(mine.pitch, theirs.pitch), max(mine.lanes, theirs.lanes)
             mine.pads += theirs.pads
             theirs.merged = mine
 
@@ -59,12 +60,17 @@ class _Form:
         pitch = max(self.width + border, self.pitch)
         before = max((top * pitch + left for top, left, _, _ in self.pads), default=0)
         after = max((bottom * pitch + right for _, _, bottom, right in self.pads), default=0)
-        return Image(self.height, self.width, pitch, before, after)
+        return Image(self.height, self.width, pitch, before, after, self.lanes)
 
 
-def plan_images(graph: Graph) -> None:
-    """Rewrite the convolutions of a canonical graph, and what stands between them, into padded form."""
-    planner = _Planner(graph)
+def plan_images(graph: Graph, lanes: int = VECTOR) -> None:
+    """Rewrite the convolutions of a canonical graph, and what stands between them, into padded form.
+
+    Parameters
+    ----------
+    lanes : float32 elements in a vector of the target, which images of floats are rounded up to
+    """
+    planner = _Planner(graph, min(lanes, VECTOR))
     planner.assign_forms()
     planner.rewrite()
     graph.remove_dead()
@@ -73,8 +79,9 @@ def plan_images(graph: Graph) -> None:
 
 
 class _Planner:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, lanes: int) -> None:
         self.graph = graph
+        self.lanes = lanes
         self.forms: dict[Value, _Form] = {}
         self.padded: dict[Value, Value] = {}  # a value as it was, and as it is in padded form
         self.plain: dict[Value, Value] = {}
@@ -93,7 +100,8 @@ class _Planner:
         x, weight = node.inputs
         assert weight.data is not None
         height, width = (int(extent) for extent in node.output.shape[2:])  # type: ignore[arg-type]
-        form = self.forms[node.output] = _Form(height, width)
+        lanes = self.lanes if is_float(x.dtype) and is_float(node.output.dtype) else VECTOR
+        form = self.forms[node.output] = _Form(height, width, lanes)
         if self._shares(node):
             self.forms[x].find().pads.append(tuple(node.attrs["padding"]))
             self.forms[x].join(form)

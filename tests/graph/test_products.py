@@ -38,7 +38,7 @@ def computed(anchor: Anchor, arrays: Arrays, symbols: Mapping[str, int], run: bo
         return [evaluate_dim(dim, symbols) for dim in anchor.shapes.get(buffer.name, buffer.shape)]
 
     given = {b.name: arrays[b.name].reshape(extents(b)) for b in product.inputs if b.name in arrays}
-    given |= anchor.constants | ({} if matrix is None else {"W": matrix})
+    given |= anchor.constants | ({} if matrix is None else proposal.product.parts(matrix))
     y_shape = tuple(extents(product.y))
     sizes = {dim: n for dim, n in zip(product.y.shape, y_shape, strict=True) if isinstance(dim, str)}
     found = [interpret(scheduled.kernel, given, sizes)["Y"]]

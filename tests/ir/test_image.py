@@ -29,6 +29,13 @@ def test_everything_has_its_place(image):
     assert image.halo == (image.before + image.after > 0)
 
 
+@pytest.mark.parametrize("lanes, columns", [(4, 56), (8, 56), (16, 64)])
+def test_pixels_are_rounded_up_to_vectors(lanes, columns):
+    image = Image(7, 7, 8, 9, 9, lanes)
+    assert image.columns == columns
+    assert image.plane == Image(7, 7, 8, 9, 9).plane
+
+
 @settings(deadline=None, derandomize=True)
 @given(images(), st.integers(1, 2), st.integers(1, 3))
 def test_padding_keeps_pixels_and_surrounds_them_by_zeros(image, batch, channels):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sparsec.ir.levels import Dense
 from sparsec.ir.lower import lower
+from sparsec.ir.named import dense_blocks
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.targets import Target
@@ -73,6 +74,24 @@ def test_taps_stay_together_in_a_part():
     parts = [digit.divisor for digit in layout.digits("k") if digit.divisor > 1]
     staged = proposed(case).trace.steps[0].stage
     assert staged or all(part % 9 == 0 for part in parts)
+
+
+@pytest.mark.parametrize("name", ["haswell", "znver5"])
+def test_a_dense_tile_reads_copies_of_x_that_stay_in_l1(name):
+    """Rows of X that are a power of two apart meet in few sets of L1."""
+    target = TARGETS[name]
+    proposal = proposed(linear(np.ones((768, 3072), np.float32), 128), target)
+    tile, layout = proposal.trace.steps[0], proposal.product.layout
+    part = max(digit.divisor for digit in layout.digits("k"))
+    rows = max(digit.divisor for digit in layout.digits("i"))
+    assert tile.stage
+    assert part * (rows + tile.columns[0]) * 4 <= target.l1_bytes
+
+
+def test_taps_of_a_large_filter_are_in_two_loops():
+    layouts = (dense_blocks(4, taps) for taps in (9, 49))
+    assert [[digit.divisor for digit in layout.digits("k")] for layout in layouts] == [[9, 1], [49, 7, 1]]
+    check(linear(sparse(13, 2 * 49, 0.3), 37, layout=dense_blocks(4, 49), taps=49))
 
 
 @pytest.mark.parametrize("cores", [1, 4, 16])

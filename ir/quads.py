@@ -1,0 +1,124 @@
+"""Walks by quads: four coordinates, and four values, of a compressed level are a load each.
+
+A sparse step is bound by the load units; other units take the quads apart. A tile of few vectors of sums adds to
+several copies of them in turn, so that no addition waits for the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from sparsec.ir.emission import QUAD, Emission, repeat_quad
+from sparsec.ir.kernel import Assign, For, Stmt, Walk
+from sparsec.ir.levels import Cursor
+from sparsec.ir.standing import keep
+
+CHAINS = 8  # vectors of sums that keep multiply-add units busy: two for each cycle that an addition takes
+
+
+class Quads(Emission):
+    """Walks compressed levels four coordinates at a time."""
+
+    def is_quad_walk(self, stmt: For) -> bool:
+        """Whether a loop inside a tile walks one level of consecutive coordinates of 16 bits, and nothing else."""
+        axis = stmt.axes[0]
+        if not self.depth or len(stmt.axes) != 1 or not isinstance(axis, Walk):
+            return False
+        level = self.level(axis)
+        return bool(level.consecutive) and level.together == 1 and str(self._indices(axis).dtype) == "uint16"
+
+    def walk_by_quads(self, stmt: For, step: Callable[[Walk, Cursor], None]) -> None:
+        """Emit a loop over whole quads, then one over what is left; `step` emits what is done where the walk stands.
+
+        Before:  `for j in range(n): step(indices[start + j])`
+        After:   `for j in range(n // 4): quad = indices[start + 4 * j :][:4]; step(quad & 65535); …`
+                 `for j in range(n % 4): step(indices[start + n // 4 * 4 + j])`
+        """
+        (axis,) = stmt.axes
+        assert isinstance(axis, Walk)
+        length = next(self.visit(axis, bound=False)).extent
+        with self._apart(stmt.body) as sums, self.scope() as frames:
+            nth = self.counted("quad", length // QUAD, frames)
+            first = keep(self._position(axis, nth * QUAD), "position")
+            quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
+            values = self._quad_of_values(axis, first, stmt.body)
+            for lane in range(QUAD):
+                if values is not None:
+                    self.quads[axis.buffer] = values, lane
+                shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
+                coordinate = T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
+                self.handles |= sums[lane % len(sums)]
+                step(axis, Cursor(first + lane, keep(coordinate, "coordinate")))
+            self.quads.pop(axis.buffer, None)
+            self.handles |= sums[0]
+        with self.scope() as frames:
+            nth = self.counted("rest", length % QUAD, frames)
+            position = keep(self._position(axis, length // QUAD * QUAD + nth), "position")
+            coordinate = T.cast(self._indices(axis)[position], "int32")
+            step(axis, Cursor(position, keep(coordinate, "coordinate")))
+
+    @contextmanager
+    def _apart(self, body: Sequence[Stmt]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the handles of a tile's sums and of their copies, which are added up at the end; one if these are none.
+
+        Before:  `for quad: acc += …; acc += …; acc += …; acc += …`
+        After:   `copy = 0; for quad: acc += …; copy += …; acc += …; copy += …`, `acc += copy`
+        """
+        name, lanes = self._multiplies_into(body)
+        if lanes < QUAD or prod(self.tiles[name].shape) % lanes:
+            yield [{}]
+            return
+        sums, size = self.handles[name], prod(self.tiles[name].shape)
+        count = next((n for n in (4, 2) if n * size <= CHAINS * lanes), 1)
+        places = [T.ramp(start, 1, lanes) for start in range(0, size, lanes)]
+        with self.scope() as frames:
+            self.enter_block("apart", frames)
+            copies = [T.sblock_alloc_buffer((size,), str(sums.dtype), scope="local") for _ in range(count - 1)]
+            for copy in copies:
+                for place in places:
+                    T.buffer_store(copy, T.broadcast(tirx.const(0, str(sums.dtype)), lanes), [place])
+            yield [{name: handle} for handle in (sums, *copies)]
+            for copy in copies:
+                for place in places:
+                    T.buffer_store(sums, sums[place] + copy[place], [place])
+
+    def _quad_of_values(self, axis: Walk, first: Any, body: Sequence[Stmt]) -> Any:
+        """Load the float32 values at four positions, repeated over a vector; None where the body takes others."""
+        data, layout = self.handles.get(f"{axis.buffer}.data"), self.kernel.buffers[axis.buffer].layout
+        assert layout is not None
+        _, lanes = self._multiplies_into(body)
+        if data is None or str(data.dtype) != "float32" or axis.level != len(layout.levels) - 1 or lanes < QUAD:
+            return None
+        return keep(repeat_quad(data[T.ramp(first, 1, QUAD)], -(-lanes // QUAD) * QUAD), "values")
+
+    def _multiplies_into(self, body: Sequence[Stmt]) -> tuple[str, int]:
+        """Return the tile that a body adds to by vector multiply-adds, and the most lanes of one; else 0 lanes."""
+        names, lanes = set(), 0
+        for stmt in body:
+            instruction = self.named(stmt) if isinstance(stmt, For) else None
+            if not isinstance(stmt, For) or instruction is None or instruction.family != "fma":
+                return "", 0
+            (assign,) = stmt.body
+            assert isinstance(assign, Assign)
+            names.add(assign.target.buffer)
+            lanes = max(lanes, prod(instruction.semantics.outputs[0].extents))
+        (name, *others) = names
+        return ("", 0) if others or name not in self.tiles else (name, lanes)
+
+    def _position(self, axis: Walk, index: Any) -> Any:
+        """Return the position of an iteration of a compressed level, its coordinate left alone."""
+        visit = self.visit(axis, bound=False, coordinates=False)
+        next(visit)
+        try:
+            visit.send(index)
+        except StopIteration as end:
+            return end.value.position
+
+    def _indices(self, axis: Walk) -> Any:
+        return self.handles[f"{axis.buffer}.level{axis.level}.{self.level(axis).consecutive}"]
