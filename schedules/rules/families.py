@@ -12,6 +12,7 @@ from functools import partial
 from math import gcd
 
 from sparsec.ir.decoded import DECODED
+from sparsec.ir.emission import QUAD
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
 from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, tvw, v_n_m
@@ -20,7 +21,7 @@ from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
-from sparsec.schedules.rules.prices import WAIT, Inner, Nest
+from sparsec.schedules.rules.prices import LINE, WAIT, Inner, Nest
 from sparsec.schedules.rules.refusals import (
     Refusal,
     cannot_hold,
@@ -32,6 +33,7 @@ from sparsec.schedules.rules.refusals import (
     ragged_rows,
 )
 from sparsec.schedules.rules.weight import Weight
+from sparsec.targets import Target
 
 FULL = 0.95  # of a weight, from which on it is taken as dense
 SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name
@@ -41,13 +43,22 @@ GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
-ENTRIES = Inner(step=0.6, sums=1.2, open=5.7, miss=0.39, busy=1.1, far=1.0)
-BLOCKS = replace(ENTRIES, step=0.13, group=1.24, miss=0.1)  # neighbouring rows of X are fetched ahead
-KERNELS = replace(ENTRIES, step=4.0, busy=1.3)
-GROUPS = replace(ENTRIES, group=1.2)
-STRUCTURED = replace(ENTRIES, step=0.4, busy=1.25)
-BITS = replace(ENTRIES, step=0.5)
+ENTRIES = Inner(step=0.6, sums=1.2, open=5.7, miss=0.39, busy=1.1, far=1.0)  # with vectors of a line
+HALF_LINES = Inner(  # and of half of one
+    step=0.22, sums=2.33, open=6.8, miss=0.56, busy=1.08, far=1.26, wait=1.0, copy=1.84, first=2.29
+)
 FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
+BLOCKS = {"step": 0.13, "group": 1.24, "miss": 0.1}  # neighbouring rows of X are fetched ahead
+KERNELS = {"step": 4.0, "busy": 1.3}
+GROUPS = {"group": 1.2}
+STRUCTURED = {"step": 0.4, "busy": 1.25}
+BITS = {"step": 0.5}
+"""What differs from entries."""
+
+
+def entries(target: Target, **changes: float) -> Inner:
+    """Return what loops over entries cost, by the fit to a processor with such vectors."""
+    return replace(ENTRIES if target.vector_bits >= 8 * LINE else HALF_LINES, **changes)
 
 
 def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -95,14 +106,15 @@ def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     name = f"{r}x1 blocks" if r > 1 else "CSR"
     for cut in find_cuts(weight, panel, r, copies=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
-        yield _nest(name, layout, cut, weight.blocks(r), ENTRIES)
+        inner = entries(panel.target, load=1 / QUAD if r == 1 else 1.0)
+        yield _nest(name, layout, cut, weight.blocks(r), inner)
 
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of r rows of those that have entries."""
     for cut in find_cuts(weight.condensed, panel, r, copies=True):
         layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
-        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), ENTRIES)
+        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), entries(panel.target))
 
 
 def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -112,7 +124,8 @@ def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     count = weight.blocks(r, c)
     for cut in find_cuts(weight, panel, r, c):
         layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
-        yield _nest(f"{r}x{c} blocks", layout, cut, count * c, BLOCKS if c == 4 else KERNELS, groups=count)
+        inner = entries(panel.target, **(BLOCKS if c == 4 else KERNELS))
+        yield _nest(f"{r}x{c} blocks", layout, cut, count * c, inner, groups=count)
 
 
 def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -121,7 +134,8 @@ def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     if 0 < n <= SPARSE * m and n * weight.mask.size <= WASTE * m * weight.entries:
         for cut in find_cuts(weight, panel, 1, m, copies=True, whole=True):
             layout = partial(in_rows, cut, "dense", "dense", m, f"structured[{n}]")
-            yield _nest(f"{n}:{m}", layout, cut, weight.rows * weight.depth // m * n, STRUCTURED)
+            inner = entries(panel.target, **STRUCTURED)
+            yield _nest(f"{n}:{m}", layout, cut, weight.rows * weight.depth // m * n, inner)
 
 
 def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -131,14 +145,15 @@ def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest
         count = weight.blocks(1, m)
         for cut in find_cuts(weight, panel, 1, m):
             layout = partial(in_rows, cut, "bucketed", "compressed", m, f"structured[{n}]")
-            yield _nest("TVW", layout, cut, count * n, GROUPS, groups=count)
+            yield _nest("TVW", layout, cut, count * n, entries(panel.target, **GROUPS), groups=count)
 
 
 def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield bitmaps, whose words are few where most weights are kept; a part of one word needs no other loop."""
     for cut in find_cuts(weight, panel, 1, copies=True, more_parts=(-(-weight.depth // WORD),)):
         words = weight.rows * cut.parts * -(-cut.part // WORD)
-        yield _nest("bitmap", partial(in_rows, cut, "bucketed", "bitmap"), cut, weight.entries, BITS, groups=words)
+        layout = partial(in_rows, cut, "bucketed", "bitmap")
+        yield _nest("bitmap", layout, cut, weight.entries, entries(panel.target, **BITS), groups=words)
 
 
 def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -146,7 +161,8 @@ def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     n = weight.most_of(m)
     if 0 < n <= 4 and weight.rows % v == 0 and weight.jammed(v).most_of(m) <= 4:
         steps, opens = weight.rows * weight.depth // m * n, weight.rows * weight.depth // m
-        yield Nest("V:N:M", partial(v_n_m, v, n, m), 1, steps, opens, weight.depth, STRUCTURED)
+        inner = entries(panel.target, **STRUCTURED)
+        yield Nest("V:N:M", partial(v_n_m, v, n, m), 1, steps, opens, weight.depth, inner)
 
 
 def diagonals(p: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -154,7 +170,8 @@ def diagonals(p: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     layout = permuted_diagonal(p)
     if weight.most_of(p) == 1 and weight.refusal(layout) is None:
         steps = weight.rows * weight.depth // p
-        yield Nest("permuted diagonal", partial(permuted_diagonal, p), 1, steps, steps, weight.depth, STRUCTURED)
+        inner = entries(panel.target, **STRUCTURED)
+        yield Nest("permuted diagonal", partial(permuted_diagonal, p), 1, steps, steps, weight.depth, inner)
 
 
 def patterns(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -178,7 +195,8 @@ def combined(weight: Weight, panel: Panel) -> Iterator[Nest]:
     if weight.depth % GROUP == 0 and _too_many_to_combine(weight, panel.product) is None:
         steps = weight.rows * weight.depth // GROUP
         layout = partial(combined_columns, GROUP)
-        yield Nest("combined columns", layout, 1, steps, weight.rows, weight.depth, STRUCTURED)
+        inner = entries(panel.target, **STRUCTURED)
+        yield Nest("combined columns", layout, 1, steps, weight.rows, weight.depth, inner)
 
 
 def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -189,8 +207,9 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     for cut in find_cuts(weight, panel, r):
         single = replace(cut, r=1)
         terms = [partial(in_rows, one, "bucketed", "compressed") for one in (cut, single)]
-        others = _nest("CSR", terms[1], single, rest, ENTRIES)
-        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, ENTRIES), rest=others)
+        inner = entries(panel.target)
+        others = _nest("CSR", terms[1], single, rest, replace(inner, load=1 / QUAD))
+        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, inner), rest=others)
 
 
 def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:

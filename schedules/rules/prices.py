@@ -29,7 +29,6 @@ SCALE_ONE = 2.0  # cycles to find the scale of the group of a weight by itself
 WAIT = 4  # cycles from one addition to the next one to the same sum
 STREAM = 12  # bytes of weights that come from memory in a cycle
 INDEX_BYTES = 2  # of a stored coordinate
-COPY = 1.9  # cycles to copy a vector of X
 L1_SHARE = 0.95  # of L1 that keeps rows which are read again
 HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
 LINE = 64  # bytes
@@ -54,6 +53,9 @@ class Inner:
     busy : measured cycles for each cycle that loads take at least
     far : cycles for a row of X on a page that was left since it was read
     wait : cycles that a step takes at least, since it adds once to each sum of its tile
+    load : loads for each weight
+    copy : cycles to copy a vector of X
+    first : cycles to come to a vector of X that is not copied, for the first time in a panel
     """
 
     step: float
@@ -64,6 +66,9 @@ class Inner:
     busy: float = 1.0
     far: float = 0.0
     wait: float = 0.0
+    load: float = 1.0
+    copy: float = 1.9
+    first: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,11 @@ class Prices:
                 step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
             if inner.far and not together:
                 step += inner.far * self._far(nest.part)
-            copies = extent(product.depth) * loads * COPY * nest.tasks if nest.stage else 0.0
+            depth = extent(product.depth)
+            brought = depth * loads * inner.copy if nest.stage else depth / product.taps * vectors * inner.first
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
             idle = idle_cores(count * images * nest.tasks, target)
-            cycles += count * images * idle * (nest.steps * step + opens + copies)
+            cycles += count * images * idle * (nest.steps * step + opens + brought * nest.tasks)
         return cycles
 
     def _step(self, nest: Nest, vectors: float, loads: float) -> float:
@@ -152,7 +158,8 @@ class Prices:
         if nest.rows > 1 and has_few_columns(self.product, self.target) and not nest.scatter:
             return self._step_by_rows(nest)
         arithmetic = max(nest.inner.wait, nest.rows * vectors / self.target.fma_per_cycle)
-        loading = nest.inner.busy * (nest.rows + loads) / self.target.loads_per_cycle + nest.inner.step
+        loads += nest.inner.load * nest.rows
+        loading = nest.inner.busy * loads / self.target.loads_per_cycle + nest.inner.step
         together = (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
         return together + CONVERT * self._conversions(nest, vectors) + self._decoding(nest)
 
