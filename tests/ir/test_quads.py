@@ -1,0 +1,69 @@
+"""Quads: four coordinates and four values are a load each, and tiles of few vectors add up in several chains."""
+
+import numpy as np
+import pytest
+
+from sparsec.ir.named import CSR
+from sparsec.schedules.steps import Tensorize, Tile, Vectorize
+from sparsec.schedules.trace import Trace
+from sparsec.targets import Target
+from tests.ir.named_layouts import depth_blocked
+from tests.ir.product_cases import check, linear, sparse
+from tests.schedules.assembly import assembly, hottest, spills
+
+HASWELL = Target.parse("haswell")
+
+
+def schedule(columns: tuple[int, ...], stage: bool = False, lanes: int = 8) -> Trace:
+    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", lanes))
+    return Trace((Tile(columns, stage=stage), *moves))
+
+
+def rows(counts: list[int], depth: int = 48) -> np.ndarray:
+    """A weight whose rows have so many entries."""
+    weight = sparse(len(counts), depth, 1.1)
+    weight[weight == 0] = 1
+    for row, count in enumerate(counts):
+        weight[row, np.random.default_rng(row).permutation(depth)[count:]] = 0
+    return weight
+
+
+@pytest.mark.parametrize("columns", [8, 16, 24, 32, 40, 64, 5, 13, 37])
+def test_rows_of_any_length_are_exact(columns):
+    widths = tuple(width for width in (columns // 8 * 8, columns % 8) if width)
+    check(linear(rows([0, 1, 2, 3, 4, 5, 7, 8, 9, 48]), columns, layout=CSR), schedule(widths))
+
+
+@pytest.mark.parametrize("columns, copies", [(8, 3), (16, 3), (24, 1), (32, 1), (40, 0), (64, 0)])
+def test_few_sums_have_copies(columns, copies):
+    case = linear(rows([9, 17]), columns, layout=CSR)
+    func = schedule((columns,)).apply(case.product).func
+    assert str(func).count(f'T.sblock_alloc_buffer(({columns},), scope="local")') == 1 + copies
+
+
+def test_other_weights_load_no_quads_of_values():
+    case = linear(rows([9, 17, 4, 4]), 32, layout=depth_blocked(48, r=2))
+    assert "llvm.arithmetic.fence" not in str(schedule((32,)).apply(case.product).func)
+
+
+def test_a_quad_is_one_load_of_values_and_one_of_coordinates():
+    case = linear(sparse(64, 96, 0.2), 32, layout=CSR)
+    loop = hottest(assembly(schedule((32,)).apply(case.product, HASWELL.emits).func, HASWELL), "vfmadd")
+    assert loop.count("\tvfmadd") == 16
+    assert loop.count("\tvbroadcastf128") == 1 and loop.count("\tvbroadcastss") == 0
+    assert loop.count("\tvshufps") + loop.count("\tvpermilps") == 4
+    assert not spills(loop)
+
+
+def test_copied_rows_of_x_are_found_by_ready_offsets():
+    case = linear(sparse(64, 96, 0.2), 80, layout=depth_blocked(48, parts=2))
+    scheduled = check(case, schedule((48, 32), stage=True))
+    table = scheduled.lowered.gathers["W"].table
+    assert table.tolist() == [48 * digit for digit in range(48)], "in both tiles alike"
+    loop = hottest(assembly(scheduled.func, HASWELL), "vfmadd")
+    assert not any(f"\t{name}" in loop for name in ("shlq", "shll", "leaq", "imul"))
+
+
+def test_offsets_that_need_more_bits_are_computed():
+    case = linear(rows([9, 17], depth=1024), 128, layout=depth_blocked(1024))
+    assert "W" not in check(case, schedule((128,), stage=True)).lowered.gathers
