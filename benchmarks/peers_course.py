@@ -14,8 +14,10 @@ import sparsec
 from benchmarks.int8_models import RECIPES, written
 from benchmarks.models import cached
 from benchmarks.peers_rows import Row
-from sparsec.bench import Race, Ratio, race
+from sparsec.bench import Race, Ratio, race, seeded_inputs
+from sparsec.bench.profile import profile
 from sparsec.bench.settings import Setting, compare_settings, outputs
+from sparsec.report.measured import steps_of_layers
 
 DENSE = ("onnxruntime", "openvino")
 """Peers that skip no zeros; their answers are what sparsec's are compared with."""
@@ -74,10 +76,7 @@ class Course:
         return compile_once(next(iter(self.files(row).values())), row.target)
 
     def race(self, row: Row) -> tuple[Race, dict[str, Any]]:
-        """Race a row; return the race, and with it all that is kept of the row.
-
-        What else is known of a row, such as the time that its operations must take, is one more key.
-        """
+        """Race a row; return the race, and with it all that is kept of the row."""
         library, files = self.compiled(row), self.files(row)
         forms = {peer: self._fastest_form(row, peer) for peer in self.peers}
         raced = {peer: files[form] for peer, form in forms.items()}
@@ -96,12 +95,28 @@ class Course:
             "forms": forms,
             "compile_seconds": library.seconds,
             "artifact_bytes": library.artifact.stat().st_size,
+            **self._limits(row, library),
             "gain": {engine: asdict(ratio) for engine, ratio in self._gains(row, forms, result).items()},
             **result.to_json(),
         }
         if row.precision == "int8":
             found["float_error"] = self._float_errors(row, forms, result)
         return result, found
+
+    def _limits(self, row: Row, library: Compiled) -> dict[str, float]:
+        """Seconds that the useful operations take at the peak of the cores, and what share of it pruned layers reach.
+
+        The peak is that of the instructions that the layers use, measured beside them.
+        """
+        session, inputs = sparsec.load(library.artifact, threads=row.threads), seeded_inputs(library.model)
+        given = [inputs[info.name] for info in session.inputs]
+        steps = profile(session, given, seconds=_PART * self.seconds).steps
+        layers = session.manifest["layers"]
+        places = zip(steps_of_layers(layers, steps), layers, strict=True)
+        pruned = [steps[place] for place, layer in places if place is not None and layer["sparsity"] > 0]
+        limit, reached = (sum(s.seconds * (s.share_of_peak or 0.0) for s in found) for found in (steps, pruned))
+        taken = sum(step.seconds for step in pruned)
+        return {"limit_seconds": limit} | ({"share_of_peak": reached / taken} if taken else {})
 
     def _fastest_form(self, row: Row, peer: str) -> str:
         """The form that a peer is fastest on; the first where it runs none, so that the race says why."""

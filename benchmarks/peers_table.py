@@ -27,6 +27,11 @@ UPFRONT = ("fp32", "int8")
 FLOAT_TOLERANCE = 0.1
 """How far from the float network's the answers of bytes may be, in root mean squares, and count as right."""
 
+LIMITS = (
+    " The limit is the time of the operations that pruning left at the measured peak of the core, and beside it stands "
+    "what of this peak the pruned layers reach."
+)
+
 FOLDED = "Two threads, batches, other sizes and networks, AVX2"
 
 
@@ -47,7 +52,8 @@ def tables(results: dict[str, Any]) -> str:
 
 def _table(heading: str, raced: Sequence[tuple[Row, dict[str, Any]]]) -> str:
     ratios = ["over dense", "over DeepSparse"]
-    header = ["model", "zeros", *(f"{display_name(engine)}, ms" for engine in ENGINES), *ratios, "error"]
+    times = [f"{display_name(engine)}, ms" for engine in ENGINES]
+    header = ["model", "zeros", *times, *ratios, "error", "limit, ms", "of peak"]
     lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2), *(_cells(row, found) for row, found in raced)]
     return "\n".join([f"{heading}:", "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 
@@ -60,7 +66,9 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
         for engine, aim in zip((dense, "deepsparse"), row.aims, strict=True)
     )
     times = [_time(row, lanes[engine], found) if engine in lanes else "–" for engine in ENGINES]
-    return [row.model, row.zeros, *times, over_dense, over_deepsparse, _error(lanes["sparsec"], found)]
+    limit = f"{found['limit_seconds'] / row.batch * 1e3:.2f}" if "limit_seconds" in found else "–"
+    reached = f"{found['share_of_peak']:.0%}" if "share_of_peak" in found else "–"
+    return [row.model, row.zeros, *times, over_dense, over_deepsparse, _error(lanes["sparsec"], found), limit, reached]
 
 
 def _time(row: Row, lane: dict[str, Any], found: dict[str, Any]) -> str:
@@ -94,4 +102,4 @@ def _note(machine: Machine, found: Sequence[dict[str, Any]]) -> str:
     named = ", ".join(f"{display_name(engine)} {' and '.join(seen)}" for engine, seen in versions.items() if seen)
     days = sorted({race["date"][:10] for race in found})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim; at ≠ answers are not right."
+    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim; at ≠ answers are not right.{LIMITS}"

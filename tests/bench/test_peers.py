@@ -62,7 +62,7 @@ def test_rows_are_named_by_what_sets_them_apart():
 def test_tables_compare_with_the_faster_dense_peer_and_mark_aims():
     text = shown((SECTIONS["fp32"][7], found(SECTIONS["fp32"][7])))
     assert SECTIONS["fp32"][7].zeros == "90 %"
-    cells = "| ResNet-50, 224² | 90 % | 10.0 | 70.0 | 60.0 | 15.0 | **6.00× ✓ 5×** | **1.50× ✗ 2×** | 2e-06 |"
+    cells = "| ResNet-50, 224² | 90 % | 10.0 | 70.0 | 60.0 | 15.0 | **6.00× ✓ 5×** | **1.50× ✗ 2×** | 2e-06 | – | – |"
     assert cells in text and text.startswith("fp32, one thread") and "<details>" not in text
     assert "2026-11-20, Test CPU, 2 cores (L1d 32 KB). sparsec 1.0, ONNX Runtime 1.0, OpenVINO 1.0, DeepSparse" in text
 
@@ -72,7 +72,7 @@ def test_tables_say_what_is_wrong_or_absent():
     race = found(row)
     race["lanes"][2]["agrees"] = False
     del race["lanes"][3]
-    assert "| 60.0 ≠ | – | **6.00× ✓ 5×** | – | 2e-06 |" in shown((row, race))
+    assert "| 60.0 ≠ | – | **6.00× ✓ 5×** | – | 2e-06 | – | – |" in shown((row, race))
 
 
 def test_tables_of_bytes_show_forms_and_the_error_against_floats():
@@ -205,3 +205,8 @@ def test_a_small_network_is_raced_from_end_to_end(tmp_path, monkeypatch):
     assert kept["float_error"].keys() == {"sparsec", "onnxruntime", "openvino"} and kept["gain"] == {}
     assert 0 < kept["float_error"]["sparsec"] < 0.1
     json.dumps(kept)
+
+
+def test_tables_show_how_far_from_the_limit_a_row_is():
+    row = SECTIONS["fp32"][7]
+    assert "| 2e-06 | 4.00 | 53% |" in shown((row, found(row, limit_seconds=4e-3, share_of_peak=0.531)))
