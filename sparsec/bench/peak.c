@@ -32,7 +32,8 @@ const int sums = 12; /* in 16 registers */
 #define VEX_VPDPBUSD(s) STEP(s, "%{vex%} vpdpbusd %1, %1, %0")
 #define VDPBF16PS(s) STEP(s, "vdpbf16ps %1, %1, %0")
 /* As fast as bytes are added up without VNNI, if nothing is to saturate: as words. */
-#define VPMADDWD(s) STEP_BY_WAY_OF(vector_256, s, "vpmaddwd %2, %2, %1\nvpaddd %1, %0, %0")
+#define ADD_WORDS "vpmaddwd %2, %2, %1\nvpaddd %1, %0, %0\n"
+#define VPMADDWD(s) STEP_BY_WAY_OF(vector_256, s, ADD_WORDS ADD_WORDS)
 #define VPOPCNTD(s) STEP_BY_WAY_OF(vector_512, s, "vpandd %2, %2, %1\nvpopcntd %1, %1\nvpaddd %1, %0, %0")
 
 LOOP(mulps_addps_128, "sse2", vector_128, MULPS_ADDPS)

@@ -1,4 +1,4 @@
-"""Tiles ask early for lines that no processor foresees: for their own where they are long, or for those of later ones."""
+"""Tiles ask early for lines that no processor foresees: their own where they are long, or those of later ones."""
 
 import numpy as np
 import pytest
