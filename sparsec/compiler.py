@@ -30,6 +30,7 @@ from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention
 from sparsec.graph.round_activations import COMPUTED, round_activations
+from sparsec.graph.split_batch import split_batch
 from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.operators import MASKED, build_operator
 from sparsec.report.maps import WeightMap
@@ -197,10 +198,10 @@ def inspect(
             matrix = group.anchor.matrix()
             proposal = run.choose(group, matrix)
             known = find_options(group.product, matrix, run.target, proposal) if options else ()
-            layers.append(describe_layer(group, matrix, proposal, run.target, known))
+            layers.append(describe_layer(group, matrix, proposal, run.target, known).repeated(graph.slices))
             maps.append(WeightMap.of(matrix))
         elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
-            layers.append(patterned.describe(run.target))
+            layers.append(patterned.describe(run.target).repeated(graph.slices))
             maps.append(WeightMap.of(patterned.matrix()))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()
@@ -311,9 +312,9 @@ class _Run:
         integer_layers(graph, self.target)
         self.write("integer_layers", graph)
         layers = canonicalize(graph, self.write)
-        for find in (recognize_masked_attention, bag_embeddings):
-            find(graph, self.target)
-            self.write(find.__name__, graph)
+        for pass_ in (split_batch, recognize_masked_attention, bag_embeddings):
+            pass_(graph, self.target)
+            self.write(pass_.__name__, graph)
         plan_images(graph, self.target.lanes("float32"))
         self.write("plan_images", graph)
         plan_layouts(graph)

@@ -145,7 +145,7 @@ def _manifest(plan: Plan) -> dict[str, Any]:
 
 
 def _describe(plan: Plan, index: int) -> dict[str, Any]:
-    tensor = plan.tensors[index]
+    tensor = plan.port(index)
     return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
 
 
@@ -153,7 +153,7 @@ def _header(plan: Plan) -> str:
     """The runtime's header, with this model's inputs and outputs on top."""
 
     def line(kind: str, position: int, index: int) -> str:
-        tensor = plan.tensors[index]
+        tensor = plan.port(index)
         name = tensor.name.replace("*/", "* /")
         return f" * {kind} {position}: {name}, {tensor.dtype}[{', '.join(map(_text, tensor.shape))}]"
 

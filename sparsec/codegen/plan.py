@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,7 +82,8 @@ class Step:
     kernel : a global symbol of the module
     args : indices into the plan's tensors, in parameter order
     label : the layer, for profiles
-    flops : useful operations, a multiply-add on an entry that pruning left being two; 0 where the step is no product
+    flops : useful operations of a run, a multiply-add on an entry that pruning left being two; 0 where the step is no
+        product
     instruction : what carries them out, by name, as ``"fma.8"``; empty where plain loops do
     """
 
@@ -103,6 +104,9 @@ class Plan:
         Indices into `tensors`; input `i` has the storage ``Storage("input", i)``.
     constants : list of np.ndarray
         What the ``"constant"`` storages hold.
+    slices : int
+        How often a run calls all steps, each time for the next part of the first axis of every input and output;
+        `tensors` have the shapes of one part.
     arena_bytes : int
         Memory for intermediate tensors, enough for all values of the symbols.
     module : tvm.IRModule
@@ -120,7 +124,17 @@ class Plan:
     module: tvm.IRModule
     target: Target
     symbols: list[Symbol] = field(default_factory=list)
+    slices: int = 1
     manifest: dict[str, Any] = field(default_factory=dict)
+
+    def port(self, index: int) -> Tensor:
+        """The whole of an input or output, of which a tensor is one slice."""
+        tensor = self.tensors[index]
+        if self.slices == 1:
+            return tensor
+        rows, *others = tensor.shape
+        assert isinstance(rows, int)
+        return replace(tensor, shape=(self.slices * rows, *others))
 
     @property
     def lower(self) -> dict[str, int]:
@@ -153,6 +167,7 @@ class Plan:
             if not symbol.name.isidentifier() or not 0 < symbol.lower <= symbol.upper:
                 yield f"symbol {symbol.name!r} has bounds {symbol.lower} to {symbol.upper}"
         yield from self._interface_problems()
+        yield from self._slice_problems()
         for tensor in self.tensors:
             yield from self._tensor_problems(tensor)
         for step in self.steps:
@@ -176,6 +191,15 @@ class Plan:
         dims = {dim for index in self.inputs for dim in self.tensors[index].shape}
         if unbound := [symbol.name for symbol in self.symbols if symbol.name not in dims]:
             yield f"symbol {unbound[0]!r} is not a dimension of any input"
+
+    def _slice_problems(self) -> Iterator[str]:
+        if self.slices < 1:
+            yield f"it has {self.slices} slices"
+        if self.slices > 1 and self.symbols:
+            yield f"it has {self.slices} slices and the symbol {self.symbols[0].name!r}"
+        for index in (*self.inputs, *self.outputs):
+            if self.slices > 1 and not self.tensors[index].shape:
+                yield f"{self.tensors[index].name!r} has no axis for {self.slices} slices"
 
     def _tensor_problems(self, tensor: Tensor) -> Iterator[str]:
         try:

@@ -84,7 +84,7 @@ def _ports(name: str, plan: Plan, indices: Sequence[int]) -> str:
     """The descriptions of the inputs or outputs, with their smallest and largest shapes."""
     lines, rows = [], []
     for position, index in enumerate(indices):
-        tensor = plan.tensors[index]
+        tensor = plan.port(index)
         ranges = [bounds(dim, plan.ranges) for dim in tensor.shape]
         for end, bound in enumerate(("min", "max")):
             dims = ", ".join(str(max(0, dim[end])) for dim in ranges) or "0"
@@ -104,7 +104,7 @@ def _storages(plan: Plan, constant_offsets: Sequence[int]) -> list[str]:
 
 
 def _shapes(plan: Plan, symbols: Mapping[str, str]) -> str:
-    dims = [dim for index in plan.inputs + plan.outputs for dim in plan.tensors[index].shape]
+    dims = [dim for index in plan.inputs + plan.outputs for dim in plan.port(index).shape]
     body = " ".join(f"d[{axis}] = {to_c(dim, symbols)};" for axis, dim in enumerate(dims))
     return f"static void shapes(const int64_t *s, int64_t *d) {{ (void)s, (void)d; {body} }}"
 
@@ -121,6 +121,7 @@ def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
     fields = {"manifest": "manifest", "constants": "sparsec_constants", "shapes": "shapes"}
     fields |= {name: name for name in counts}
     fields |= {"arena_bytes": str(plan.arena_bytes), "workspace_bytes": str(workspace_bytes(plan, kernels))}
+    fields |= {"slices": str(plan.slices)}
     fields |= {f"num_{name}": str(count) for name, count in counts.items()}
     initialiser = ", ".join(f".{name} = {value}" for name, value in fields.items())
     return f"const sparsec_model sparsec_the_model = {{{initialiser}}};"

@@ -75,13 +75,15 @@ class Node:
 class Graph:
     """Inputs, outputs and the nodes between them, in topological order.
 
-    ``symbols`` maps the name of a symbolic dimension to its inclusive range.
+    ``symbols`` maps the name of a symbolic dimension to its inclusive range. The model is the graph run ``slices``
+    times, for one part of the first axis of all its inputs and outputs after the other.
     """
 
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     symbols: dict[str, tuple[int, int]] = field(default_factory=dict)
+    slices: int = 1
     _names: dict[str, int] = field(default_factory=dict, repr=False)
 
     def input(self, name: str, shape: Sequence[Dim], dtype: str) -> Value:

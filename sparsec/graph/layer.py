@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -42,8 +42,9 @@ class Layer:
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
     seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
-    flops : of one call that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
-    traffic : bytes that one call moves at least: the weight in this layout, and what is read and written, once
+    flops : of one run that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
+    traffic : bytes that one run moves at least: the weight in this layout, and what is read and written, once
+        for each slice of a batch
     options : the layouts that were thought of, where the report was asked for them
     why : why this one was chosen, in a sentence, where there are options
     """
@@ -66,6 +67,18 @@ class Layer:
     writes: str = "float32"
     options: tuple[Option, ...] = ()
     why: str = ""
+
+    def repeated(self, times: int) -> Layer:
+        """The layer in a run that calls it for so many slices of a batch."""
+        options = tuple(replace(option, seconds=times * option.seconds) for option in self.options)
+        return replace(
+            self,
+            seconds=times * self.seconds,
+            dense_seconds=times * self.dense_seconds,
+            flops=times * self.flops,
+            traffic=times * self.traffic,
+            options=options,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values; options and the reason only where there are any."""

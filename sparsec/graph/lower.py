@@ -15,7 +15,7 @@ from sparsec.graph.fuse import Group, root
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.kernels import Argument, Call, Kernels
 from sparsec.graph.plan_memory import Life, plan_memory
-from sparsec.graph.shape import Dim, Shape, same_shape
+from sparsec.graph.shape import Dim, Shape, product, same_shape
 from sparsec.graph.work import useful_flops
 from sparsec.ir.types import FLOATS
 
@@ -236,7 +236,7 @@ def _assemble(
     for index, (name, value) in enumerate(zip(names, graph.outputs, strict=True)):
         tensor = Tensor(name, tuple(map(dim_text, value.shape)), value.dtype, Storage("output", index))
         outputs.append(tensors.add(tensor))
-    steps = [_step(group, call, tensors) for group, call in calls]
+    steps = [_step(group, call, tensors, graph.slices) for group, call in calls]
     return Plan(
         tensors=tensors.all,
         inputs=inputs,
@@ -244,15 +244,20 @@ def _assemble(
         steps=steps,
         constants=storages.constants,
         arena_bytes=storages.arena_bytes,
+        slices=graph.slices,
         module=kernels.module,
         target=kernels.target,
         symbols=[Symbol(name, *bounds) for name, bounds in graph.symbols.items()],
-        manifest={"format": FORMAT, "layers": [call.layer.as_dict() for _, call in calls if call.layer]},
+        manifest={"format": FORMAT, "layers": _layers(graph, calls)},
     )
 
 
-def _step(group: Group, call: Call, tensors: _Tensors) -> Step:
-    args, flops = tuple(map(tensors.of, call.args)), dim_text(useful_flops(group.nodes))
+def _layers(graph: Graph, calls: Sequence[tuple[Group, Call]]) -> list[dict[str, Any]]:
+    return [call.layer.repeated(graph.slices).as_dict() for _, call in calls if call.layer]
+
+
+def _step(group: Group, call: Call, tensors: _Tensors, slices: int) -> Step:
+    args, flops = tuple(map(tensors.of, call.args)), dim_text(product((slices, useful_flops(group.nodes))))
     return Step(call.kernel, args, group.label, flops, call.instruction if flops else "")
 
 

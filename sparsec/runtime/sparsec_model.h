@@ -44,6 +44,7 @@ typedef struct {
   void (*shapes)(const int64_t *symbols, int64_t *dims);
   uint64_t arena_bytes;
   uint64_t workspace_bytes; /* for each thread */
+  int32_t slices;           /* of inputs and outputs: the steps run for one after the other */
   int32_t num_probes, num_symbols, num_inputs, num_outputs, num_tensors, num_steps;
 } sparsec_model;
 

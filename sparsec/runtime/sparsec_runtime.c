@@ -230,32 +230,46 @@ int sparsec_set_shapes(sparsec_context *ctx, const int64_t *const *shapes) {
 
 static int is_aligned(const void *pointer) { return (uintptr_t)pointer % ALIGNMENT == 0; }
 
-/* Points the tensors that lie in inputs and outputs to the caller's memory, or to a copy where that is not aligned. */
-static int bind_ports(sparsec_context *ctx, const void *const *inputs, void *const *outputs) {
+/* Bytes of one slice of an input or output; the whole where the steps run once. */
+static size_t slice_bytes(const sparsec_context *ctx, int index) {
+  return shape_bytes(port(index), ctx->shapes[index]) / (size_t)model->slices;
+}
+
+static char *slice_of(const sparsec_context *ctx, int index, const void *whole, int slice) {
+  return (char *)whole + (size_t)slice * slice_bytes(ctx, index);
+}
+
+static int check_ports(const sparsec_context *ctx, const void *const *inputs, void *const *outputs) {
   for (int i = 0; i < num_ports(); i++) {
     int is_output = i >= model->num_inputs;
     const void *pointer = is_output ? outputs[i - model->num_inputs] : inputs[i];
-    size_t bytes = shape_bytes(port(i), ctx->shapes[i]);
-    if (!pointer && bytes) return fail("%s '%s' is NULL", is_output ? "output" : "input", port(i)->name);
-    if (!is_output && !is_aligned(pointer)) memcpy(ctx->staging[i], pointer, bytes);
-  }
-  for (int i = 0; i < model->num_tensors; i++) {
-    const sparsec_storage *storage = &model->tensors[i];
-    if (storage->kind == SPARSEC_INPUT) {
-      const void *pointer = inputs[storage->index];
-      ctx->tensors[i] = is_aligned(pointer) ? (void *)pointer : ctx->staging[storage->index];
-    } else if (storage->kind == SPARSEC_OUTPUT) {
-      void *pointer = outputs[storage->index];
-      ctx->tensors[i] = is_aligned(pointer) ? pointer : ctx->staging[model->num_inputs + storage->index];
-    }
+    if (!pointer && slice_bytes(ctx, i))
+      return fail("%s '%s' is NULL", is_output ? "output" : "input", port(i)->name);
   }
   return 0;
 }
 
-static void copy_outputs(const sparsec_context *ctx, void *const *outputs) {
+/* Points the tensors that lie in inputs and outputs to a slice of the caller's memory, or to a copy where that is not
+ * aligned. */
+static void bind_slice(sparsec_context *ctx, const void *const *inputs, void *const *outputs, int slice) {
+  for (int i = 0; i < model->num_inputs; i++) {
+    const char *pointer = slice_of(ctx, i, inputs[i], slice);
+    if (!is_aligned(pointer)) memcpy(ctx->staging[i], pointer, slice_bytes(ctx, i));
+  }
+  for (int i = 0; i < model->num_tensors; i++) {
+    const sparsec_storage *storage = &model->tensors[i];
+    if (storage->kind != SPARSEC_INPUT && storage->kind != SPARSEC_OUTPUT) continue;
+    int is_output = storage->kind == SPARSEC_OUTPUT, index = storage->index + (is_output ? model->num_inputs : 0);
+    char *pointer = slice_of(ctx, index, is_output ? outputs[storage->index] : inputs[storage->index], slice);
+    ctx->tensors[i] = is_aligned(pointer) ? pointer : ctx->staging[index];
+  }
+}
+
+static void copy_outputs(const sparsec_context *ctx, void *const *outputs, int slice) {
   for (int i = 0; i < model->num_outputs; i++) {
     int p = model->num_inputs + i;
-    if (!is_aligned(outputs[i])) memcpy(outputs[i], ctx->staging[p], shape_bytes(port(p), ctx->shapes[p]));
+    char *pointer = slice_of(ctx, p, outputs[i], slice);
+    if (!is_aligned(pointer)) memcpy(pointer, ctx->staging[p], slice_bytes(ctx, p));
   }
 }
 
@@ -283,9 +297,18 @@ static int run_steps(sparsec_context *ctx) {
     }
     if (ctx->profiling) {
       uint64_t after = now(ctx->clock);
-      ctx->nanoseconds[i] = after - before;
+      ctx->nanoseconds[i] += after - before;
       before = after;
     }
+  }
+  return 0;
+}
+
+static int run_slices(sparsec_context *ctx, const void *const *inputs, void *const *outputs) {
+  for (int slice = 0; slice < model->slices; slice++) {
+    bind_slice(ctx, inputs, outputs, slice);
+    if (run_steps(ctx)) return -1;
+    copy_outputs(ctx, outputs, slice);
   }
   return 0;
 }
@@ -294,13 +317,13 @@ int sparsec_run(sparsec_context *ctx, const void *const *inputs, void *const *ou
   if (ctx->threads > 1 && ctx->process != getpid())
     return fail("the context was created before a fork; create one in this process");
   if (take(ctx)) return -1;
-  int status = bind_ports(ctx, inputs, outputs);
+  int status = check_ports(ctx, inputs, outputs);
   if (!status) {
+    if (ctx->profiling) memset(ctx->nanoseconds, 0, (size_t)model->num_steps * sizeof *ctx->nanoseconds);
     void *outer = sparsec_pool_enter(ctx->pool);
-    status = run_steps(ctx);
+    status = run_slices(ctx, inputs, outputs);
     sparsec_pool_leave(outer);
   }
-  if (!status) copy_outputs(ctx, outputs);
   give_back(ctx);
   return status;
 }

@@ -109,6 +109,27 @@ def affine_plan(bias: np.ndarray, target: str = "native", **changes) -> Plan:
     return Plan(**(fields | changes))
 
 
+def sliced_plan(slices: int, rows: int = 4) -> Plan:
+    """y = (x + 1) with the rows of each slice reversed, and z = x + 2 through the arena, for slices of so many rows."""
+    shape = (rows, 3)
+    return Plan(
+        tensors=[
+            Tensor("x", shape, "float32", Storage("input", 0)),
+            Tensor("y", shape, "float32", Storage("output", 0)),
+            Tensor("z", shape, "float32", Storage("output", 1)),
+            arena("t", 0, shape),
+        ],
+        inputs=[0],
+        outputs=[1, 2],
+        steps=[Step("reverse_rows", args, f"reverse {args}") for args in ((0, 1), (0, 3), (3, 2))],
+        constants=[],
+        arena_bytes=4 * 3 * rows,
+        module=only("reverse_rows"),
+        target=Target.parse("native"),
+        slices=slices,
+    )
+
+
 def affine(x: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return ((x + bias) * 2 + bias) * 2
 

@@ -5,7 +5,7 @@ import pytest
 
 from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor, max_elements
 from sparsec.errors import ArtifactError
-from tests.codegen.small_plans import affine_plan, arena, symbolic_plan
+from tests.codegen.small_plans import affine_plan, arena, sliced_plan, symbolic_plan
 
 BIAS = np.arange(16, dtype=np.float32)
 
@@ -38,11 +38,21 @@ def test_consistent_plans_pass() -> None:
         (affine_plan(BIAS, steps=[Step("a.b", (0, 1), "bad")]), "kernel 'a.b' of step 'bad' is not a C identifier"),
         (affine_plan(BIAS, steps=[Step("add", (0, 2, 3), "s", "2*n")]), "step 's' has the unknown symbol 'n'"),
         (affine_plan(BIAS, symbols=[Symbol("n", 1, 2)]), "symbol 'n' is not a dimension of any input"),
+        (affine_plan(BIAS, slices=0), "it has 0 slices"),
+        (replace(symbolic_plan(), slices=2), "it has 2 slices and the symbol 'batch'"),
         (affine_plan(BIAS, symbols=[Symbol("n", 3, 2)]), "symbol 'n' has bounds 3 to 2"),
     ],
 )
 def test_inconsistent_plans_are_refused(plan: Plan, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
+        plan.validate()
+
+
+def test_ports_hold_all_slices() -> None:
+    plan = sliced_plan(5)
+    assert [plan.port(index).shape for index in (*plan.inputs, *plan.outputs)] == [(20, 3)] * 3
+    plan.tensors[2] = replace(plan.tensors[2], shape=())
+    with pytest.raises(ArtifactError, match="'z' has no axis for 5 slices"):
         plan.validate()
 
 

@@ -11,7 +11,7 @@ from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor
 from sparsec.errors import ArtifactError, InputError
 from sparsec.runtime.session import Session, load
 from sparsec.targets import Target
-from tests.codegen.small_plans import affine, only, symbolic
+from tests.codegen.small_plans import affine, only, sliced_plan, symbolic
 
 BIAS = np.linspace(-1, 1, 16, dtype=np.float32)
 X = np.random.default_rng(1).standard_normal((4, 16), dtype=np.float32)
@@ -243,6 +243,29 @@ def test_profile_counts_operations_for_the_sizes_of_the_run(models: Path) -> Non
     for batch, seq in ((1, 2), (4, 17)):
         steps = session.profile(np.zeros((batch, seq, 3), np.float32), np.zeros((batch, seq), np.float32), runs=1)
         assert [(step.flops, step.instruction) for step in steps] == [(6 * batch * seq, "fma.8"), (0, ""), (0, "")]
+
+
+@pytest.mark.parametrize("rows", [4, 16])  # 48 bytes, three slices of four unaligned, and 192
+@pytest.mark.parametrize("start", [0, 4])
+def test_slices_run_one_after_the_other(rows: int, start: int) -> None:
+    session = build(sliced_plan(5, rows)).load(threads=1)
+    assert [info.max_shape for info in (*session.inputs, *session.outputs)] == [(5 * rows, 3)] * 3
+    x, y, z = (
+        np.ndarray((5 * rows, 3), np.float32, raw, -raw.ctypes.data % 64 + start)
+        for raw in (np.zeros(60 * rows + 128, np.uint8) for _ in range(3))
+    )
+    x[:] = np.random.default_rng(2).standard_normal(x.shape)
+    session(x, out=(y, z))
+    np.testing.assert_array_equal(y, (x + 1).reshape(5, rows, 3)[:, ::-1].reshape(x.shape))
+    np.testing.assert_array_equal(z, x + 1 + 1)
+
+
+def test_times_of_steps_are_those_of_all_slices() -> None:
+    session = build(sliced_plan(2000)).load(threads=1)
+    x = np.zeros((8000, 3), np.float32)
+    one = build(sliced_plan(1)).load(threads=1)
+    whole = sum(step.seconds for step in session.profile(x, runs=5))
+    assert whole > 100 * sum(step.seconds for step in one.profile(x[:4], runs=5))
 
 
 def test_one_thread_is_timed_by_what_it_takes_of_a_processor(models: Path) -> None:
