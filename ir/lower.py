@@ -202,9 +202,9 @@ class _Lowering(Quads):
             if fetch.condition:
                 frames.enter_context(T.If(self.expr(fetch.condition)))
                 frames.enter_context(T.Then())
-            handle, (*outer, first) = self.handles[fetch.first.buffer], self.place(fetch.first)
+            handle, indices = self.handles[fetch.first.buffer], self.place(fetch.first)
             for start in range(0, fetch.count, LINE // np.dtype(str(handle.dtype)).itemsize):
-                address = tirx.address_of(handle[(*outer, first + start)])
+                address = tirx.address_of(handle[tuple([*indices[:-1], indices[-1] + start])])
                 T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *READ_TO_L1))
 
     def _if(self, stmt: If) -> None:

@@ -78,7 +78,8 @@ def small_network() -> onnx.ModelProto:
 def test_what_onnx_runtime_quantises(form, activation, tmp_path):
     model = small_network()
     options = {"quant_format": form, "activation_type": activation, "weight_type": QuantType.QInt8}
-    quantize_static(model, tmp_path / "q.onnx", Samples(model), per_channel=True, **options)
+    # Of seven bits, since ONNX Runtime saturates sums of two larger products on processors without VNNI.
+    quantize_static(model, tmp_path / "q.onnx", Samples(model), per_channel=True, reduce_range=True, **options)
     quantised = onnx.load(tmp_path / "q.onnx")
     x = sample(model, seed=9)
     y, wanted = run(quantised, x), reference(quantised, x)
