@@ -171,7 +171,7 @@ def expressions(body: tuple[Stmt, ...]) -> Iterator[Expr]:
         if isinstance(stmt, If):
             yield stmt.condition
         if isinstance(stmt, Tile):
-            yield from (fetch.first for fetch in stmt.fetch)
+            yield from (part for fetch in stmt.fetch for part in (fetch.first, fetch.condition) if part is not None)
         if isinstance(stmt, For):
             yield from (limit for axis in stmt.axes if isinstance(axis, Range) for limit in (axis.start, axis.stop))
             yield from (axis.at for axis in stmt.axes if isinstance(axis, Walk) and axis.at is not None)

@@ -191,7 +191,7 @@ class _Lowering(Quads):
         del self.handles[stmt.name], self.tiles[stmt.name]
 
     def _fetch(self, fetch: Fetch) -> None:
-        """Ask for the lines that elements lie in."""
+        """Ask for the lines that elements lie in, counted from the first one."""
         with self.scope() as frames:
             if fetch.var:
                 axis = self.walks[fetch.var]

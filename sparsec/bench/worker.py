@@ -72,7 +72,6 @@ def openvino(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:
 
 
 def deepsparse(path: str, threads: int, inputs: Inputs) -> tuple[Run, Fetch]:
-    os.environ["NM_DISABLE_ANALYTICS"] = "True"
     from deepsparse import Engine  # type: ignore[import-not-found]
 
     arrays = list(inputs.values())
@@ -122,6 +121,7 @@ def main(engine: str, path: str, threads: int, inputs_path: str, *processors: st
 
     with np.load(inputs_path) as archive:
         inputs = dict(archive)
+    os.environ["NM_DISABLE_ANALYTICS"] = "True"  # DeepSparse would report to its vendor, from its import on
     try:
         getattr(importlib.import_module(engine), "load", None)  # sparsec's own code loads on first use
         forget_peak()
@@ -129,6 +129,7 @@ def main(engine: str, path: str, threads: int, inputs_path: str, *processors: st
         start = time.perf_counter()
         run, fetch = ENGINES[engine](path, threads, inputs)
         load_seconds = time.perf_counter() - start
+        run()  # memory is that of a run, too
     except ModuleNotFoundError as error:
         return answer(missing=error.name)
     except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from sparsec.errors import ArtifactError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 MANIFEST_SECTION = b".sparsec.manifest"
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")

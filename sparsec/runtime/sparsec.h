@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define SPARSEC_ABI_VERSION 1
+#define SPARSEC_ABI_VERSION 2
 
 #if defined(__GNUC__)
 #define SPARSEC_API __attribute__((visibility("default")))
