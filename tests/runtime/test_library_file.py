@@ -40,7 +40,7 @@ def test_damaged_headers_never_crash_the_reader(models: Path, tmp_path: Path, da
     path.write_bytes(whole)
     with path.open("rb") as file:
         try:
-            assert read_manifest(file, "damaged.so")["abi"] == 1
+            assert read_manifest(file, "damaged.so")["abi"] == 2
         except ArtifactError as error:
             assert str(error).startswith("damaged.so")
 
@@ -77,14 +77,14 @@ def replace_manifest(models: Path, old: bytes, new: bytes) -> bytes:
 
 def test_another_version_is_refused(models: Path) -> None:
     with pytest.raises(
-        ArtifactError, match="has version 9 of the artifact interface, and this sparsec reads version 1"
+        ArtifactError, match="has version 9 of the artifact interface, and this sparsec reads version 2"
     ):
-        load(replace_manifest(models, b'"abi": 1', b'"abi": 9'))
+        load(replace_manifest(models, b'"abi": 2', b'"abi": 9'))
 
 
 def test_a_damaged_manifest_is_told(models: Path) -> None:
     with pytest.raises(ArtifactError, match="its manifest cannot be read"):
-        load(replace_manifest(models, b'"abi": 1', b'"abi": }'))
+        load(replace_manifest(models, b'"abi": 2', b'"abi": }'))
 
 
 def test_another_machine_is_told(models: Path) -> None:
