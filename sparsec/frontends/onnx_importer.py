@@ -95,7 +95,10 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             taken = _gather_nd(inputs[0], inputs[1])
         if taken is not None:
             return self.bb.normalize(taken)
-        return super()._convert_operator(op_name, inputs, attrs, opset)
+        converted = super()._convert_operator(op_name, inputs, attrs, opset)
+        if op_name == "BitShift" and isinstance(converted, tvm.ir.Call):
+            return self.bb.normalize(_within_bits(converted, *inputs[:2]))
+        return converted
 
     def _failure(self, node: onnx.NodeProto, reason: str) -> SparsecError:
         shapes = ", ".join(_describe(self._nodes[name]) if name else "-" for name in node.input)
@@ -133,6 +136,18 @@ def _gather_nd(data: Any, indices: Any) -> Any:
     if np.array_equal(flat, np.arange(math.prod(shape[:depth]))):
         return relax.op.reshape(data, [*positions.shape[:-1], *shape[depth:]])
     return relax.op.gather_nd(data, relax.const(positions))
+
+
+def _within_bits(shifted: Any, x: Any, amount: Any) -> Any:
+    """Give shifts by no number of bits that a value has the result of ONNX, which processors do not agree on."""
+    dtype = str(x.ty.dtype)
+    bits, signed = int(re.sub(r"\D", "", dtype)), dtype.startswith("int")
+    inside = relax.op.less(amount, relax.const(bits, dtype))
+    if signed:
+        inside = relax.op.logical_and(inside, relax.op.greater_equal(amount, relax.const(0, dtype)))
+    fills = signed and shifted.op.name == "relax.right_shift"
+    beyond = relax.op.right_shift(x, relax.const(bits - 1, dtype)) if fills else relax.op.zeros_like(x)
+    return relax.op.where(inside, shifted, beyond)
 
 
 def _is_int64(value: Any) -> bool:
