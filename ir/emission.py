@@ -126,7 +126,7 @@ class Emission(Nesting):
             count = len(segment.offsets)
             handle, indices = self.find(nest, place.value, segment.first, outer)
             part = value if len(segments) == 1 else shuffle([value], range(done, done + count))
-            T.buffer_store(handle, part, _along(indices, 0, count))
+            T.buffer_store(handle, part, along(indices, 0, count))
             done += count
 
     def rows(self, nest: For, place: Place, outer: Sequence[int]) -> tuple[Any, int]:
@@ -143,13 +143,13 @@ def _load(handle: Any, indices: list[Any], offsets: tuple[int, ...]) -> Any:
         return T.broadcast(value, count) if count > 1 else value
     groups = (n for n in range(1, count + 1) if count % n == 0 and offsets == tuple(range(n)) * (count // n))
     if group := next(groups, 0):
-        return _repeated(handle[tuple(_along(indices, 0, group))], group, count)
+        return _repeated(handle[tuple(along(indices, 0, group))], group, count)
     low, span = min(offsets), max(offsets) - min(offsets) + 1
     if span > 4 * count:
         places = [*indices[:-1], T.broadcast(indices[-1], count) + shuffle(list(offsets), range(count))]
         return handle[tuple(places)]
     width = 1 << (span.bit_length() - 1)  # two loads that overlap cover the span
-    halves = [handle[tuple(_along(indices, start, width))] for start in (low, low + span - width)]
+    halves = [handle[tuple(along(indices, start, width))] for start in (low, low + span - width)]
     return shuffle(halves, [o - low if o - low < width else o - low - span + 2 * width for o in offsets])
 
 
@@ -180,7 +180,7 @@ def _repeated(group: Any, size: int, count: int) -> Any:
     return tirx.reinterpret(f"{dtype}x{count}", word)
 
 
-def _along(indices: list[Any], offset: int, count: int) -> list[Any]:
+def along(indices: list[Any], offset: int, count: int) -> list[Any]:
     """Return the indices of so many elements that follow each other in memory."""
     last = indices[-1] + offset
     return [*indices[:-1], T.ramp(last, 1, count) if count > 1 else last]

@@ -19,6 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
+from sparsec.ir.emission import along
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -204,7 +205,7 @@ class _Lowering(Quads):
                 frames.enter_context(T.Then())
             handle, indices = self.handles[fetch.first.buffer], self.place(fetch.first)
             for start in range(0, fetch.count, LINE // np.dtype(str(handle.dtype)).itemsize):
-                address = tirx.address_of(handle[tuple([*indices[:-1], indices[-1] + start])])
+                address = tirx.address_of(handle[tuple(along(indices, start, 1))])
                 T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *READ_TO_L1))
 
     def _if(self, stmt: If) -> None:
