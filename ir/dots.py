@@ -2,7 +2,8 @@
 
 The depths are the lanes of a run of stored columns, or a dense digit of the depth. The rows of X that they lead to are
 interleaved, so that the depths of one column stand side by side, and sums are taken in the order of columns that this
-gives. Where X is staged, it is interleaved once for all rows of the weight, else for each run.
+gives. Where X is staged, it is interleaved once for all rows of the weight, else for each run. Where the weight is
+stored in a wider type than X, X is widened to that on the way, for instructions that take no narrower one.
 
     tile acc: int32[4, 64]:
         …
@@ -87,14 +88,14 @@ class DottedTerm(PackedTerm):
             For((self.lanes[-1], self.depth_lane), (Assign(quad, self.x_at_place),)),
             For(lanes, (Assign(acc, Stored(self.name) * quad, accumulate=True),)),
         )
-        return nest_of(outer, Tile("quad", self.product.x.dtype, (self.width, self.depths_at_once), body))
+        return nest_of(outer, Tile("quad", self.lane_dtype, (self.width, self.depths_at_once), body))
 
     def stage(self, body: Stmt) -> Stmt:
         """Interleave all rows of X, `[runs of depths, width, depths]`, for the body."""
         part = Load("part", (self.staged_place, LANE, DEPTH_LANE))
         fill = nest_of(self.staged_walks, For((self.lanes[-1], self.depth_lane), (Assign(part, self.x_at_place),)))
         shape = self.staged_runs, self.width, self.depths_at_once
-        return Tile("part", self.product.x.dtype, shape, (fill, body))
+        return Tile("part", self.lane_dtype, shape, (fill, body))
 
     @property
     def staged_walks(self) -> tuple[Walk, ...]:
@@ -166,7 +167,7 @@ class DottedTerm(PackedTerm):
     @property
     def x_at_place(self) -> Load:
         """The element of X that belongs to a place of interleaved columns, at the depth where the walks stand."""
-        return self.x_at(COLUMN + interleaved(LANE, self.depths_at_once, *self.vectors))
+        return self.x_at(COLUMN + interleaved(LANE, self.spread, *self.vectors))
 
     def x_at(self, column: Expr) -> Load:
         """The element of X in a column, at the depth where the walks stand."""
@@ -182,6 +183,17 @@ class DottedTerm(PackedTerm):
         return Coordinate(self.name, self.layout.dims[1])
 
     @property
+    def lane_dtype(self) -> str:
+        """The type of X where its depths stand side by side."""
+        x, weight = self.product.x.dtype, self.weight.dtype
+        return max(x, weight, key=lambda dtype: np.dtype(dtype).itemsize)
+
+    @property
+    def spread(self) -> int:
+        """How many vectors of interleaved X a vector of a row of X comes to."""
+        return self.depths_at_once * np.dtype(self.lane_dtype).itemsize // np.dtype(self.product.x.dtype).itemsize
+
+    @property
     def vectors(self) -> tuple[int, int, int]:
         """How many columns are in the vectors that are interleaved, the bytes of one, and how many vectors there are.
 
@@ -193,7 +205,7 @@ class DottedTerm(PackedTerm):
 
     def straight(self, column: Expr) -> Expr:
         """Return the place of a column among the sums."""
-        return straight(column, self.depths_at_once, *self.vectors)
+        return straight(column, self.spread, *self.vectors)
 
     @property
     def rows_of_tile(self) -> int:

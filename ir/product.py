@@ -108,8 +108,10 @@ class Product:
         layouts = tuple(term.layout for term in self.terms if term.layout is not None)
         return Sum(layouts) if len(layouts) > 1 else self.weight.layout
 
-    def stored_as(self, layout: Layout | Sum | None) -> Product:
-        """Return the product with its weight in a layout."""
+    def stored_as(self, layout: Layout | Sum | None, dtype: str = "") -> Product:
+        """Return the product with its weight in a layout, and in another type if one is given."""
+        if dtype:
+            return replace(self, weight=replace(self.weight, dtype=dtype)).stored_as(layout)
         if not isinstance(layout, Sum):
             return replace(self, weight=replace(self.weight, layout=layout), residue=())
         names = [self.weight.name, *(f"{self.weight.name}{n}" for n in range(1, len(layout.terms)))]
@@ -117,7 +119,10 @@ class Product:
         return replace(self, weight=terms[0], residue=tuple(terms[1:]))
 
     def parts(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what each term holds of the constant weight, float32 [rows, depth], by name."""
+        """Return what each term holds of the constant weight [rows, depth], by name; integers as wide as the terms."""
+        stored = np.dtype(self.weight.dtype)
+        if matrix.dtype.kind == stored.kind == "i" and stored.itemsize > matrix.dtype.itemsize:
+            matrix = matrix.astype(stored)
         if not isinstance(self.layout, Sum):
             return {self.weight.name: matrix}
         kept = self.layout.split(matrix != 0)

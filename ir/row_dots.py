@@ -122,7 +122,7 @@ class RowDottedTerm(DottedTerm):
             part = Load("part", (self.staged_place, line + place if self.lines > 1 else place, DEPTH_LANE))
             fills.append(For((lane_axis(count), self.depth_lane), (Assign(part, self.x_at(column + place)),)))
         shape = self.staged_runs, self.padded_places, self.depths_at_once
-        return Tile("part", self.product.x.dtype, shape, (For(walks, tuple(fills)), body))
+        return Tile("part", self.lane_dtype, shape, (For(walks, tuple(fills)), body))
 
     # -- places of pixels ------------------------------------------------------------------------------------------
 

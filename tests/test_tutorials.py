@@ -35,10 +35,10 @@ SHOWN = {
         "bucketed rows         exact",
     ],
     "06_a_new_instruction.py": [
-        "for v0 in range(0, 24, 8), v1 in range(0, 8), l in range(0, 2) as x86.vpmaddwd.256:",
-        "for p2 in W[2], v0 in range(0, 32, 8), v1 in range(0, 8), l in W[1] run as x86.vpmaddwd.256:",
+        "for v0 in range(0, 24, 4), v1 in range(0, 4), l in range(0, 2) as x86.pmaddwd.128:",
+        "for v0 in range(0, 16, 4), v1 in range(0, 4), l in W[1] run as x86.pmaddwd.128:",
         "exact, interpreted and compiled",
-        "times in the machine code, such as\n    vpmaddwd ",
+        "times in the machine code, such as\n    pmaddwd ",
         *[f"\n        {kind}: " for kind in ("types", "length", "operators", "combiner", "extents", "access")],
         "in CSR: tensorize does not apply to the block 'update': ",
     ],

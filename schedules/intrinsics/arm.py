@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from sparsec.ir.instruction import instruction
@@ -68,7 +69,7 @@ INTERLEAVED = (("int8", 4), ("uint8", 4), ("int8", 8), ("uint8", 8), ("bfloat16"
 
 for _dtype, _rows in INTERLEAVED:
     instruction(
-        interleaving(_dtype, _rows, 128),
+        interleaving(_dtype, _rows, 128 // (8 * np.dtype(_dtype).itemsize)),
         name=f"arm.interleave{_rows}_{_dtype}.128",
         features=("neon",),
         bits=128,

@@ -1,7 +1,8 @@
 """Vectors of several rows brought side by side, by the shuffles of x86 and AArch64 processors.
 
 Pairs of rows are interleaved, then pairs of what that gave, and so on: by `punpckl` and `punpckh` of x86, within
-segments, and by `zip1` and `zip2` of AArch64, whose registers are single segments.
+segments, and by `zip1` and `zip2` of AArch64, whose registers are single segments. Unsigned elements that come to be
+twice as wide are interleaved with zeros last.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from sparsec.ir.printer import print_expression
 SEGMENT_BITS = 8 * SEGMENT
 
 SEMANTICS = """
-kernel interleave(x: {dtype}[{rows}, {columns}]) -> q: {dtype}[{columns}, {rows}]:
+kernel interleave(x: {dtype}[{rows}, {columns}]) -> q: {wide}[{columns}, {rows}]:
     for v in range(0, {columns}), l in range(0, {rows}):
         q[v, l] = x[l, {place}]
 """
 
 
-def interleaving(dtype: str, rows: int, bits: int) -> str:
-    """Return what it computes for so many rows of a register each, as the text of a kernel."""
-    itemsize = np.dtype(dtype).itemsize
-    columns = bits // (8 * itemsize)
-    place = print_expression(interleaved(Var("v"), rows, columns, itemsize))
-    return SEMANTICS.format(dtype=dtype, rows=rows, columns=columns, place=place)
+def interleaving(dtype: str, rows: int, columns: int, wide: str = "") -> str:
+    """Return what it computes for so many rows and columns, as the text of a kernel; `wide` is the type of the result,
+    where it is another.
+    """
+    itemsize, wide = np.dtype(dtype).itemsize, wide or dtype
+    spread = rows * np.dtype(wide).itemsize // itemsize
+    place = print_expression(interleaved(Var("v"), spread, columns, itemsize))
+    return SEMANTICS.format(dtype=dtype, rows=rows, columns=columns, wide=wide, place=place)
 
 
 def interleave(dtype: str, bits: int, rows: Any) -> list[Any]:
@@ -49,6 +52,28 @@ def interleave(dtype: str, bits: int, rows: Any) -> list[Any]:
         streams = [_unpack(first, second, width, bits) for first, second in pairs]
         width *= 2
     return [tirx.reinterpret(f"{dtype}x{lanes}", vector) for vector in streams[0]]
+
+
+def interleave_as_words(bits: int, rows: Any) -> list[Any]:
+    """Emit what interleaves two rows of unsigned bytes and makes words of them.
+
+    Parameters
+    ----------
+    bits : of a register
+    rows : a TIR vector for each
+    """
+    columns, lanes = bits // 8, bits // 16
+    if bits > SEGMENT_BITS:
+        zeros = tirx.Broadcast(tirx.const(0, "uint8"), columns)
+        pairs = _unpack([rows[0]], [rows[1]], 8, bits)
+        words = [vector for pair in pairs for vector in _unpack([pair], [zeros], 8, bits)]
+        return [tirx.reinterpret(f"int16x{lanes}", vector) for vector in words]
+    words = []
+    for start in range(0, columns, SEGMENT // 2):  # what comes to two segments, as one vector
+        places = [row * columns + start + n for n in range(SEGMENT // 2) for row in (0, 1)]
+        wide = tirx.Cast(f"int16x{SEGMENT}", shuffle(rows, places))
+        words += [shuffle([wide], range(n, n + lanes)) for n in range(0, SEGMENT, lanes)]
+    return words
 
 
 def _unpack(first: list[Any], second: list[Any], width: int, bits: int) -> list[Any]:

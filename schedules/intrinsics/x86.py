@@ -58,30 +58,23 @@ for _name, (_a, _b, _depth) in VNNI.items():
         )(partial(_vnni, _name, _bits))
 
 
-# -- AVX2 ----------------------------------------------------------------------------------------------------------
+# -- AVX2 and AVX512-BW --------------------------------------------------------------------------------------------
+# Words take bytes as well, exactly, while `vpmaddubsw` would bring sums of bytes in a word's range.
+
+MADD = {256: ("avx2", "avx2.pmadd.wd"), 512: ("avx512bw", "avx512.pmaddw.d.512")}
 
 
-@instruction(
-    DOT.format(name="vpmaddwd_bytes", a="uint8", b="int8", c="int32", lanes=8, depth=4),
-    name="x86.vpmaddwd_bytes.256",
-    features=("avx2",),
-    bits=256,
-)
-def vpmaddwd_bytes(a: Any, b: Any, c: Any) -> Any:
-    """Multiply even and odd bytes as words, `vpmaddwd` each: `vpmaddubsw` would bring sums of bytes in a word's range.
-
-    What widens a or b is shared by all that it is multiplied by.
-    """
-    for x, w in zip(_halves("uint16x16", a), _halves("int16x16", b), strict=True):
-        c = c + _call("int32x8", "avx2.pmadd.wd", tirx.reinterpret("int16x16", x), w)
-    return c
+def _vpmaddwd(bits: int, name: str, a: Any, b: Any, c: Any) -> Any:
+    return c + _call(f"int32x{bits // 32}", name, a, b)
 
 
-def _halves(words: str, pairs: Any) -> tuple[Any, Any]:
-    """Return the lower and the upper bytes of words, widened with the sign that the words have."""
-    eight = tirx.Broadcast(tirx.const(8, words.partition("x")[0]), 16)
-    both = tirx.reinterpret(words, pairs)
-    return tirx.shift_right(tirx.shift_left(both, eight), eight), tirx.shift_right(both, eight)
+for _bits, (_feature, _madd) in MADD.items():
+    instruction(
+        DOT.format(name="vpmaddwd", a="int16", b="int16", c="int32", lanes=_bits // 32, depth=2),
+        name=f"x86.vpmaddwd.{_bits}",
+        features=(_feature,),
+        bits=_bits,
+    )(partial(_vpmaddwd, _bits, _madd))
 
 
 # -- AVX512-BF16 ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Vectors are shuffled within segments of 128 bits, so that what interleaves rows takes the columns in another order; see
 `sparsec.ir.interleaved`. Interleaving takes two shuffles for each vector of four rows of bytes, one for each vector of
-two rows of 16 bits, and putting sums back in order at most two.
+two rows of 16 bits, and putting sums back in order at most two; two rows of bytes come to vectors of words by one and a
+half.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sparsec.ir.emission import shuffle
 from sparsec.ir.instruction import instruction
 from sparsec.ir.interleaved import straight
 from sparsec.ir.kernel import Var
 from sparsec.ir.printer import print_expression
-from sparsec.schedules.intrinsics.interleave import SEGMENT_BITS, interleave, interleaving
+from sparsec.schedules.intrinsics.interleave import SEGMENT_BITS, interleave, interleave_as_words, interleaving
 
 STRAIGHTEN = """
 kernel straighten(x: {dtype}[{columns}]) -> y: {dtype}[{columns}]:
@@ -76,12 +79,20 @@ kernel transpose(x: int32[16, 16]) -> y: int32[16, 16]:
         y[i, j] = x[j, i]
 """
 
+for _bits, _features in {64: FEATURES[128], **FEATURES}.items():
+    instruction(
+        interleaving("uint8", 2, _bits // 8, "int16"),
+        name=f"x86.interleave2_uint8_as_int16.{_bits}",
+        features=_features,
+        bits=_bits,
+    )(partial(interleave_as_words, _bits))
+
 instruction(TRANSPOSE, name="x86.transpose_int32.512", features=FEATURES[512])(_transpose)
 
 for _bits, _features in FEATURES.items():
     for _dtype, _rows in INTERLEAVED:
         instruction(
-            interleaving(_dtype, _rows, _bits),
+            interleaving(_dtype, _rows, _bits // (8 * np.dtype(_dtype).itemsize)),
             name=f"x86.interleave{_rows}_{_dtype}.{_bits}",
             features=_features,
             bits=_bits,

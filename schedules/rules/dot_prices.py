@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sparsec.schedules.rules.dots import Dot
 
 SHUFFLE = 1.3  # cycles to interleave rows of X, for each vector that this gives
+WIDEN = 2.8  # cycles instead, where a vector of bytes is widened to one twice as long
+ADDED = 1.25  # times as long, where products are added up by another instruction
 STEP = 0.5  # cycles for each run of depths beside its loads and products
 STORE = 0.6  # cycles to store a vector of interleaved X
 TAP = 4.0  # cycles to find the rows of X of a run
@@ -39,8 +41,8 @@ def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, 
         if not count:
             continue
         vectors = max(1, width // dot.columns)
-        products = nest.rows // dot.rows * vectors / target.fma_per_cycle
-        shuffles = SHUFFLE * vectors
+        products = _each(dot, product) * (nest.rows // dot.rows) * vectors / target.fma_per_cycle
+        shuffles = (WIDEN if dot.widens(product) and width < dot.vector else SHUFFLE) * vectors
         loads = (nest.rows + vectors) / target.loads_per_cycle
         beside = loads if nest.stage else shuffles + nest.rows / target.loads_per_cycle
         step = (products**HIDES + beside**HIDES) ** (1 / HIDES) + STEP
@@ -72,7 +74,7 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
     step = 0.0
     for size, count in ((pixels, places // pixels), (places % pixels, 1)):
         if size:
-            products = max(size * vectors / target.fma_per_cycle, LATENCY)
+            products = max(_each(dot, product) * size * vectors / target.fma_per_cycle, LATENCY)
             loads = (size + vectors) / target.loads_per_cycle
             step += count * ((products**HIDES + loads**HIDES) ** (1 / HIDES) + far + STEP)
     staged = runs * (whole * NARROW + (TAP if product.taps > 1 else 0))
@@ -80,6 +82,11 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
     opens = nest.opens * (finish + OPEN * places / pixels) + _weights(dot, nest)
     tasks = panels * batch(product)
     return tasks * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
+
+
+def _each(dot: Dot, product: Product) -> float:
+    """Return how long an instruction takes, in times of what the processor can start the most of."""
+    return ADDED if dot.widens(product) else 1.0
 
 
 def _weights(dot: Dot, nest: Nest) -> float:

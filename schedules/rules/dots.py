@@ -33,7 +33,10 @@ from sparsec.targets import Target
 PANELS = Inner(step=0.0, sums=0.0)
 PANEL = 64  # columns at most
 SUM_BYTES = 4
+FEW_REGISTERS = 16
 RUNS = (1, 2, 4, 8, 16)  # rows that share their runs of columns
+WIDENED = {"int16": ("uint8", ("int8", "int16"))}
+"""By the type of what an instruction multiplies: the type of X, and those of weights, that it may take as well."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +56,39 @@ class Dot:
     vector: int
     structure: tuple[int, int] | None = None
 
-    def holds(self, rows: int, target: Target) -> bool:
+    def holds(self, rows: int, panel: int, target: Target) -> bool:
         """Say whether the sums of so many rows, the panel of X that they meet and a weight are in registers."""
-        panel = min(PANEL, self.vector)
-        sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth // self.vector
+        itemsize = np.dtype(self.factors[0]).itemsize
+        sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth * itemsize // self.vector
         return sums + x + 1 <= target.vector_registers
+
+    @property
+    def factors(self) -> tuple[str, str]:
+        """The types of what it multiplies."""
+        first, second = _types(self.instruction)[0]
+        return first, second
+
+    def widens(self, product: Product) -> str:
+        """Return the type that X is interleaved in, and the weight stored in, if X has another."""
+        return self.factors[0] if _is_widened(self, product.x.dtype, product.weight.dtype) else ""
 
     def moves(self, product: Product, tile: Tile, target: Target) -> Iterator[Tensorize]:
         """Yield what lets the instruction, and those that feed it, carry out the loops over tiles."""
         width, pixels = tile.columns[0], Dots(*tile.dots).pixels
         vector = SEGMENT if pixels else self.vector  # pixels are kept in order
-        itemsize = np.dtype(product.x.dtype).itemsize
+        x, wide = product.x.dtype, self.widens(product)
+        itemsize = np.dtype(x).itemsize
         columns = vector // itemsize
-        if width * itemsize >= SEGMENT:
-            yield from _moving(product.x.dtype, (self.depth, columns), (columns, self.depth), target)
+        if wide:
+            places = columns if pixels else min(columns, width)
+            yield from _moving(x, (self.depth, places), wide, (places, self.depth), target)
+        elif width * itemsize >= SEGMENT:
+            yield from _moving(x, (self.depth, columns), x, (columns, self.depth), target)
         if pixels:
-            yield from _moving(product.sums, (self.columns, self.columns), (self.columns, self.columns), target)
+            square = (self.columns, self.columns)
+            yield from _moving(product.sums, square, product.sums, square, target)
         elif width * itemsize > SEGMENT and self.rows == 1:
-            yield from _moving(product.sums, (columns,), (columns,), target)
+            yield from _moving(product.sums, (columns,), product.sums, (columns,), target)
         yield Tensorize("update", self.instruction.name)
 
     @property
@@ -79,11 +97,13 @@ class Dot:
         return self.rows * self.columns * self.depth
 
 
-def _moving(dtype: str, source: tuple[int, ...], result: tuple[int, ...], target: Target) -> Iterator[Tensorize]:
+def _moving(
+    dtype: str, shape: tuple[int, ...], result: str, result_shape: tuple[int, ...], target: Target
+) -> Iterator[Tensorize]:
     """Yield a step for each instruction of the target that moves elements from one array to another."""
     for instruction in INSTRUCTIONS.values():
         shapes = [(buffer.dtype, buffer.shape) for buffer in instruction.semantics.buffers.values()]
-        moves = not instruction.statement.accumulate and shapes == [(dtype, source), (dtype, result)]
+        moves = not instruction.statement.accumulate and shapes == [(dtype, shape), (result, result_shape)]
         if moves and instruction.runs_on(target.isa):
             yield Tensorize("init", instruction.name)
 
@@ -112,9 +132,17 @@ def _find_dot(
 
 def _takes(dot: Dot, x: str, weight: str, sums: str) -> bool:
     """Say whether an instruction takes these types, where its rows, if it has several, are those of the weight."""
-    factors, total = _types(dot.instruction)
+    factors, total = dot.factors, _types(dot.instruction)[1]
+    if total != sums:
+        return False
     orders = ((weight, x),) if dot.rows > 1 else ((weight, x), (x, weight))
-    return factors in orders and total == sums
+    return factors in orders or _is_widened(dot, x, weight)
+
+
+def _is_widened(dot: Dot, x: str, weight: str) -> bool:
+    """Say whether an instruction, whose factors have one type, holds all numbers of narrower ones."""
+    narrow, weights = WIDENED.get(dot.factors[0], ("", ()))
+    return dot.factors[0] == dot.factors[1] and x == narrow and weight in weights
 
 
 def as_dot(instruction: Instruction) -> Dot | None:
@@ -158,7 +186,7 @@ def dot_nests(dot: Dot, width: int, weight: Weight, product: Product, target: Ta
     if width < dot.columns:
         return
     for r in range(dot.rows, min(weight.rows, TILE_ROWS) + 1, dot.rows):
-        if not dot.holds(r, target):
+        if not dot.holds(r, width, target):
             break
         runs, tiles = -(-weight.depth // dot.depth), -(-weight.rows // r)
         layout = partial(_panels, r, dot.depth, weight.depth, product.taps)
@@ -185,7 +213,7 @@ def why_not(dot: Dot, family: str, weight: Weight, target: Target) -> str:
     (r,) = jammed
     if r % dot.rows or r > TILE_ROWS:
         return f"{name} takes blocks of {dot.rows} rows, at most {TILE_ROWS} of them"
-    if not dot.holds(r, target):
+    if not dot.holds(r, dot_panels(dot, target)[-1], target):
         return f"the sums of {r} rows for {name} do not fit in registers"
     return f"{name} takes {dot.columns} columns at once, and there are fewer"
 
@@ -198,7 +226,7 @@ def row_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Ite
     side = (dot.columns, dot.columns)
     if dot.rows > 1 or not isinstance(product.columns, int) or product.columns < dot.columns:
         return
-    if not list(_moving(product.sums, side, side, target)):
+    if not list(_moving(product.sums, side, product.sums, side, target)):
         return
     for vectors in range(1, 1 + MOST_ROWS // dot.columns):
         r = vectors * dot.columns
@@ -271,13 +299,21 @@ def _chunk(rows: int, r: int, product: Product, target: Target) -> int:
 # -- tiles ---------------------------------------------------------------------------------------------------------
 
 
-def dot_widths(dot: Dot, product: Product, dense: bool = False) -> tuple[int, ...]:
+def dot_panels(dot: Dot, target: Target) -> tuple[int, ...]:
+    """Return how many columns the widest tiles may have; where registers are few, also what leaves room for rows."""
+    widest = min(PANEL, dot.vector)
+    if target.vector_registers > FEW_REGISTERS or dot.structure:
+        return (widest,)
+    return tuple(widest >> n for n in range(widest.bit_length()) if widest >> n >= dot.columns)
+
+
+def dot_widths(dot: Dot, product: Product, widest: int, dense: bool = False) -> tuple[int, ...]:
     """Return the widths of tiles: whole panels, then halves of them and so on; the last tiles may overlap.
 
     Of a symbolic number of columns some are left over. Dense panels are square then, so that the instruction takes
     rows for these.
     """
-    least, widest = dot.columns, min(PANEL, dot.vector)
+    least = dot.columns
     if isinstance(product.columns, str):
         return (least, 1) if dense and dot.rows == 1 else (widest, least, 1)
     if product.columns < least:

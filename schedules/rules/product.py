@@ -17,7 +17,7 @@ from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
 from sparsec.schedules.rules.dot_prices import dot_cycles
-from sparsec.schedules.rules.dots import Dot, dot_nests, dot_widths, find_dot, row_nests
+from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
 from sparsec.schedules.rules.weight import Weight
@@ -134,7 +134,7 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     if choice.dot:
         updates = list(choice.dot.moves(product, choice.tile, target))
     moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
-    laid_out = product.stored_as(choice.layout)
+    laid_out = product.stored_as(choice.layout, choice.dot.widens(product) if choice.dot else "")
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))
     return Proposal(laid_out, trace, choice.cycles / hertz, dense.cycles / hertz, choice.family, choice.nest.name)
@@ -159,12 +159,13 @@ def _choices(product: Product, weight: Weight, target: Target, every: bool = Fal
 
 def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterator[Choice]:
     """Yield the layouts that feed an instruction that takes several depths at once."""
-    panel = Panel(product, dot_widths(dot, product)[0], target)
-    for family, nest in dot_nests(dot, panel.width, weight, product, target):
-        widths = dot_widths(dot, product, dense=nest.stage)
-        rows_first = not nest.stage and _rows_first(product, panel, nest, target)
-        tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
-        yield Choice(family, nest, tile, dot_cycles(dot, nest, widths, product, target), dot)
+    for widest in dot_panels(dot, target):
+        panel = Panel(product, dot_widths(dot, product, widest)[0], target)
+        for family, nest in dot_nests(dot, panel.width, weight, product, target):
+            widths = dot_widths(dot, product, widest, dense=nest.stage)
+            rows_first = not nest.stage and _rows_first(product, panel, nest, target)
+            tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
+            yield Choice(family, nest, tile, dot_cycles(dot, nest, widths, product, target), dot)
     for nest, tile, cycles in row_nests(dot, weight, product, target):
         yield Choice("dense", nest, tile, cycles, dot)
 

@@ -44,7 +44,7 @@ LOOPS: dict[str, tuple[Loop, ...]] = {
         Loop("fma.4", "mulps_addps_128", 4),
         Loop("fma.8", "fma_256", 8, "fma"),
         Loop("fma.16", "fma_512", 16, "avx512f"),
-        Loop("x86.vpmaddwd_bytes.256", "vpmaddwd_256", 32, "avx2"),
+        Loop("x86.vpmaddwd.256", "vpmaddwd_256", 32, "avx2"),
         Loop("x86.vpdpbusd.256", "vpdpbusd_256", 32, "avx512vnni"),
         Loop("x86.vpdpbusd.256", "vex_vpdpbusd_256", 32, "avxvnni"),
         Loop("x86.vpdpbusd.512", "vpdpbusd_512", 64, "avx512vnni"),

@@ -91,7 +91,7 @@ def test_sums_of_integers_name_what_adds_them_up():
     proto.graph.output[0].type.tensor_type.elem_type = 6  # int32
     for target, instruction in (
         ("znver5", "x86.vpdpbusd.512"),
-        ("x86-64-v3", "x86.vpmaddwd_bytes.256"),
+        ("x86-64-v3", "x86.vpmaddwd.256"),
         ("x86-64-v2", ""),
         ("emulate:znver5", ""),
         ("armv8.6", "arm.smmla.128"),

@@ -16,7 +16,7 @@ from sparsec.ir.kernel import Buffer, Expr, Load, call
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
 from sparsec.ir.types import is_float
-from sparsec.schedules.rules.dots import Dot, as_dot, dot_widths
+from sparsec.schedules.rules.dots import Dot, as_dot, dot_panels, dot_widths
 from sparsec.schedules.steps import Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
@@ -199,6 +199,12 @@ class Way:
         return dot
 
     @property
+    def stored(self) -> str:
+        """The type that weights are stored in: the instruction's own where it is wider."""
+        wide = self.dot.factors[0]
+        return wide if wide == self.dot.factors[1] else self.weight
+
+    @property
     def runs_here(self) -> bool:
         """Whether this machine has the instruction."""
         return self.dot.instruction.runs_on(Target.parse("native").isa)
@@ -207,7 +213,7 @@ class Way:
 WAYS = {
     "vpdpbusd": Way("x86.vpdpbusd.512", Target.parse("znver5"), "uint8", "int8"),
     "vpdpbusd of 256 bits": Way("x86.vpdpbusd.256", Target.parse("x86-64-v3,+avxvnni"), "uint8", "int8"),
-    "vpmaddwd": Way("x86.vpmaddwd_bytes.256", Target.parse("haswell"), "uint8", "int8"),
+    "vpmaddwd": Way("x86.vpmaddwd.256", Target.parse("haswell"), "uint8", "int8"),
     "vdpbf16ps": Way("x86.vdpbf16ps.512", Target.parse("znver5"), "bfloat16", "bfloat16"),
     "sdot": Way("arm.sdot.128", Target.parse("emulate:neoverse-n1"), "int8", "int8"),
     "smmla": Way("arm.smmla.128", Target.parse("emulate:neoverse-v1"), "int8", "int8"),
@@ -220,7 +226,8 @@ WAYS = {
 def tile_of(way: Way, case: Case, stage: bool = False, rows_first: bool = False, width: int = 0) -> Tile:
     """Tiles of at most so many columns."""
     dot, product = way.dot, case.product
-    widths = tuple(w for w in dot_widths(dot, product) if not width or w <= width)
+    widths = dot_widths(dot, product, dot_panels(dot, way.target)[0])
+    widths = tuple(w for w in widths if not width or w <= width)
     return Tile(widths, (), stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
 
 

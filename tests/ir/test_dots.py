@@ -50,7 +50,7 @@ def case_of(
     weight = sparse_numbers(rows, depth, density, way.weight, bool(options.get("extreme")))
     taps = TAPS if name == "panels of channels" else 1
     layout = layout_of(name, r, way.dot.depth)
-    return dotted(weight, columns, layout, way.x, taps=taps, **options)  # type: ignore[arg-type]
+    return dotted(weight.astype(way.stored), columns, layout, way.x, taps=taps, **options)  # type: ignore[arg-type]
 
 
 # -- as kernels ----------------------------------------------------------------------------------------------------

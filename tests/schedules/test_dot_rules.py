@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.schedules.rules.dots import dot_widths, find_dot
+from sparsec.schedules.rules.dots import dot_panels, dot_widths, find_dot
 from sparsec.schedules.rules.options import NO_TILES, options
 from sparsec.schedules.rules.product import contenders, propose
 from sparsec.schedules.steps import Tensorize
@@ -27,10 +27,10 @@ def case_of(
 FOUND = [
     # target, type of X and W, instruction, and its rows × columns × depths
     ("x86-64-v2", "uint8", "int8", None, None),
-    ("haswell", "uint8", "int8", "x86.vpmaddwd_bytes.256", (1, 8, 4)),
+    ("haswell", "uint8", "int8", "x86.vpmaddwd.256", (1, 8, 2)),
     ("haswell", "int8", "int8", None, None),
     ("x86-64-v3,+avxvnni", "uint8", "int8", "x86.vpdpbusd.256", (1, 8, 4)),
-    ("skylake-avx512", "uint8", "int8", "x86.vpmaddwd_bytes.256", (1, 8, 4)),
+    ("skylake-avx512", "uint8", "int8", "x86.vpmaddwd.512", (1, 16, 2)),
     ("cascadelake", "uint8", "int8", "x86.vpdpbusd.512", (1, 16, 4)),
     ("znver5", "uint8", "int8", "x86.vpdpbusd.512", (1, 16, 4)),
     ("znver5", "bfloat16", "bfloat16", "x86.vdpbf16ps.512", (1, 16, 2)),
@@ -88,8 +88,9 @@ def test_tiles_cover_all_columns_and_no_more(target, columns):
     dot = find_dot(product, Target.parse(target))
     if dot is None:
         return
-    widths = dot_widths(dot, product)
-    assert widths == (1,) if columns < dot.columns else all(width % dot.columns == 0 for width in widths)
+    for widest in dot_panels(dot, Target.parse(target)):
+        widths = dot_widths(dot, product, widest)
+        assert widths == (1,) if columns < dot.columns else all(width % dot.columns == 0 for width in widths)
     tiling = propose(product, np.ones((16, 32), np.int8), Target.parse(target)).trace.steps[0].tiling(columns, 16)
     covered = np.zeros(columns, bool)
     for start, stop, width in tiling.columns:

@@ -113,7 +113,7 @@ def test_under_qemu(target: str, x: str, weight: str, instruction: str) -> None:
     [
         ("armv8.6", "int8", "int8", "arm.smmla.128"),
         ("armv8.6", "bfloat16", "bfloat16", "arm.bfmmla.128"),
-        ("haswell", "uint8", "int8", "x86.vpmaddwd_bytes.256"),
+        ("haswell", "uint8", "int8", "x86.vpmaddwd.256"),
         ("cascadelake", "uint8", "int8", "x86.vpdpbusd.512"),
         ("sapphirerapids", "bfloat16", "bfloat16", "x86.vdpbf16ps.512"),
         ("sm_80", "int8", "int8", "cuda.mma_s8.m16n8k32"),
