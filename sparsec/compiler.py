@@ -94,7 +94,8 @@ def compile(
         What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
         stay float32. See `sparsec.graph.round_activations` for how far off results are.
     dense : bool
-        Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with.
+        Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with. With
+        `measure` these are timed.
 
     Raises
     ------
