@@ -202,7 +202,7 @@ def inspect(
             layers.append(describe_layer(group, matrix, proposal, run.target, known).repeated(graph.slices))
             maps.append(WeightMap.of(matrix))
         elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
-            layers.append(patterned.describe(run.target).repeated(graph.slices))
+            layers.append(patterned.describe(group.works[0], run.target).repeated(graph.slices))
             maps.append(WeightMap.of(patterned.matrix()))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()

@@ -18,6 +18,7 @@ import numpy as np
 from sparsec.graph.channel_relations import Slot, Tie, relate, slots
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.work import count_entries
 from sparsec.targets import Target
 
 LEAST = 32
@@ -160,9 +161,9 @@ def _traffic(node: Node, batch: _Batch) -> tuple[int, int]:
 
 
 def _weight_bytes(node: Node) -> int:
-    """The bytes of the nonzeros in the weight of a layer."""
-    data = node.inputs[1].data if node.op in ("conv2d", "linear") else None
-    return 0 if data is None else int(np.count_nonzero(data)) * data.itemsize
+    """The bytes of what is kept of the weight of a layer."""
+    weight = node.inputs[1] if node.op in ("conv2d", "linear") else None
+    return 0 if weight is None or weight.data is None else count_entries(weight) * weight.data.itemsize
 
 
 # Operators of whose channels nothing is said, or too little
