@@ -28,6 +28,7 @@ from sparsec.targets import Target
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 VECTORS = range(1, 9)  # in a tile of columns
 ACTIVATIONS = replace(PANELS, wait=WAIT, miss=0.6)  # a tile takes its depths one after the other
+COPIED = replace(ACTIVATIONS, copy=0.0)  # what the tiles before copied
 
 
 @dataclass(frozen=True)
@@ -199,14 +200,14 @@ def _activations(product: Product, target: Target) -> Iterator[Choice]:
 
 
 def _activation_nest(product: Product, r: int, stage: bool) -> Nest:
-    """Count the loops over tiles of r rows, and over one of the rows that are left.
+    """Count the loops over tiles of r rows, and over one of the rows that are left, which read the same copy of X.
 
     Where a weight is read across its rows, they take as much of L1 as those of X.
     """
     depth = extent(product.depth)
     tiles, left = divmod(extent(product.rows), r)
     part = depth if product.weight_index[-1] == DEPTH else 2 * depth
-    rest = Nest("dense", None, left, depth, 1, part, ACTIVATIONS) if left else None
+    rest = Nest("dense", None, left, depth, 1, part, COPIED if stage else ACTIVATIONS, stage=stage) if left else None
     tasks = 1 if stage else tiles
     return Nest("dense", None, r, tiles * depth, tiles, part, ACTIVATIONS, stage=stage, tasks=tasks, rest=rest)
 

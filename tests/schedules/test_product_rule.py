@@ -14,7 +14,8 @@ from sparsec.ir.lower import lower
 from sparsec.ir.named import dense_blocks
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.rules.families import FAMILIES
-from sparsec.schedules.rules.product import Proposal, contenders, propose
+from sparsec.schedules.rules.prices import Prices
+from sparsec.schedules.rules.product import Proposal, _activation_nest, contenders, propose
 from sparsec.targets import Target
 from tests.ir.product_cases import NATIVE, Case, Compiled, attention, check, interpreted, linear, sparse
 from tests.schedules.assembly import assembly, inner_loops, spills
@@ -113,6 +114,18 @@ def test_there_is_work_for_every_core(cores):
     layout, (tile, *_) = proposal.product.layout, proposal.trace.steps
     chunks = layout.sizes((1024, 256))[0] if layout.levels[0][0].dim == "i" else 1
     assert chunks * (128 // tile.columns[0]) >= cores
+
+
+def test_rows_that_are_left_read_the_copy_that_the_others_do():
+    target = TARGETS["haswell"]
+
+    def left(stage: bool) -> float:
+        """What 5 rows cost more behind tiles of 8."""
+        products = (attention(1, rows, 64, 129).product for rows in (16, 21))
+        whole, more = (Prices(each, target)(_activation_nest(each, 8, stage), (16, 1)) for each in products)
+        return more - whole
+
+    assert left(stage=True) < left(stage=False), "loads from a copy are aligned, and it is made once"
 
 
 # -- odd shapes ----------------------------------------------------------------------------------------------------
