@@ -27,7 +27,7 @@ from sparsec.ir.bit_planes import Encoding
 from sparsec.ir.kernel import Buffer
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
 from sparsec.report.units import seconds_text
-from sparsec.schedules.rules.product import contenders
+from sparsec.schedules.rules.product import propose
 from sparsec.search.measure import Candidates
 from sparsec.targets import Target
 
@@ -90,7 +90,7 @@ def _int8(shape: Shape, target: Target) -> Candidates:
     places = ((BATCH, DEPTH * columns + COLUMN), (BATCH, ROW * columns + COLUMN))
     product = Product("int8", *(Buffer(*buffer) for buffer in buffers), *places, 1, rows, depth, columns)
     matrix = np.random.default_rng(0).integers(-127, 128, (rows, depth), np.int8)
-    (dense,) = contenders(product, matrix.astype(np.float32), target)["dense"]
+    dense = propose(product, matrix.astype(np.float32), target, only_dense=True)
     return Candidates([dense], matrix, target)
 
 

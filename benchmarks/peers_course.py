@@ -78,6 +78,7 @@ class Course:
     def race(self, row: Row) -> tuple[Race, dict[str, Any]]:
         """Race a row; return the race, and with it all that is kept of the row."""
         library, files = self.compiled(row), self.files(row)
+        limits = self._limits(row, library)  # before the race, which is not lost where there is no profile
         forms = {peer: self._fastest_form(row, peer) for peer in self.peers}
         raced = {peer: files[form] for peer, form in forms.items()}
         result = race(
@@ -95,7 +96,7 @@ class Course:
             "forms": forms,
             "compile_seconds": library.seconds,
             "artifact_bytes": library.artifact.stat().st_size,
-            **self._limits(row, library),
+            **limits,
             "gain": {engine: asdict(ratio) for engine, ratio in self._gains(row, forms, result).items()},
             **result.to_json(),
         }

@@ -29,7 +29,7 @@ from benchmarks.layouts_masks import STRUCTURES
 from sparsec.bench.machine import this_machine
 from sparsec.bench.worker import openvino
 from sparsec.report.units import seconds_text
-from sparsec.schedules.rules.product import contenders, propose
+from sparsec.schedules.rules.product import propose
 from sparsec.search.measure import Candidates
 from sparsec.targets import Target
 
@@ -96,7 +96,7 @@ class Heat:
 def race(case: Case, target: Target, rounds: int) -> Heat:
     """Race one layer, its result held against PyTorch's."""
     product, matrix = case.product()
-    chosen, (dense,) = propose(product, matrix, target), contenders(product, matrix, target)["dense"]
+    chosen, dense = (propose(product, matrix, target, only_dense) for only_dense in (False, True))
     kernels = Candidates([chosen, dense], matrix, target)
     engines = dict(_peers(case))
     times: dict[str, list[float]] = {name: [] for name in ("sparsec", "sparsec dense", *engines)}

@@ -232,8 +232,9 @@ class If:
 class Fetch:
     """Elements of a dense buffer to bring to the nearest cache on entry of a tile, for its end or one that comes later.
 
-    With a walk `var` of a level that stores coordinates it is the tile for which this stands `ahead` positions on. They
-    are wanted where the condition holds. A kernel means the same without.
+    They follow each other along the last dimension, and none lies outside. With a walk `var` of a level that stores
+    coordinates it is the tile for which this stands `ahead` positions on, or the last one. They are wanted where the
+    condition holds. A kernel means the same without.
     """
 
     count: int

@@ -276,14 +276,38 @@ class _Verifier:
         self.private |= {stmt.name}
 
     def fetch(self, fetch: Fetch) -> None:
-        levels = {var: (buffer, level) for buffer, walks in self.walks.items() for level, var in walks.items()}
-        if fetch.var and not (fetch.var in levels and self.looks_ahead(*levels[fetch.var])):
-            self.fail(f"{fetch.var} walks no level that stores a coordinate for every position, as bucketed ones do")
+        """Check that every element that is asked for exists, and is one of the tile that it is asked for."""
+        if fetch.var:
+            self.later(fetch)
         if fetch.count < 1 or (fetch.var and fetch.ahead < 1):
             self.fail("at least one element is fetched, for at least one position ahead")
-        self.element(fetch.first)
         if fetch.condition:
             self.condition(fetch.condition)
+        guarded, self.guarded = self.guarded, self.guarded or fetch.condition is not None
+        self.element(fetch.first)
+        if not fetch.first.indices:
+            self.fail(f"{fetch.first.buffer} has no dimension along which elements follow each other")
+        *others, start = fetch.first.indices
+        self.element(Load(fetch.first.buffer, (*others, start + (fetch.count - 1))))
+        self.guarded = guarded
+
+    def later(self, fetch: Fetch) -> None:
+        """Check what is fetched for a later position of a level, of which the coordinate alone is known."""
+        levels = {var: (buffer, level) for buffer, walks in self.walks.items() for level, var in walks.items()}
+        if not (fetch.var in levels and self.looks_ahead(*levels[fetch.var])):
+            self.fail(f"{fetch.var} walks no level that stores a coordinate for every position, as bucketed ones do")
+        buffer, level = levels[fetch.var]
+        layout, _ = self.packed(buffer)
+        walks = self.walks[buffer].items()
+        below = {var for n, var in walks if n > level and not isinstance(layout.levels[n][1], Dense)}
+        for value in filter(None, (fetch.first, fetch.condition)):
+            for part in walk_expressions(value):
+                found_here = isinstance(part, Coordinate | Position | Stored) and part.buffer == buffer
+                if found_here or (isinstance(part, Var) and part.name in below):
+                    self.fail(
+                        f"{print_expression(part)} is of the position where the tile stands, and not of the one "
+                        f"{fetch.ahead} ahead, of which {fetch.var} alone is known"
+                    )
 
     def looks_ahead(self, buffer: str, level: int) -> bool:
         layout, _ = self.packed(buffer)

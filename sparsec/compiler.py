@@ -94,7 +94,8 @@ def compile(
         What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
         stay float32. See `sparsec.graph.round_activations` for how far off results are.
     dense : bool
-        Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with.
+        Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with. With
+        `measure` these are timed.
 
     Raises
     ------
@@ -201,7 +202,7 @@ def inspect(
             layers.append(describe_layer(group, matrix, proposal, run.target, known).repeated(graph.slices))
             maps.append(WeightMap.of(matrix))
         elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
-            layers.append(patterned.describe(run.target).repeated(graph.slices))
+            layers.append(patterned.describe(group.works[0], run.target).repeated(graph.slices))
             maps.append(WeightMap.of(patterned.matrix()))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "search": "errors targets ir schedules graph codegen",
     "operators": "errors targets ir schedules graph",
     "compiler": "errors targets ir schedules frontends codegen graph search operators runtime report",
-    "bench": "errors report runtime targets",
+    "bench": "errors targets runtime report codegen",
     "cli": "errors targets frontends runtime report bench pruning",
 }
 """Each part of sparsec, and the parts that it may know; every part may know itself and sparsec's public face."""

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import sparsec
 from sparsec.cli import main
 from sparsec.cli.compile import compile as compile_command
+from sparsec.errors import SparsecError
 from sparsec.graph.store_weights import STORAGES
 from tests.report.page_reader import Page
 
@@ -311,6 +312,24 @@ def test_bench_profiles_a_model_beside_its_dense_self(cli: Call, files: Path) ->
     layers = [step for step in race["profile"] if step["label"] in ("fc1", "fc2") and step["flops"]]
     assert len(layers) == 2 and all(step["dense_seconds"] > 0 and step["speedup"] > 0 for step in layers)
     assert all(lane["memory_bytes"] > 0 for lane in race["lanes"])
+
+
+@pytest.mark.parametrize("output", ["race.json", "-"])
+@pytest.mark.parametrize(("model", "measured"), [("model.onnx", "lanes"), ("model.so", "median_seconds")])
+def test_bench_keeps_a_race_whose_profile_fails(
+    cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch, model: str, measured: str, output: str
+) -> None:
+    def fail(*given: object) -> None:
+        raise SparsecError("there is no clock")
+
+    monkeypatch.setattr("sparsec.bench.profile.profile", fail)
+    args = ["--profile", "--seconds", 0.1, "--json", output]
+    result = cli("bench", files / model, *args, *(["--peers", "onnxruntime"] if model == "model.onnx" else []))
+    assert result.status == 2
+    assert result.err == "error: all else was measured, but the steps cannot be profiled: there is no clock\n"
+    kept = json.loads(result.out if output == "-" else Path(output).read_text())
+    assert measured in kept and "profile" not in kept
+    assert output == "-" or "median" in result.out
 
 
 def test_inspect_of_an_artifact_tells_its_memory(cli: Call, files: Path) -> None:

@@ -28,6 +28,7 @@ from sparsec.targets import Target
 DENSE_BIAS = 0.95  # a sparse layout must be cheaper than dense by this factor
 VECTORS = range(1, 9)  # in a tile of columns
 ACTIVATIONS = replace(PANELS, wait=WAIT, miss=0.6)  # a tile takes its depths one after the other
+COPIED = replace(ACTIVATIONS, copy=0.0)  # what the tiles before copied
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Proposal:
         return stored_bytes(self.trace.kernel(self.product), self.product.parts(mask != 0))
 
 
-def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Proposal:
+def propose(product: Product, matrix: np.ndarray | None, target: Target, only_dense: bool = False) -> Proposal:
     """Choose layout and tiles by the model.
 
     Parameters
@@ -76,26 +77,32 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target) -> Prop
     product : whose weight has no layout yet
     matrix : float32 [rows, depth], the constant weight; None where the weight is an activation
     target : whose caches and vector units the model prices for
+    only_dense : whether to think of dense layouts alone
     """
     if matrix is None:
         dense = min(_activations(product, target), key=_cycles)
         return as_proposal(product, dense, dense, target)
-    choices = _choices(product, Weight(matrix), target)
+    choices = _choices(product, Weight(matrix), target, only_dense=only_dense)
     dense = min((choice for choice in choices if choice.family == "dense"), key=_cycles)
     best = min(choices, key=_cycles)
     return as_proposal(product, best if best.cycles < DENSE_BIAS * dense.cycles else dense, dense, target)
 
 
 def contenders(
-    product: Product, matrix: np.ndarray, target: Target, count: int = 1, every: bool = False
+    product: Product,
+    matrix: np.ndarray,
+    target: Target,
+    count: int = 1,
+    every: bool = False,
+    only_dense: bool = False,
 ) -> dict[str, list[Proposal]]:
     """Return the cheapest candidates, at most `count`, of each family that can hold the weight; by their name.
 
     Members of a family may have names of their own, such as ``2:4`` and ``4:8``. Families that are never worth while
-    for such a weight are left out, unless `every` one is wanted.
+    for such a weight are left out, unless `every` one is wanted, and all but dense layouts where `only_dense` ones are.
     """
     names: dict[str, list[Choice]] = {}
-    for choice in sorted(_choices(product, Weight(matrix), target, every), key=_cycles):
+    for choice in sorted(_choices(product, Weight(matrix), target, every, only_dense), key=_cycles):
         names.setdefault(choice.nest.name, []).append(choice)
     (dense, *_) = names["dense"]
     return {
@@ -104,10 +111,14 @@ def contenders(
     }
 
 
-def candidates(product: Product, matrix: np.ndarray, target: Target, count: int = 6) -> list[Proposal]:
+def candidates(
+    product: Product, matrix: np.ndarray, target: Target, count: int = 6, only_dense: bool = False
+) -> list[Proposal]:
     """Return what is worth measuring, the most promising first: the cheapest dense tiles and sparse layouts."""
-    found = contenders(product, matrix, target, count)
+    found = contenders(product, matrix, target, count, only_dense=only_dense)
     dense = found.pop("dense")
+    if only_dense:
+        return dense
     sparse = sorted((proposal for members in found.values() for proposal in members), key=_seconds)
     return sorted([*dense[: count // 3], *sparse[: count - count // 3]], key=_seconds)
 
@@ -140,13 +151,16 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     return Proposal(laid_out, trace, choice.cycles / hertz, dense.cycles / hertz, choice.family, choice.nest.name)
 
 
-def _choices(product: Product, weight: Weight, target: Target, every: bool = False) -> list[Choice]:
+def _choices(
+    product: Product, weight: Weight, target: Target, every: bool = False, only_dense: bool = False
+) -> list[Choice]:
     """Return the members of families that can hold a constant weight, with every width of tiles."""
     if dot := find_dot(product, target):
         dots = (dot, find_dot(product, target, structured=True))
-        return [choice for each in dots if each for choice in _dots(each, product, weight, target)]
+        return [choice for each in dots if each for choice in _dots(each, product, weight, target, only_dense)]
     prices, lanes = Prices(product, target), target.lanes(product.sums)
-    families = [family for family in FAMILIES if every or family.worth(weight, product)]
+    families = [family for family in FAMILIES if family.name == "dense" or not only_dense]
+    families = [family for family in families if every or family.worth(weight, product)]
     found = []
     for vectors in VECTORS:
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
@@ -157,11 +171,13 @@ def _choices(product: Product, weight: Weight, target: Target, every: bool = Fal
     return found
 
 
-def _dots(dot: Dot, product: Product, weight: Weight, target: Target) -> Iterator[Choice]:
+def _dots(dot: Dot, product: Product, weight: Weight, target: Target, only_dense: bool) -> Iterator[Choice]:
     """Yield the layouts that feed an instruction that takes several depths at once."""
     for widest in dot_panels(dot, target):
         panel = Panel(product, dot_widths(dot, product, widest)[0], target)
         for family, nest in dot_nests(dot, panel.width, weight, product, target):
+            if only_dense and family != "dense":
+                continue
             widths = dot_widths(dot, product, widest, dense=nest.stage)
             rows_first = not nest.stage and _rows_first(product, panel, nest, target)
             tile = Tile(widths, (), nest.stage, rows_first, dots=(dot.rows, dot.columns, dot.vector))
@@ -185,14 +201,14 @@ def _activations(product: Product, target: Target) -> Iterator[Choice]:
 
 
 def _activation_nest(product: Product, r: int, stage: bool) -> Nest:
-    """Count the loops over tiles of r rows, and over one of the rows that are left.
+    """Count the loops over tiles of r rows, and over one of the rows that are left, which read the same copy of X.
 
     Where a weight is read across its rows, they take as much of L1 as those of X.
     """
     depth = extent(product.depth)
     tiles, left = divmod(extent(product.rows), r)
     part = depth if product.weight_index[-1] == DEPTH else 2 * depth
-    rest = Nest("dense", None, left, depth, 1, part, ACTIVATIONS) if left else None
+    rest = Nest("dense", None, left, depth, 1, part, COPIED if stage else ACTIVATIONS, stage=stage) if left else None
     tasks = 1 if stage else tiles
     return Nest("dense", None, r, tiles * depth, tiles, part, ACTIVATIONS, stage=stage, tasks=tasks, rest=rest)
 

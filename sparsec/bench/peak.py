@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,12 +10,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from sparsec.codegen.zig import zig_cc
 from sparsec.errors import SparsecError
 from sparsec.targets import Target
 
 SOURCE = Path(__file__).with_suffix(".c")
 ROUNDS = 20_000  # some 50 µs to 200 µs
 TURNS = 20
+
+_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-nostdlib")
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,14 @@ def _library(arch: str) -> ctypes.CDLL:
 
 
 def compile_loops(arch: str, library: Path) -> None:
-    """Compile the loops of an architecture into a library.
+    """Compile the loops of an architecture into a library, working in its folder.
 
     Raises
     ------
     SparsecError
         The compiler fails.
     """
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu", "-std=gnu11", "-O2", "-Wall"]
-    command += ["-Wextra", "-Werror", "-shared", "-fPIC", "-nostdlib", str(SOURCE), "-o", str(library)]
-    environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(library.parent / "cache")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    arguments = [*_FLAGS, str(SOURCE), "-o", str(library)]
+    done = zig_cc(f"{arch}-linux-gnu", arguments, library.parent)
     if done.returncode:
         raise SparsecError(f"the loops that measure the peak of a core do not compile: {done.stderr.strip()}")

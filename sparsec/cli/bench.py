@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,8 @@ def bench(
     Every engine runs the same inputs in a process of its own. They take turns, and the median of the ratios of
     neighbouring turns counts, because absolute times drift.
     """
+    from sparsec import load
+
     quiet = quiet or output == "-"
     if output and output != "-":
         check_writable(Path(output))
@@ -97,23 +101,19 @@ def bench(
             raise click.UsageError(
                 "peers run the ONNX file, so they take: sparsec bench MODEL.onnx --artifact MODEL.so"
             )
-        results = _alone(model, threads, seconds, shapes, profile, quiet)
+        session = load(model, threads=threads)
+        results = _alone(model, session, seconds, shapes, quiet)
+        _keep(results, output, partial(_profile, session, shapes, None, seconds, quiet) if profile else None)
     else:
         check_readable(model)
-        from sparsec import load
-
         with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
             options = {"shapes": shapes, "storage": storage, "compute": compute}
             library = artifact or _compile(model, quiet, **options).save(Path(folder) / "model.so")
             beside = _compile(model, quiet, dense=True, **options).load(threads) if dense else None
             chosen = [peer for peer in (peers or PEERS).split(",") if peer]
             results = _race(model, library, chosen, threads, seconds, quiet)
-            if profile:
-                results |= _profile(load(library, threads=threads), {}, beside, seconds, quiet)
-    if output == "-":
-        click.echo(json.dumps(results, indent=1))
-    elif output:
-        Path(output).write_text(json.dumps(results, indent=1) + "\n")
+            session = load(library, threads=threads)
+            _keep(results, output, partial(_profile, session, {}, beside, seconds, quiet) if profile else None)
     if wrong := [lane for lane in results.get("lanes", ()) if lane["engine"] == "sparsec" and not lane["agrees"]]:
         error = wrong[0]["error"]
         differ = f"differ from those of {results['reference']} by {error:.1e} of their scale"
@@ -122,6 +122,21 @@ def bench(
                 f"the outputs of {artifact} {differ}, so it was probably not compiled from {model}; compile it again"
             )
         raise SparsecError(f"the outputs of sparsec {differ}, which is a bug; please report it with the model")
+
+
+def _keep(results: dict[str, Any], output: str | None, profiled: Callable[[], dict[str, Any]] | None) -> None:
+    """Profile what was measured, if that is asked for, and write all to the output, even where the profile fails."""
+    try:
+        if profiled:
+            results |= profiled()
+    except SparsecError as error:
+        raise SparsecError(f"all else was measured, but the steps cannot be profiled: {error}") from error
+    finally:
+        text = json.dumps(results, indent=1)
+        if output == "-":
+            click.echo(text)
+        elif output:
+            Path(output).write_text(text + "\n")
 
 
 def _compile(model: Path, quiet: bool, **options: Any) -> Artifact:
@@ -172,17 +187,13 @@ def _check_pair(model: Path, library: Path, session: Session) -> None:
             raise ArtifactError(f"{library} was not compiled from {model}: it takes {info}, and the model [{wanted}]")
 
 
-def _alone(
-    library: Path, threads: int, seconds: float, shapes: dict[str, Any], profile: bool, quiet: bool
-) -> dict[str, Any]:
-    import sparsec
+def _alone(library: Path, session: Session, seconds: float, shapes: dict[str, Any], quiet: bool) -> dict[str, Any]:
     from sparsec.bench import run_memory
     from sparsec.cli.inputs import random_inputs
     from sparsec.cli.progress import working
     from sparsec.report import memory_text, planned_memory, screen, seconds_text
 
-    session = sparsec.load(library, threads=threads)
-    inputs = random_inputs(session, shapes, seed=0)
+    inputs, threads = random_inputs(session, shapes, seed=0), session.threads
     with working(f"running for {seconds:.0f} s", quiet):
         times = _times(session, inputs, seconds)
         storable = all(array.dtype.kind != "V" for array in inputs.values())  # NumPy's files hold no bfloat16
@@ -193,8 +204,7 @@ def _alone(
         screen().print(f"{library}: {text}, threads: {threads}")
         screen().print(memory_text(planned, memory))
     measured = {"median_seconds": middle, "fastest_seconds": fastest, "runs": len(times), "memory_bytes": memory}
-    profiled = _profile(session, shapes, None, seconds, quiet) if profile else {}
-    return {"model": library.name, "threads": threads, "memory": planned} | measured | profiled
+    return {"model": library.name, "threads": threads, "memory": planned} | measured
 
 
 def _times(session: Session, inputs: dict[str, Any], seconds: float) -> list[float]:

@@ -1,12 +1,9 @@
-"""Link an artifact for any target, with the C compiler and linker of the `ziglang` wheel."""
+"""Link an artifact for any target."""
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 
 from sparsec import runtime
 from sparsec.codegen.plan import ALIGNMENT
+from sparsec.codegen.zig import zig_cc
 from sparsec.errors import ArtifactError
 from sparsec.targets import Target
 
@@ -68,26 +66,10 @@ def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, libra
     )
     (folder / "exports.map").write_text(_EXPORTS)
     sources = [*sorted(RUNTIME.glob("*.c")), folder / "tables.c", folder / "constants.S", *objects]
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.machine.zig_triple(), *_FLAGS, f"-I{RUNTIME}"]
-    command += [f"-Wl,--version-script={folder / 'exports.map'}", "-o", str(library), *map(str, sources)]
-    # Objects hold the constants, so they go away with the folder; only Zig's own builds of libc stubs are kept.
-    environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": zig_cache(folder)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    arguments = [*_FLAGS, f"-I{RUNTIME}", f"-Wl,--version-script={folder / 'exports.map'}", "-o", str(library)]
+    done = zig_cc(target.machine.zig_triple(), [*arguments, *map(str, sources)], folder)
     if done.returncode:
         raise ArtifactError(_explain(done.returncode, done.stderr))
-
-
-def zig_cache(fallback: Path) -> str:
-    """A folder for what Zig builds once for each target: in the user's cache, or for this link alone."""
-    if folder := os.environ.get("ZIG_GLOBAL_CACHE_DIR"):
-        return folder
-    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "sparsec", "zig")
-    try:
-        if home.is_absolute():  # it is not where a user has no home
-            home.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return str(fallback / "zig")
-    return str(home) if os.access(home, os.W_OK) else str(fallback / "zig")
 
 
 def _explain(status: int, stderr: str) -> str:

@@ -12,11 +12,12 @@ from sparsec.graph.fuse import Group
 from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.given import propose_given
-from sparsec.schedules.rules.product import Proposal, contenders
+from sparsec.schedules.rules.product import Proposal
 from sparsec.schedules.rules.sparse_activations import propose_skipping
 from sparsec.targets import Target
 
-Choose = Callable[[Product, np.ndarray | None, Target], Proposal]
+Choose = Callable[[Product, np.ndarray | None, Target, bool], Proposal]
+"""Of a product, its constant weight if it has one, the target, and whether only dense layouts are to be thought of."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ class Chooser:
         try:
             if matrix is not None and skips:
                 return propose_skipping(group.product, matrix, layout, self.target)
-            if self.dense and layout is None and matrix is not None and _is_whole(group, matrix):
-                return contenders(group.product, matrix, self.target)["dense"][0]
             if matrix is None or layout is None:
-                return self.choose(group.product, matrix, self.target)
+                only_dense = self.dense and matrix is not None and _is_whole(group, matrix)
+                return self.choose(group.product, matrix, self.target, only_dense)
             return propose_given(group.product, matrix, layout, self.target)
         except LayoutError as error:
             where = "; give it for some layers only, as LAYER=LAYOUT (in Python layouts={LAYER: LAYOUT})"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sparsec.graph.clone_reads import clone_reads, reads_bytes
 from sparsec.graph.epilogue import constant_of, express, stored
@@ -21,6 +22,7 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.plan_images import keep_borders
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, broadcast_in, is_one, same_shape
+from sparsec.graph.work import Work, find_work
 from sparsec.ir.kernel import Buffer, Expr, Load, walk_expressions
 from sparsec.ir.printer import print_expression
 from sparsec.ir.product import SUM, Product
@@ -73,6 +75,11 @@ class Group:
         buffers = tuple(operand.buffer for operand in self.operands)
         y = replace(self.anchor.product.y, dtype=self.outputs[0].dtype)
         return replace(self.anchor.product, y=y, operands=buffers, epilogue=stored(self.epilogue, y.dtype))
+
+    @cached_property
+    def works(self) -> tuple[Work, ...]:
+        """The useful work of each product among the nodes; the entries of large weights are counted once."""
+        return tuple(filter(None, map(find_work, self.nodes)))
 
     def __str__(self) -> str:
         lines = [f"group {self.label!r}", *(f"  {node!r}" for node in self.nodes)]

@@ -85,7 +85,7 @@ class Kernels:
         if group.anchor:
             return self._product(group)
         if patterned := find_patterned(group.nodes[0]):
-            return self._patterned(patterned)
+            return self._patterned(group, patterned)
         return self._repack(group) if group.nodes[0].op == "repack" else self._chain(group)
 
     def _product(self, group: Group) -> Call:
@@ -122,7 +122,7 @@ class Kernels:
             self._products[key] = name, scheduled
         return self._products[key]
 
-    def _patterned(self, patterned: Patterned) -> Call:
+    def _patterned(self, group: Group, patterned: Patterned) -> Call:
         op = patterned.op
         if op not in self._scheduled:
             name = self._name(op.name)
@@ -137,7 +137,7 @@ class Kernels:
                 args.append(Argument(arrays[buffer][array], arrays[buffer][array].shape))
             else:
                 args.append(Argument(*patterned.values[buffer]))
-        layer = patterned.describe(self.target) if patterned.describe else None
+        layer = patterned.describe(group.works[0], self.target) if patterned.describe else None
         return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer)
 
     def _repack(self, group: Group) -> Call:

@@ -12,7 +12,6 @@ import numpy as np
 from sparsec.graph.fuse import Group
 from sparsec.graph.store_weights import ERROR
 from sparsec.graph.why import why
-from sparsec.graph.work import find_work
 from sparsec.ir.product import Product
 from sparsec.ir.stored import dense_bytes
 from sparsec.ir.structures import FULL, Combined, find_structures
@@ -100,9 +99,7 @@ def describe_layer(
     dense_seconds = proposal.dense_seconds
     if groups > 1:
         dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
-    nonzeros, nbytes = np.count_nonzero(matrix), proposal.nbytes(matrix) + scale_bytes(product)
-    work = find_work(group.nodes[0])
-    assert work is not None
+    (work,), nbytes = group.works, proposal.nbytes(matrix) + scale_bytes(product)
     moved = sum(
         prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
         for buffer in (product.x, product.y)
@@ -111,7 +108,7 @@ def describe_layer(
         name=group.label,
         op=product.name,
         shape=tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
-        sparsity=float(1 - nonzeros / weight.size),
+        sparsity=1 - work.entries / weight.size,
         structure=structure(weight, product.taps),
         layout=str(layout),
         nbytes=nbytes,

@@ -18,7 +18,7 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.layer import Layer, structure
 from sparsec.graph.patterned import PATTERNED, Patterned
 from sparsec.graph.shape import Dim
-from sparsec.graph.work import find_work
+from sparsec.graph.work import Work
 from sparsec.ir.bit_planes import BitPlanes, Encoding, pack_words, unpack_words
 from sparsec.ir.bit_planes import words as words_of
 from sparsec.ir.kernel import Buffer, Load, call
@@ -89,20 +89,20 @@ def _matrix(node: Node) -> np.ndarray:
     return unpack_words(words, node.attrs["weight_encoding"], node.attrs["depth"])
 
 
-def _describe(node: Node, target: Target) -> Layer:
+def _describe(node: Node, work: Work, target: Target) -> Layer:
     """Describe a ``low_bit_product``; ``dense_seconds`` are those of a product of bytes, where the node has them."""
-    op, matrix, words, work = _product(node), _matrix(node), node.inputs[1].data, find_work(node)
-    assert words is not None and work is not None
+    op, matrix, words = _product(node), _matrix(node), node.inputs[1].data
+    assert words is not None
     layout = parse_layout(node.attrs["layout"])
     nbytes = sum(array.nbytes for array in layout.pack(words, min_index_bits=MIN_INDEX_BITS).arrays.values())
     batch, columns = extent(op.y.shape[0]), extent(op.y.shape[2])
-    nonzeros, seconds = np.count_nonzero(matrix), price(node, target)
+    seconds = price(node, target)
     planes, results = batch * columns * words_of(op.depth) * op.encoding.bits * 4, batch * columns * len(matrix) * 4
     return Layer(
         name=node.where,
         op="linear",
         shape=(len(matrix), op.depth),
-        sparsity=float(1 - nonzeros / matrix.size),
+        sparsity=1 - work.entries / matrix.size,
         structure=structure(matrix),
         layout=str(layout),
         nbytes=nbytes,

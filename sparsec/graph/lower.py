@@ -257,7 +257,7 @@ def _layers(graph: Graph, calls: Sequence[tuple[Group, Call]]) -> list[dict[str,
 
 
 def _step(group: Group, call: Call, tensors: _Tensors, slices: int) -> Step:
-    args, flops = tuple(map(tensors.of, call.args)), dim_text(product((slices, useful_flops(group.nodes))))
+    args, flops = tuple(map(tensors.of, call.args)), dim_text(product((slices, useful_flops(group.works))))
     return Step(call.kernel, args, group.label, flops, call.instruction if flops else "")
 
 

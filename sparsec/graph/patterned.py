@@ -25,6 +25,7 @@ import numpy as np
 from sparsec.graph.graph import Node, Value
 from sparsec.graph.layer import Layer
 from sparsec.graph.shape import Shape, product
+from sparsec.graph.work import Work
 from sparsec.ir.embedding_bag import EmbeddingBag
 from sparsec.ir.kernel import Buffer, Expr, Load, Var, call
 from sparsec.ir.masked_softmax import MaskedSoftmax
@@ -51,7 +52,7 @@ class Patterned:
     packed : what is stored in each packed buffer
     values : the value that each dense buffer stands for, and its shape there
     matrix : makes the weight [rows, depth] of what reports count among the layers
-    describe : describes that layer, for a target
+    describe : describes that layer, of which the work is known, for a target
     """
 
     op: Any
@@ -59,7 +60,7 @@ class Patterned:
     packed: dict[str, np.ndarray] = field(default_factory=dict)
     values: Mapping[str, tuple[Value, Shape]] = field(default_factory=dict)
     matrix: Callable[[], np.ndarray] | None = None
-    describe: Callable[[Target], Layer] | None = None
+    describe: Callable[[Work, Target], Layer] | None = None
 
 
 def find_patterned(node: Node) -> Patterned | None:

@@ -2,7 +2,10 @@
 
 The activations of many items stream through the outer caches at every step, those of a few stay in L2. So the graph is
 compiled for a few items, and the runtime runs it for one slice of the inputs and outputs after the other, with the same
-memory in between. The batch is followed as an axis of each value through what operators say of their axes
+memory in between. Several cores share the items of a slice, each with its own part in its own L2, so that a slice has
+more of them, and the cores wait for each other less often.
+
+The batch is followed as an axis of each value through what operators say of their axes
 (:mod:`sparsec.graph.channel_relations`, and the rules here). A reshape may merge it with the axes behind it: then items
 are equal parts of the merged axis, one after the other.
 """
@@ -18,10 +21,11 @@ import numpy as np
 from sparsec.graph.channel_relations import Slot, Tie, relate, slots
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.work import count_entries
 from sparsec.targets import Target
 
 LEAST = 32
-"""The largest node of a slice reads and writes at least one part in so many of L2."""
+"""The largest node of a slice reads and writes, on each core, at least one part in so many of L2."""
 
 
 def split_batch(graph: Graph, target: Target) -> None:
@@ -130,21 +134,22 @@ def _same_for_all(value: Value, axis: int, count: int) -> bool:
 
 
 def _items(graph: Graph, batch: _Batch, target: Target) -> int:
-    """The most items that divide the batch, of which what one node reads and writes fits into L2; at least one.
+    """The most items that divide the batch, of which a core's part of what one node reads and writes fits into its L2.
 
-    Each slice reads all weights again and calls all steps again: where weights are more than its activations, or these
-    are next to nothing, as for a prime number of short rows, the batch stays whole.
+    There is at least one. Each slice reads all weights again and calls all steps again: where weights are more than its
+    activations, or these are next to nothing, as for a prime number of short rows, the batch stays whole.
     """
     sizes = [_traffic(node, batch) for node in graph.nodes]
     fitting = [
         count
         for count in range(1, batch.whole + 1)
-        if batch.whole % count == 0 and all(fixed + count * item <= target.l2_bytes for fixed, item in sizes)
+        if batch.whole % count == 0
+        and all(fixed + count * item / target.cores <= target.l2_bytes for fixed, item in sizes)
     ]
     count = max(fitting, default=1)
     slices = [fixed + count * item for fixed, item in sizes]
-    pays = max(slices, default=0) * LEAST >= target.l2_bytes and sum(slices) >= sum(map(_weight_bytes, graph.nodes))
-    return count if pays else batch.whole
+    is_enough = max(slices, default=0) * LEAST >= target.l2_bytes * target.cores
+    return count if is_enough and sum(slices) >= sum(map(_weight_bytes, graph.nodes)) else batch.whole
 
 
 def _traffic(node: Node, batch: _Batch) -> tuple[int, int]:
@@ -160,9 +165,9 @@ def _traffic(node: Node, batch: _Batch) -> tuple[int, int]:
 
 
 def _weight_bytes(node: Node) -> int:
-    """The bytes of the nonzeros in the weight of a layer."""
-    data = node.inputs[1].data if node.op in ("conv2d", "linear") else None
-    return 0 if data is None else int(np.count_nonzero(data)) * data.itemsize
+    """The bytes of what is kept of the weight of a layer."""
+    weight = node.inputs[1] if node.op in ("conv2d", "linear") else None
+    return 0 if weight is None or weight.data is None else count_entries(weight) * weight.data.itemsize
 
 
 # Operators of whose channels nothing is said, or too little

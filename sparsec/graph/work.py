@@ -53,21 +53,22 @@ def find_work(node: Node) -> Work | None:
     return WORK[node.op](node) if node.op in WORK else None
 
 
-def useful_flops(nodes: Sequence[Node]) -> Dim:
-    """Return the useful operations of nodes that one kernel computes; 0 where none is a product."""
+def useful_flops(works: Sequence[Work]) -> Dim:
+    """Return the useful operations of products that one kernel computes; 0 where there are none."""
     total: Dim = 0
-    for work in filter(None, map(find_work, nodes)):
+    for work in works:
         total = total + work.flops
     return total
 
 
-def _entries(weight: Value) -> Dim:
+def count_entries(weight: Value) -> Dim:
+    """Return how many elements of a weight are kept; all of an activation."""
     return product(weight.shape) if weight.data is None else int(np.count_nonzero(weight.data))
 
 
 def _linear(node: Node) -> Work:
     *batch, _, columns = node.output.shape
-    return Work(_entries(node.inputs[1]), columns, product(batch))
+    return Work(count_entries(node.inputs[1]), columns, product(batch))
 
 
 def _matmul(node: Node) -> Work:
@@ -78,29 +79,29 @@ def _matmul(node: Node) -> Work:
 def _convolution(node: Node) -> Work:
     """Of padded images, whose pixels are fewer than what is computed."""
     image = node.attrs["image"]
-    return Work(_entries(node.inputs[1]), image.height * image.width, node.output.shape[0])
+    return Work(count_entries(node.inputs[1]), image.height * image.width, node.output.shape[0])
 
 
 def _dense_convolution(node: Node) -> Work:
     """Of any number of dimensions, by loops that know no zeros."""
-    return Work(_entries(node.inputs[1]), product(node.output.shape[2:]), node.output.shape[0])
+    return Work(count_entries(node.inputs[1]), product(node.output.shape[2:]), node.output.shape[0])
 
 
 def _transposed_convolution(node: Node) -> Work:
     """Of any number of dimensions: each pixel of the input meets each entry."""
     x, weight = node.inputs[:2]
-    return Work(_entries(weight), product(x.shape[2:]), x.shape[0])
+    return Work(count_entries(weight), product(x.shape[2:]), x.shape[0])
 
 
 def _sddmm(node: Node) -> Work:
     a, _, mask = node.inputs
     depth = a.shape[-2 if node.attrs["a_transposed"] else -1]
-    return Work(_entries(mask), depth, product(node.output.shape[:-1]))
+    return Work(count_entries(mask), depth, product(node.output.shape[:-1]))
 
 
 def _masked_product(node: Node) -> Work:
     *batch, _, columns = node.output.shape
-    return Work(_entries(node.inputs[3]), columns, product(batch))
+    return Work(count_entries(node.inputs[3]), columns, product(batch))
 
 
 def _low_bit(node: Node) -> Work:

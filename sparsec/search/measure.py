@@ -33,13 +33,15 @@ class Measured:
     def __init__(self) -> None:
         self._winners: dict[Hashable, Proposal] = {}
 
-    def __call__(self, product: Product, matrix: np.ndarray | None, target: Target) -> Proposal:
-        """Return the fastest candidate for a product; one of activations is left to the model."""
+    def __call__(
+        self, product: Product, matrix: np.ndarray | None, target: Target, only_dense: bool = False
+    ) -> Proposal:
+        """Return the fastest candidate for a product, or dense one; a product of activations is left to the model."""
         if matrix is None:
             return propose(product, matrix, target)
         weight = Weight(matrix)
         shares = tuple(round(weight.blocks(r) * r / matrix.size, 2) for r in (1, 2, 4, 8))
-        proposals = candidates(product, matrix, target)
+        proposals = candidates(product, matrix, target, only_dense=only_dense)
         form = product, shares, frozenset((proposal.product, proposal.trace) for proposal in proposals)
         if form not in self._winners:
             self._winners[form] = fastest(proposals, matrix, target)

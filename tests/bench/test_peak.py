@@ -21,6 +21,14 @@ def test_loops_compile_for_every_architecture(arch: str, tmp_path: Path) -> None
         assert b"\0" + loop.function.encode() + b"\0" in library
 
 
+def test_loops_compile_where_there_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZIG_GLOBAL_CACHE_DIR", raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compile_loops(NATIVE.arch, tmp_path / "peak.so")
+    assert (tmp_path / "peak.so").exists()
+
+
 @pytest.mark.parametrize("loop", [loop for loops in LOOPS.values() for loop in loops], ids=lambda loop: loop.function)
 def test_loops_count_what_instructions_add_up(loop) -> None:
     family, _, width = loop.instruction.rpartition(".")

@@ -12,7 +12,7 @@ from benchmarks.peers_course import Compiled, Course
 from benchmarks.peers_rows import AIMS, FORMS, SECTIONS, Row
 from sparsec.bench import Lane, Race
 from sparsec.bench.machine import Machine, this_machine
-from sparsec.errors import ModelError
+from sparsec.errors import ModelError, SparsecError
 from tests.bench.test_int8 import SMALL
 
 ROWS = [row for rows in SECTIONS.values() for row in rows]
@@ -136,6 +136,19 @@ def test_batches_are_compared_item_by_item(course, monkeypatch):
     assert list(gains) == ["sparsec", "onnxruntime", "openvino"]
     assert all((ratio.min, ratio.median) == (2, 3) for ratio in gains.values())
     assert course._gains(row.base, {}, result) == {}
+
+
+def test_no_race_is_run_that_a_failing_profile_would_lose(course, monkeypatch):
+    def fail(*given):
+        raise SparsecError("there is no clock")
+
+    raced = []
+    monkeypatch.setattr(Course, "files", lambda self, row: {"fp32": course.folder / "a"})
+    monkeypatch.setattr(Course, "_limits", fail)
+    monkeypatch.setattr(peers_course, "race", lambda *given, **options: raced.append(given))
+    with pytest.raises(SparsecError, match="there is no clock"):
+        course.race(NETWORK)
+    assert not raced
 
 
 def run(*arguments: object):

@@ -14,7 +14,7 @@ from tvm.script import tirx as T
 
 import sparsec.codegen.link
 from sparsec.codegen.artifact import Artifact, build
-from sparsec.codegen.link import write_constants, zig_cache
+from sparsec.codegen.link import write_constants
 from sparsec.codegen.lower import lower
 from sparsec.codegen.plan import Step, Storage, Tensor
 from sparsec.errors import ArtifactError, TargetError
@@ -255,20 +255,9 @@ def test_a_failed_assertion_in_a_kernel_is_told() -> None:
 )
 def test_a_failing_linker_is_explained(status: int, stderr: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.CompletedProcess([], status, "", stderr)
-    monkeypatch.setattr("sparsec.codegen.link.subprocess.run", lambda *args, **kwargs: done)
+    monkeypatch.setattr("sparsec.codegen.zig.subprocess.run", lambda *args, **kwargs: done)
     with pytest.raises(ArtifactError, match=message):
         build(affine_plan(BIAS))
-
-
-def test_what_zig_keeps_goes_to_the_users_cache_or_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ZIG_GLOBAL_CACHE_DIR", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert zig_cache(tmp_path / "work") == str(tmp_path / "sparsec" / "zig")
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert zig_cache(tmp_path / "work") == str(tmp_path / "work" / "zig")
-    monkeypatch.setenv("ZIG_GLOBAL_CACHE_DIR", "/elsewhere")
-    assert zig_cache(tmp_path / "work") == "/elsewhere"
 
 
 def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

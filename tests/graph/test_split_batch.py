@@ -72,6 +72,14 @@ def merged(x):
     return op.reshape(op.add(rows, const(normal(7))), (6, 4, 7))
 
 
+def quantized(x, scale, zero, axis):
+    return op.dequantize(op.quantize(x, scale, zero, axis=axis, out_dtype="int8"), scale, zero, axis=axis)
+
+
+def items(x) -> int:
+    return int(x.ty.shape.values[0])
+
+
 WORKS = {
     "a constant for all items": (lambda x: op.add(x, const(normal(4, 5))), [(6, 4, 5)]),
     "a constant for each item": (lambda x: op.multiply(x, const(np.tile(normal(1, 5), (6, 1)))), [(6, 5)]),
@@ -94,6 +102,12 @@ WORKS = {
     "entry": (lambda x: op.take(x, const(np.int64(2)), axis=1), [(6, 4, 5)]),
     "flip": (lambda x: op.flip(x, axis=1), [(6, 4)]),
     "cumulative sum": (lambda x: op.cumsum(x, axis=1), [(6, 4)]),
+    "repeat": (lambda x: op.repeat(x, 2, axis=1), [(6, 4)]),
+    "quantization": (lambda x: quantized(x, const(np.float32(0.1)), const(np.int8(3)), axis=0), [(6, 4)]),
+    "quantization by channel": (
+        lambda x: quantized(x, const(np.array([0.1, 0.2, 0.3, 0.4], "float32")), const(np.arange(4, dtype="int8")), 1),
+        [(6, 4, 5)],
+    ),
 }
 
 
@@ -101,6 +115,47 @@ WORKS = {
 def test_items_that_are_independent(name: str) -> None:
     build, shapes = WORKS[name]
     check(build, *shapes, slices=6)
+
+
+ALONE = {
+    "cumulative product": (lambda x: op.cumprod(x, axis=1), (4,)),
+    "gathered elements": (
+        lambda x: op.gather_elements(x, const(np.ones((items(x), 2), "int64")), axis=1),
+        (4,),
+    ),
+    "group norm": (lambda x: op.nn.group_norm(x, const(normal(4)), const(normal(4)), 2, 1, [2]), (4, 5)),
+    "instance norm": (lambda x: op.nn.instance_norm(x, const(normal(4)), const(normal(4)), 1, [2]), (4, 5)),
+    "RMS norm": (lambda x: op.nn.rms_norm(x, const(normal(5)), axes=[-1]), (4, 5)),
+    "1d pooling": (lambda x: op.nn.max_pool1d(op.nn.avg_pool1d(x, (2,)), (2,)), (3, 8)),
+    "3d pooling": (lambda x: op.nn.max_pool3d(op.nn.avg_pool3d(x, (2, 2, 2)), (2, 2, 2)), (3, 4, 4, 4)),
+    "1d pooling to a size": (lambda x: op.nn.adaptive_avg_pool1d(x, (2,)), (3, 8)),
+    "3d pooling to a size": (lambda x: op.nn.adaptive_avg_pool3d(x, (2, 2, 2)), (3, 4, 4, 4)),
+    "3d convolution": (lambda x: op.nn.conv3d(x, const(normal(5, 3, 2, 2, 2))), (3, 4, 4, 4)),
+    "1d transposed convolution": (lambda x: op.nn.conv1d_transpose(x, const(normal(3, 5, 2))), (3, 8)),
+    "2d transposed convolution": (lambda x: op.nn.conv2d_transpose(x, const(normal(3, 5, 2, 2))), (3, 4, 4)),
+    "3d transposed convolution": (lambda x: op.nn.conv3d_transpose(x, const(normal(3, 5, 2, 2, 2))), (3, 4, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_is_left_is_the_graph_of_one_item(name: str) -> None:
+    """Of operators that NumPy does not evaluate here."""
+    build, shape = ALONE[name]
+    graph, single = graph_of(build, (6, *shape)), graph_of(build, (1, *shape))
+    split_batch(graph, SMALL)
+    assert graph.slices == 6
+    for found, expected in zip(graph.nodes, single.nodes, strict=True):
+        assert (found.op, found.attrs) == (expected.op, expected.attrs)
+        values = (*found.inputs, *found.outputs), (*expected.inputs, *expected.outputs)
+        assert [value.shape for value in values[0]] == [value.shape for value in values[1]]
+
+
+def test_signs_of_bytes_flip_one_by_one() -> None:
+    graph = Graph()
+    x = graph.input("x", (6, 4), "uint8")
+    graph.outputs = [graph.add("flip_sign", [x], (6, 4), dtype="int8")]
+    split_batch(graph, SMALL)
+    assert graph.slices == 6
 
 
 def test_entries_of_a_table() -> None:
@@ -124,6 +179,21 @@ MIXES = {
     "part of the batch": (lambda x: op.strided_slice(op.exp(x), [0], [0], [3]), [(6, 4)]),
     "concatenated items": (lambda x: op.concat([op.exp(x), x], axis=0), [(6, 4)]),
     "reversed items": (lambda x: op.flip(x, axis=0), [(6, 4)]),
+    "cumulative product of items": (lambda x: op.cumprod(x, axis=0), [(6, 4)]),
+    "elements of other items": (lambda x: op.gather_elements(x, const(np.zeros((6, 4), "int64")), axis=0), [(6, 4)]),
+    "repeated items": (lambda x: op.repeat(x, 2, axis=0), [(6, 4)]),
+    "repeat without an axis": (lambda x: op.repeat(x, 2), [(6, 4)]),
+    "group norm over the batch": (
+        lambda x: op.nn.group_norm(x, const(normal(6)), const(normal(6)), 2, 0, [1]),
+        [(6, 4)],
+    ),
+    "RMS norm over the batch": (lambda x: op.nn.rms_norm(x, const(normal(6, 4)), axes=[0, 1]), [(6, 4)]),
+    "quantization by item": (
+        lambda x: quantized(x, const(np.arange(1, 7, dtype="float32")), const(np.zeros(6, "int8")), 0),
+        [(6, 4)],
+    ),
+    "pooling of images that are behind": (lambda x: op.nn.avg_pool1d(x, (2,), (2,), layout="CNW"), [(6, 6, 4)]),
+    "picked items": (lambda x: op.take(x, const(np.array([2, 0])), axis=0), [(6, 4)]),
     "batch behind": (lambda x: op.permute_dims(x, (1, 0)), [(6, 4)]),
     "other batches": (lambda x, y: op.add(x, y), [(6, 4), (1, 4)]),
     "no rule": (lambda x: op.tril(x), [(6, 4, 4)]),
@@ -141,6 +211,24 @@ def test_a_graph_that_mixes_items_stays(name: str) -> None:
     assert (graph.slices, str(graph)) == (1, before)
 
 
+@pytest.mark.parametrize(
+    "l2_bytes, cores, slices", [(400, 2, 12), (799, 2, 12), (800, 2, 6), (1600, 2, 3), (800, 12, 1)]
+)
+def test_cores_share_the_items_of_a_slice(l2_bytes: int, cores: int, slices: int) -> None:
+    target = replace(SMALL, l2_bytes=l2_bytes, cores=cores)
+    check(lambda x: op.exp(x), (12, 100), slices=slices, target=target)
+
+
+@pytest.mark.parametrize("cores, slices", [(1, 6), (2, 3)])
+def test_what_all_items_read_is_in_each_l2(cores: int, slices: int) -> None:
+    graph = Graph()
+    x = graph.input("x", (12, 100), "float32")
+    shared = graph.add("zeros", [], (1, 100), {"shape": (1, 100)}, dtype="float32")
+    graph.outputs = [graph.add("add", [x, shared], (12, 100))]
+    split_batch(graph, replace(SMALL, l2_bytes=2000, cores=cores))
+    assert graph.slices == slices
+
+
 @pytest.mark.parametrize("l2_bytes, slices", [(1, 12), (1599, 12), (1600, 6), (3199, 4), (9600, 1)])
 def test_as_many_items_as_fit(l2_bytes: int, slices: int) -> None:
     """An item is 100 floats, read and written: 800 bytes."""
@@ -153,6 +241,7 @@ def test_rows_too_short_for_a_slice_stay_together() -> None:
     target = replace(SMALL, l2_bytes=25601)
     check(lambda x: op.exp(x), (37, 100), slices=1, target=target)
     check(lambda x: op.exp(x), (37, 101), slices=37, target=target)
+    check(lambda x: op.exp(x), (37, 101), slices=1, target=replace(target, cores=2))
 
 
 def test_weights_that_outweigh_activations_are_read_once() -> None:

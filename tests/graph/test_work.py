@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import sparsec
+from sparsec.graph.work import WORK
 from sparsec.targets import Target
 from tests.graph.test_few_bits import TERNARY
 from tests.graph.test_few_bits import model as few_bits_model
@@ -34,6 +35,20 @@ def test_layers_count_the_entries_that_are_left():
     layer = {"flops": 2 * 19 * np.count_nonzero(weight), "instruction": FMA}
     assert [step for step in artifact.manifest["steps"] if step != transposes] == [layer]
     assert artifact.manifest["layers"][0]["flops"] == layer["flops"]
+
+
+@pytest.mark.parametrize("op", ["linear_cols", "low_bit_product"])
+def test_entries_are_counted_once(op, monkeypatch):
+    counted, count = [], WORK[op]
+    monkeypatch.setitem(WORK, op, lambda node: counted.append(node) or count(node))
+    weight = np.where(np.arange(128) < 96, TERNARY, 0)
+    proto, target = few_bits_model([weight], 3), "emulate:znver5"
+    if op == "linear_cols":
+        b, weight, target = Builder(), sparse(48, 70), "native"
+        b.MatMul("x", weight, name="y")
+        proto = b.model({"x": [19, 48]}, {"y": [19, 70]})
+    (layer,) = sparsec.compile(proto, target=target).manifest["layers"]
+    assert len(counted) == 1 and layer["sparsity"] == 1 - np.count_nonzero(weight) / weight.size
 
 
 @pytest.mark.parametrize(("groups", "stride", "width"), [(1, 1, 30), (1, 2, 30), (4, 1, 7)])

@@ -106,6 +106,12 @@ def test_what_is_asked_for_prints_reads_back_and_changes_nothing():
         ("fetching 4 of", "fetching 0 of", "at least one element is fetched"),
         ("of Y[p, 0]", "of Z[p, 0]", "Z is not defined here"),
         ("of Y[p, 0]", "of Y[p + 1, 0]", "reaches 8, outside of 0 to 7"),
+        ("4 of Y[p, 0]", "5 of Y[p, 0]", "the index 0 + 4 of Y reaches 4, outside of 0 to 3"),
+        ("4 of Y[p, 0]", "4 of Y[p, 1]", "the index 1 + 3 of Y reaches 4, outside of 0 to 3"),
+        ("4 of X[1, 0] at p + 1 if p < 4", "5 of X[1, 0]", "the index 0 + 4 of X reaches 4, outside of 0 to 3"),
+        ("of Y[p, 0]", "of Y[W.i, 0]", "W.i is of the position where the tile stands, and not of the one 2 ahead"),
+        ("of Y[p, 0]", "of Y[position(W), 0]", "position(W) is of the position where the tile stands"),
+        ("if p < 4", "if W.i < 4", "W.i is of the position where the tile stands, and not of the one 1 ahead"),
         ("if p < 4", "if p", "the condition p must be a comparison"),
     ],
 )
@@ -113,3 +119,29 @@ def test_what_cannot_be_asked_for_is_refused(part, replacement, message):
     with pytest.raises(KernelError, match=r"^Kernel f, line 3, `tile acc") as caught:
         verify(parse_kernel(KERNEL.replace(part, replacement)))
     assert message in str(caught.value)
+
+
+SHORT = """\
+kernel f(W: float32[8, 6] @ "(i, k) -> (i : bucketed, k : compressed)", s: float32[]) -> Y: float32[8, 6]:
+    for p in W[0], k in W[1]:
+        tile acc: float32[1] fetching 2 of Y[p, k] if k < 5:
+            Y[W.i, W.k] = s[]"""
+
+
+def test_a_condition_guards_what_could_be_outside():
+    verify(parse_kernel(SHORT))
+    with pytest.raises(KernelError, match="the index k \\+ 1 of Y reaches 6, outside of 0 to 5"):
+        verify(parse_kernel(SHORT.replace(" if k < 5", "")))
+
+
+@pytest.mark.parametrize(
+    ("replacement", "message"),
+    [
+        ("1 of Y[p, k] at p + 1", "k is of the position where the tile stands, and not of the one 1 ahead"),
+        ("1 of Y[p, 0] at p + 1 if k < 5", "k is of the position where the tile stands"),
+        ("1 of s[]", "s has no dimension along which elements follow each other"),
+    ],
+)
+def test_what_lies_nowhere_or_in_another_tile_is_refused(replacement, message):
+    with pytest.raises(KernelError, match=message):
+        verify(parse_kernel(SHORT.replace("2 of Y[p, k] if k < 5", replacement)))

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from sparsec.codegen.artifact import Artifact
-from sparsec.codegen.link import zig_cache
+from sparsec.codegen.zig import zig_cache
 
 PROGRAM = Path(__file__).with_name("run_model.c")
 FLAGS = ("-std=c11", "-O1", "-Wall", "-Wextra", "-Werror")

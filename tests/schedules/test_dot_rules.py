@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import dot_panels, dot_widths, find_dot
 from sparsec.schedules.rules.options import NO_TILES, options
 from sparsec.schedules.rules.product import contenders, propose
@@ -118,6 +119,17 @@ def test_contenders_are_of_dense_panels_and_of_runs():
     for proposals in found.values():
         for proposal in proposals:
             assert "x86.vpdpbusd.512" in proposal.trace.to_json()
+
+
+def test_dense_panels_are_priced_alone_where_these_alone_are_wanted(monkeypatch):
+    case = case_of("uint8", "int8", 48, 64, 128, 0.05)
+    every, priced = contenders(case.product, case.arrays["W"], ZNVER5), []
+    monkeypatch.setattr(
+        "sparsec.schedules.rules.product.dot_cycles",
+        lambda dot, nest, *rest: priced.append(nest.name) or dot_cycles(dot, nest, *rest),
+    )
+    assert propose(case.product, case.arrays["W"], ZNVER5, only_dense=True) == every["dense"][0]
+    assert set(priced) == {"dense"}
 
 
 REFUSED = [

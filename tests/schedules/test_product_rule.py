@@ -13,7 +13,9 @@ from sparsec.ir.levels import Dense
 from sparsec.ir.lower import lower
 from sparsec.ir.named import dense_blocks
 from sparsec.ir.product_kernel import build_kernel
-from sparsec.schedules.rules.product import Proposal, propose
+from sparsec.schedules.rules.families import FAMILIES
+from sparsec.schedules.rules.prices import Prices
+from sparsec.schedules.rules.product import Proposal, _activation_nest, contenders, propose
 from sparsec.targets import Target
 from tests.ir.product_cases import NATIVE, Case, Compiled, attention, check, interpreted, linear, sparse
 from tests.schedules.assembly import assembly, inner_loops, spills
@@ -51,6 +53,17 @@ def test_density_decides(name, shape):
     assert not is_dense(pruned)
     assert pruned.seconds < 0.95 * pruned.dense_seconds
     assert pruned.dense_seconds == full.dense_seconds
+
+
+def test_dense_layouts_are_priced_alone_where_these_alone_are_wanted(monkeypatch):
+    def refuse(weight, panel):
+        raise AssertionError("a sparse family is priced")
+
+    case = linear(sparse(256, 256, 0.05), 128)
+    (dense,) = contenders(case.product, case.arrays["W"], TARGETS["znver5"])["dense"]
+    families = [family if family.name == "dense" else replace(family, nests=refuse) for family in FAMILIES]
+    monkeypatch.setattr("sparsec.schedules.rules.product.FAMILIES", families)
+    assert propose(case.product, case.arrays["W"], TARGETS["znver5"], only_dense=True) == dense
 
 
 def test_fewer_nonzeros_are_never_slower():
@@ -101,6 +114,18 @@ def test_there_is_work_for_every_core(cores):
     layout, (tile, *_) = proposal.product.layout, proposal.trace.steps
     chunks = layout.sizes((1024, 256))[0] if layout.levels[0][0].dim == "i" else 1
     assert chunks * (128 // tile.columns[0]) >= cores
+
+
+def test_rows_that_are_left_read_the_copy_that_the_others_do():
+    target = TARGETS["haswell"]
+
+    def left(stage: bool) -> float:
+        """What 5 rows cost more behind tiles of 8."""
+        products = (attention(1, rows, 64, 129).product for rows in (16, 21))
+        whole, more = (Prices(each, target)(_activation_nest(each, 8, stage), (16, 1)) for each in products)
+        return more - whole
+
+    assert left(stage=True) < left(stage=False), "loads from a copy are aligned, and it is made once"
 
 
 # -- odd shapes ----------------------------------------------------------------------------------------------------

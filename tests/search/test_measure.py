@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -56,7 +57,7 @@ def test_layers_of_one_form_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_layers_with_zeros_of_another_structure_are_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout of as many zeros might not hold them."""
 
-    def only_structured(product: Product, matrix: np.ndarray, target: Target) -> list[Proposal]:
+    def only_structured(product: Product, matrix: np.ndarray, target: Target, only_dense: bool) -> list[Proposal]:
         families = contenders(product, matrix, target)
         return families.get("2:4", families["CSR"])
 
@@ -83,17 +84,31 @@ def test_another_machine_cannot_be_timed_here() -> None:
         fastest(candidates(product(32, 64, 16), matrix, target), matrix, target)
 
 
+def linear_model(weight: np.ndarray) -> onnx.ModelProto:
+    rows, depth = weight.shape
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [6, size]) for n, size in (("x", depth), ("y", rows)))
+    initializer = numpy_helper.from_array(np.ascontiguousarray(weight.T), "w")
+    graph = helper.make_graph([node], "linear", [x], [y], [initializer])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
 def test_a_model_compiles_by_measuring() -> None:
     """A linear layer, pruned: its answers are those of the model that the target's prices chose."""
     weight = pruned(48, 40, 0.2)
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [6, 40]), ("y", [6, 48])))
-    initializer = numpy_helper.from_array(np.ascontiguousarray(weight.T), "w")
-    graph = helper.make_graph([node], "linear", [x], [y], [initializer])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     data = np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32)
-    session = sparsec.compile(model, measure=True).load(threads=1)
+    session = sparsec.compile(linear_model(weight), measure=True).load(threads=1)
     np.testing.assert_allclose(session(data), data @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_dense_layouts_alone_are_measured_where_these_alone_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[Proposal] = []
+    monkeypatch.setattr(
+        "sparsec.search.measure.fastest", lambda proposals, *_: timed.extend(proposals) or proposals[-1]
+    )
+    layers = sparsec.compile(linear_model(pruned(48, 40, 0.2)), measure=True, dense=True).manifest["layers"]
+    assert len(timed) > 1 and {proposal.family for proposal in timed} == {"dense"}
+    assert [layer["layout"] for layer in layers] == [str(timed[-1].product.layout)]
 
 
 def test_what_candidates_read_is_written_before() -> None:
