@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.emission import QUAD, Emission, repeat_quad
+from sparsec.ir.emission import QUAD, Emission, along, repeat_quad
 from sparsec.ir.kernel import Assign, For, Stmt, Walk
 from sparsec.ir.levels import Cursor
 from sparsec.ir.standing import keep
@@ -71,22 +71,24 @@ class Quads(Emission):
         After:   `copy = 0; for quad: acc += …; copy += …; acc += …; copy += …`, `acc += copy`
         """
         name, lanes = self._multiplies_into(body)
-        if lanes < QUAD or prod(self.tiles[name].shape) % lanes:
+        if not lanes or prod(self.tiles[name].shape) % lanes:
             yield [{}]
             return
         sums, size = self.handles[name], prod(self.tiles[name].shape)
         count = next((n for n in (4, 2) if n * size <= CHAINS * lanes), 1)
-        places = [T.ramp(start, 1, lanes) for start in range(0, size, lanes)]
+        places = [along([start], 0, lanes) for start in range(0, size, lanes)]
+        zero = tirx.const(0, str(sums.dtype))
+        nothing = T.broadcast(zero, lanes) if lanes > 1 else zero
         with self.scope() as frames:
             self.enter_block("apart", frames)
             copies = [T.sblock_alloc_buffer((size,), str(sums.dtype), scope="local") for _ in range(count - 1)]
             for copy in copies:
                 for place in places:
-                    T.buffer_store(copy, T.broadcast(tirx.const(0, str(sums.dtype)), lanes), [place])
+                    T.buffer_store(copy, nothing, place)
             yield [{name: handle} for handle in (sums, *copies)]
             for copy in copies:
                 for place in places:
-                    T.buffer_store(sums, sums[place] + copy[place], [place])
+                    T.buffer_store(sums, sums[tuple(place)] + copy[tuple(place)], place)
 
     def _quad_of_values(self, axis: Walk, first: Any, body: Sequence[Stmt]) -> Any:
         """Load the float32 values at four positions, repeated over a vector; None where the body takes others."""
@@ -98,18 +100,24 @@ class Quads(Emission):
         return keep(repeat_quad(data[T.ramp(first, 1, QUAD)], -(-lanes // QUAD) * QUAD), "values")
 
     def _multiplies_into(self, body: Sequence[Stmt]) -> tuple[str, int]:
-        """Return the tile that a body adds to by vector multiply-adds, and the most lanes of one; else 0 lanes."""
+        """Return the tile that a body adds to by multiply-adds, and the most lanes of one; else 0 lanes."""
         names, lanes = set(), 0
         for stmt in body:
-            instruction = self.named(stmt) if isinstance(stmt, For) else None
-            if not isinstance(stmt, For) or instruction is None or instruction.family != "fma":
+            width = self._lanes_of(stmt) if isinstance(stmt, For) else 0
+            assign = stmt.body[0] if isinstance(stmt, For) else stmt
+            if not width or not isinstance(assign, Assign) or not assign.accumulate:
                 return "", 0
-            (assign,) = stmt.body
-            assert isinstance(assign, Assign)
             names.add(assign.target.buffer)
-            lanes = max(lanes, prod(instruction.semantics.outputs[0].extents))
+            lanes = max(lanes, width)
         (name, *others) = names
         return ("", 0) if others or name not in self.tiles else (name, lanes)
+
+    def _lanes_of(self, nest: For) -> int:
+        """Return how many sums a nest of one multiply-add adds to; 0 for any other nest."""
+        instruction = self.named(nest)
+        if instruction is None:
+            return int(all(self.here.extent(axis) == 1 for axis in nest.axes))
+        return prod(instruction.semantics.outputs[0].extents) if instruction.family == "fma" else 0
 
     def _position(self, axis: Walk, index: Any) -> Any:
         """Return the position of an iteration of a compressed level, its coordinate left alone."""

@@ -35,9 +35,9 @@ class Panel:
         """How many vectors of X a tile reads for each depth."""
         return self.width // self.target.lanes(self.product.sums)
 
-    def holds(self, rows: int) -> bool:
-        """Whether all sums of so many rows, the vectors of X and a broadcast weight are in registers."""
-        return (rows + 1) * self.vectors + 1 <= self.target.vector_registers
+    def holds(self, rows: int, weights: int = 1) -> bool:
+        """Whether all sums of so many rows, the vectors of X and so many broadcast weights are in registers."""
+        return (rows + 1) * self.vectors + weights <= self.target.vector_registers
 
     def fits_l1(self, rows: int, part: int) -> bool:
         """Whether L1 takes what a tile of so many rows reads in a part of the depth: copies of X, and weights."""
@@ -48,6 +48,13 @@ class Panel:
     def has_few_columns(self) -> bool:
         """Whether there are fewer columns than in a vector, so that vectors hold rows."""
         return has_few_columns(self.product, self.target)
+
+    @property
+    def keeps_few_columns(self) -> bool:
+        """Whether L1 keeps all of X, few columns as they are, beside the weights that stream by."""
+        product = self.product
+        nbytes = np.dtype(product.x.dtype).itemsize * extent(product.depth) * extent(product.columns)
+        return self.has_few_columns and nbytes <= self.target.l1_bytes // 2
 
     def holds_by_rows(self, rows: int) -> bool:
         """Whether so many rows of few columns are one tile."""
@@ -115,7 +122,7 @@ def find_cuts(
         together = c if copy else lcm(c, panel.product.taps)
         if c > 1 and together > c:
             continue  # where taps are cut, what a column reads is not at the same distance from its neighbours
-        for parts in sorted({*PARTS, *more_parts}):
+        for parts in (1,) if panel.keeps_few_columns else sorted({*PARTS, *more_parts}):
             part = -(-(depth // together) // parts) * together
             fits = depth % c == 0 if parts == 1 else depth // together // parts >= LEAST
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):

@@ -194,7 +194,8 @@ def _activations(product: Product, target: Target) -> Iterator[Choice]:
         widths = column_widths(product, vectors, target)
         for r in range(1, min(16, extent(product.rows)) + 1):
             for stage in (False, True) if isinstance(product.depth, int) else (False,):
-                if panel.holds(r) and not (stage and panel.has_few_columns):
+                # Rows of an activation are loads apart, of which LLVM starts the next one early.
+                if panel.holds(r, weights=2) and not (stage and panel.has_few_columns):
                     rows = _with_one(r, product.rows)
                     nest = _activation_nest(product, rows[0], stage)
                     yield Choice("dense", nest, Tile(widths, rows, stage), prices(nest, widths))

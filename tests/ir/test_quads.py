@@ -41,6 +41,12 @@ def test_few_sums_have_copies(columns, copies):
     assert str(func).count(f'T.sblock_alloc_buffer(({columns},), scope="local")') == 1 + copies
 
 
+def test_a_single_sum_has_copies_too():
+    case = linear(rows([9, 17]), 1, layout=CSR)
+    scheduled = check(case, Trace((Tile((1,)),)))
+    assert str(scheduled.func).count('T.sblock_alloc_buffer((1,), scope="local")') == 1 + 3
+
+
 def test_other_weights_load_no_quads_of_values():
     case = linear(rows([9, 17, 4, 4]), 32, layout=depth_blocked(48, r=2))
     assert "llvm.arithmetic.fence" not in str(schedule((32,)).apply(case.product).func)
