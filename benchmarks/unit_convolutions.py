@@ -38,7 +38,14 @@ RESULTS = Path(__file__).parent / "results" / "convolutions"
 PEERS = ("onnxruntime", "openvino")
 COPIES = 8
 TURN = 0.05  # seconds of one engine in one round
-FASTEST = ("x86.vpdpbusd.512", "x86.vpdpbusd.256", "x86.vpmaddwd.256", "arm.smmla.128", "arm.sdot.128")
+FASTEST = (
+    "x86.vpdpbusd.512",
+    "x86.vpdpbusd.256",
+    "x86.vpmaddwd.512",
+    "x86.vpmaddwd.256",
+    "arm.smmla.128",
+    "arm.sdot.128",
+)
 """Instructions that add up products of bytes; the first one that the machine has is its peak."""
 
 

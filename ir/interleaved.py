@@ -17,6 +17,8 @@ SEGMENT = 16  # bytes
 def interleaved(place: Expr, depths: int, columns: int, itemsize: int, vectors: int = 1) -> Expr:
     """Return the column that stands at a place after `depths` rows of vectors of so many columns are interleaved.
 
+    Of rows that are widened on the way, as many count as vectors come of one.
+
     >>> from sparsec.ir.kernel import Var
     >>> from sparsec.ir.printer import print_expression
     >>> print_expression(interleaved(Var("v"), 4, 64, 1))

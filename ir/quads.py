@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from sparsec.ir.emission import QUAD, Emission, along, repeat_quad
-from sparsec.ir.kernel import Assign, For, Stmt, Walk
+from sparsec.ir.kernel import Assign, For, Load, Stmt, Walk, walk_expressions
 from sparsec.ir.levels import Cursor
 from sparsec.ir.standing import keep
 
@@ -103,20 +103,23 @@ class Quads(Emission):
         """Return the tile that a body adds to by multiply-adds, and the most lanes of one; else 0 lanes."""
         names, lanes = set(), 0
         for stmt in body:
-            width = self._lanes_of(stmt) if isinstance(stmt, For) else 0
-            assign = stmt.body[0] if isinstance(stmt, For) else stmt
-            if not width or not isinstance(assign, Assign) or not assign.accumulate:
+            if not isinstance(stmt, For) or not (width := self._lanes_of(stmt)):
                 return "", 0
-            names.add(assign.target.buffer)
+            names.add(stmt.body[0].target.buffer)  # type: ignore[union-attr]
             lanes = max(lanes, width)
         (name, *others) = names
         return ("", 0) if others or name not in self.tiles else (name, lanes)
 
     def _lanes_of(self, nest: For) -> int:
-        """Return how many sums a nest of one multiply-add adds to; 0 for any other nest."""
+        """Return how many sums a nest of one assignment adds to by multiply-adds; 0 for any other nest."""
+        (assign, *more) = nest.body
+        if more or not isinstance(assign, Assign) or not assign.accumulate:
+            return 0
         instruction = self.named(nest)
         if instruction is None:
-            return int(all(self.here.extent(axis) == 1 for axis in nest.axes))
+            reads = {part.buffer for part in walk_expressions(assign.value) if isinstance(part, Load)}
+            single = all(self.here.extent(axis) == 1 for axis in nest.axes)
+            return int(single and assign.target.buffer not in reads)
         return prod(instruction.semantics.outputs[0].extents) if instruction.family == "fma" else 0
 
     def _position(self, axis: Walk, index: Any) -> Any:

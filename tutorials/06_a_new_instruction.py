@@ -3,7 +3,7 @@
     python tutorials/06_a_new_instruction.py
 
 `pmaddwd` of x86 processors multiplies 8 pairs of 16-bit integers and adds the products of neighbours. Signal processing
-in fixed point lives on it, but the compiler only has a declaration of the one with 16 pairs, which came with AVX2.
+in fixed point lives on it, but the compiler only has declarations of the wider ones, which came with AVX2 and AVX-512.
 """
 
 from typing import Any

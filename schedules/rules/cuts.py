@@ -20,6 +20,7 @@ from sparsec.targets import Target
 MANY = 4  # panels for a core that are enough to split work by columns
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of the depth
 LEAST = 8  # channels in a part
+FEW_SHARE = 0.5  # of L1 that few columns may take, beside the weights that stream by
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Panel:
         """Whether L1 keeps all of X, few columns as they are, beside the weights that stream by."""
         product = self.product
         nbytes = np.dtype(product.x.dtype).itemsize * extent(product.depth) * extent(product.columns)
-        return self.has_few_columns and nbytes <= self.target.l1_bytes // 2
+        return self.has_few_columns and nbytes <= FEW_SHARE * self.target.l1_bytes
 
     def holds_by_rows(self, rows: int) -> bool:
         """Whether so many rows of few columns are one tile."""
@@ -111,7 +112,7 @@ def find_cuts(
     ----------
     copies : whether to try to copy X, too
     whole : keep to parts that divide the depth
-    more_parts : numbers of parts to try beside `PARTS`
+    more_parts : numbers of parts to try beside `PARTS`, unless L1 keeps all of few columns anyway
     ragged : whether the last block may have fewer rows
     """
     rows, depth = weight.rows, weight.depth

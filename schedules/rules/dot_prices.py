@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.prices import HIDES, L1_SHARE, LINE, Nest, batch, extent, idle_cores
 from sparsec.targets import Target
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from sparsec.schedules.rules.dots import Dot
 
 SHUFFLE = 1.3  # cycles to interleave rows of X, for each vector that this gives
-WIDEN = 2.8  # cycles instead, where a vector of bytes is widened to one twice as long
-ADDED = 1.25  # times as long, where products are added up by another instruction
+WIDEN = 2.8  # cycles instead, where what is in one segment is widened to a vector
+ADDED = 1.25  # times as long, where another instruction adds to the sums
+ADDED_APART = ("x86.vpmaddwd",)
 STEP = 0.5  # cycles for each run of depths beside its loads and products
 STORE = 0.6  # cycles to store a vector of interleaved X
 TAP = 4.0  # cycles to find the rows of X of a run
@@ -41,8 +43,8 @@ def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, 
         if not count:
             continue
         vectors = max(1, width // dot.columns)
-        products = _each(dot, product) * (nest.rows // dot.rows) * vectors / target.fma_per_cycle
-        shuffles = (WIDEN if dot.widens(product) and width < dot.vector else SHUFFLE) * vectors
+        products = _each(dot) * (nest.rows // dot.rows) * vectors / target.fma_per_cycle
+        shuffles = (WIDEN if dot.widens(product) and width <= SEGMENT else SHUFFLE) * vectors
         loads = (nest.rows + vectors) / target.loads_per_cycle
         beside = loads if nest.stage else shuffles + nest.rows / target.loads_per_cycle
         step = (products**HIDES + beside**HIDES) ** (1 / HIDES) + STEP
@@ -67,14 +69,15 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
         elif panels == 1:
             places = min(width, (count - 1) * pitch + wide)
     vectors, runs = nest.rows // dot.columns, nest.part / dot.depth
-    if places * nest.part > target.l2_bytes:
+    if places * nest.part * dot.itemsize > target.l2_bytes:
         return inf
-    read = (nest.rows + LINE / dot.depth) * nest.part  # bytes of weights, and lines of X, by each tile of pixels
+    # Bytes of weights, and lines of X, by each tile of pixels.
+    read = (nest.rows * dot.itemsize + LINE / dot.depth) * nest.part
     far = STREAM * (vectors + 1) * max(0.0, 1 - L1_SHARE * target.l1_bytes / read)
     step = 0.0
     for size, count in ((pixels, places // pixels), (places % pixels, 1)):
         if size:
-            products = max(_each(dot, product) * size * vectors / target.fma_per_cycle, LATENCY)
+            products = max(_each(dot) * size * vectors / target.fma_per_cycle, LATENCY)
             loads = (size + vectors) / target.loads_per_cycle
             step += count * ((products**HIDES + loads**HIDES) ** (1 / HIDES) + far + STEP)
     staged = runs * (whole * NARROW + (TAP if product.taps > 1 else 0))
@@ -84,14 +87,14 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
     return tasks * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
 
 
-def _each(dot: Dot, product: Product) -> float:
-    """Return how long an instruction takes, in times of what the processor can start the most of."""
-    return ADDED if dot.widens(product) else 1.0
+def _each(dot: Dot) -> float:
+    """Return how long an instruction takes, in times of a multiply-add of vectors."""
+    return ADDED if dot.instruction.family in ADDED_APART else 1.0
 
 
 def _weights(dot: Dot, nest: Nest) -> float:
     """Return the cycles to bring all weights to L1 once, for each panel."""
-    return FETCH * nest.steps * nest.rows * dot.depth / LINE
+    return FETCH * nest.steps * nest.rows * dot.depth * dot.itemsize / LINE
 
 
 def _outside_l1(width: int, product: Product, target: Target) -> float:

@@ -58,9 +58,13 @@ class Dot:
 
     def holds(self, rows: int, panel: int, target: Target) -> bool:
         """Say whether the sums of so many rows, the panel of X that they meet and a weight are in registers."""
-        itemsize = np.dtype(self.factors[0]).itemsize
-        sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth * itemsize // self.vector
+        sums, x = rows * panel * SUM_BYTES // self.vector, panel * self.depth * self.itemsize // self.vector
         return sums + x + 1 <= target.vector_registers
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number that it multiplies."""
+        return np.dtype(self.factors[0]).itemsize
 
     @property
     def factors(self) -> tuple[str, str]:

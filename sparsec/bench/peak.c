@@ -31,15 +31,16 @@ const int sums = 12; /* in 16 registers */
 #define VPDPBUSD(s) STEP(s, "vpdpbusd %1, %1, %0")
 #define VEX_VPDPBUSD(s) STEP(s, "%{vex%} vpdpbusd %1, %1, %0")
 #define VDPBF16PS(s) STEP(s, "vdpbf16ps %1, %1, %0")
-/* As fast as bytes are added up without VNNI, if nothing is to saturate: as words. */
-#define ADD_WORDS "vpmaddwd %2, %2, %1\nvpaddd %1, %0, %0\n"
-#define VPMADDWD(s) STEP_BY_WAY_OF(vector_256, s, ADD_WORDS ADD_WORDS)
+#define ADD_WORDS "vpmaddwd %2, %2, %1\nvpaddd %1, %0, %0"
+#define VPMADDWD_256(s) STEP_BY_WAY_OF(vector_256, s, ADD_WORDS)
+#define VPMADDWD_512(s) STEP_BY_WAY_OF(vector_512, s, ADD_WORDS)
 #define VPOPCNTD(s) STEP_BY_WAY_OF(vector_512, s, "vpandd %2, %2, %1\nvpopcntd %1, %1\nvpaddd %1, %0, %0")
 
 LOOP(mulps_addps_128, "sse2", vector_128, MULPS_ADDPS)
 LOOP(fma_256, "avx2,fma", vector_256, FMA)
 LOOP(fma_512, "avx512f", vector_512, FMA)
-LOOP(vpmaddwd_256, "avx2", vector_256, VPMADDWD)
+LOOP(vpmaddwd_256, "avx2", vector_256, VPMADDWD_256)
+LOOP(vpmaddwd_512, "avx512bw", vector_512, VPMADDWD_512)
 LOOP(vex_vpdpbusd_256, "avxvnni", vector_256, VEX_VPDPBUSD)
 LOOP(vpdpbusd_256, "avx512vnni,avx512vl", vector_256, VPDPBUSD)
 LOOP(vpdpbusd_512, "avx512vnni", vector_512, VPDPBUSD)

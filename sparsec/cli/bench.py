@@ -112,8 +112,11 @@ def bench(
             beside = _compile(model, quiet, dense=True, **options).load(threads) if dense else None
             chosen = [peer for peer in (peers or PEERS).split(",") if peer]
             results = _race(model, library, chosen, threads, seconds, quiet)
-            session = load(library, threads=threads)
-            _keep(results, output, partial(_profile, session, {}, beside, seconds, quiet) if profile else None)
+
+            def profiled() -> dict[str, Any]:
+                return _profile(load(library, threads=threads), {}, beside, seconds, quiet)
+
+            _keep(results, output, profiled if profile else None)
     if wrong := [lane for lane in results.get("lanes", ()) if lane["engine"] == "sparsec" and not lane["agrees"]]:
         error = wrong[0]["error"]
         differ = f"differ from those of {results['reference']} by {error:.1e} of their scale"

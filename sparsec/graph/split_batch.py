@@ -2,10 +2,7 @@
 
 The activations of many items stream through the outer caches at every step, those of a few stay in L2. So the graph is
 compiled for a few items, and the runtime runs it for one slice of the inputs and outputs after the other, with the same
-memory in between. Several cores share the items of a slice, each with its own part in its own L2, so that a slice has
-more of them, and the cores wait for each other less often.
-
-The batch is followed as an axis of each value through what operators say of their axes
+memory in between. The batch is followed as an axis of each value through what operators say of their axes
 (:mod:`sparsec.graph.channel_relations`, and the rules here). A reshape may merge it with the axes behind it: then items
 are equal parts of the merged axis, one after the other.
 """
@@ -25,7 +22,7 @@ from sparsec.graph.work import count_entries
 from sparsec.targets import Target
 
 LEAST = 32
-"""The largest node of a slice reads and writes, on each core, at least one part in so many of L2."""
+"""The largest node of a slice reads and writes at least one part in so many of L2."""
 
 
 def split_batch(graph: Graph, target: Target) -> None:
@@ -134,22 +131,21 @@ def _same_for_all(value: Value, axis: int, count: int) -> bool:
 
 
 def _items(graph: Graph, batch: _Batch, target: Target) -> int:
-    """The most items that divide the batch, of which a core's part of what one node reads and writes fits into its L2.
+    """The most items that divide the batch, of which what one node reads and writes fits into L2; at least one.
 
-    There is at least one. Each slice reads all weights again and calls all steps again: where weights are more than its
-    activations, or these are next to nothing, as for a prime number of short rows, the batch stays whole.
+    Each slice reads all weights again and calls all steps again: where weights are more than its activations, or these
+    are next to nothing, as for a prime number of short rows, the batch stays whole.
     """
     sizes = [_traffic(node, batch) for node in graph.nodes]
     fitting = [
         count
         for count in range(1, batch.whole + 1)
-        if batch.whole % count == 0
-        and all(fixed + count * item / target.cores <= target.l2_bytes for fixed, item in sizes)
+        if batch.whole % count == 0 and all(fixed + count * item <= target.l2_bytes for fixed, item in sizes)
     ]
     count = max(fitting, default=1)
     slices = [fixed + count * item for fixed, item in sizes]
-    is_enough = max(slices, default=0) * LEAST >= target.l2_bytes * target.cores
-    return count if is_enough and sum(slices) >= sum(map(_weight_bytes, graph.nodes)) else batch.whole
+    pays = max(slices, default=0) * LEAST >= target.l2_bytes and sum(slices) >= sum(map(_weight_bytes, graph.nodes))
+    return count if pays else batch.whole
 
 
 def _traffic(node: Node, batch: _Batch) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import sparsec
 from sparsec.targets import Target
 from tests.test_compiler import Builder
 
-SMALL_L2 = replace(Target.parse("native"), l2_bytes=2048, cores=1)
+SMALL_L2 = replace(Target.parse("native"), l2_bytes=2048)
 
 
 def normal(*shape: int) -> np.ndarray:

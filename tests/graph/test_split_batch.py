@@ -211,22 +211,13 @@ def test_a_graph_that_mixes_items_stays(name: str) -> None:
     assert (graph.slices, str(graph)) == (1, before)
 
 
-@pytest.mark.parametrize(
-    "l2_bytes, cores, slices", [(400, 2, 12), (799, 2, 12), (800, 2, 6), (1600, 2, 3), (800, 12, 1)]
-)
-def test_cores_share_the_items_of_a_slice(l2_bytes: int, cores: int, slices: int) -> None:
-    target = replace(SMALL, l2_bytes=l2_bytes, cores=cores)
-    check(lambda x: op.exp(x), (12, 100), slices=slices, target=target)
-
-
-@pytest.mark.parametrize("cores, slices", [(1, 6), (2, 3)])
-def test_what_all_items_read_is_in_each_l2(cores: int, slices: int) -> None:
+def test_what_all_items_read_takes_its_part_of_l2() -> None:
     graph = Graph()
     x = graph.input("x", (12, 100), "float32")
     shared = graph.add("zeros", [], (1, 100), {"shape": (1, 100)}, dtype="float32")
     graph.outputs = [graph.add("add", [x, shared], (12, 100))]
-    split_batch(graph, replace(SMALL, l2_bytes=2000, cores=cores))
-    assert graph.slices == slices
+    split_batch(graph, replace(SMALL, l2_bytes=2000))
+    assert graph.slices == 6
 
 
 @pytest.mark.parametrize("l2_bytes, slices", [(1, 12), (1599, 12), (1600, 6), (3199, 4), (9600, 1)])
@@ -241,7 +232,6 @@ def test_rows_too_short_for_a_slice_stay_together() -> None:
     target = replace(SMALL, l2_bytes=25601)
     check(lambda x: op.exp(x), (37, 100), slices=1, target=target)
     check(lambda x: op.exp(x), (37, 101), slices=37, target=target)
-    check(lambda x: op.exp(x), (37, 101), slices=1, target=replace(target, cores=2))
 
 
 def test_weights_that_outweigh_activations_are_read_once() -> None:
