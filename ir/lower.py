@@ -71,9 +71,14 @@ class Lowered:
     gathers: dict[str, Gather] = field(default_factory=dict)
 
     def pack(self, buffer: str, value: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the arrays that the kernel takes in place of the packed operand `buffer`, by name and in order."""
-        layout = self.kernel.buffers[buffer].layout
+        """Return the arrays that the kernel takes in place of the packed operand `buffer`, by name and in order.
+
+        Integers come to be as wide as those of the buffer.
+        """
+        layout, stored = self.kernel.buffers[buffer].layout, np.dtype(self.kernel.buffers[buffer].dtype)
         assert layout is not None, f"{buffer} is dense"
+        if value.dtype.kind == stored.kind == "i" and stored.itemsize > value.dtype.itemsize:
+            value = value.astype(stored)
         packed: Packed = layout.pack(value, min_index_bits=MIN_INDEX_BITS)
         arrays = dict(packed.arrays)
         if buffer in self.gathers:

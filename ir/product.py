@@ -119,10 +119,7 @@ class Product:
         return replace(self, weight=terms[0], residue=tuple(terms[1:]))
 
     def parts(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what each term holds of the constant weight [rows, depth], by name; integers as wide as the terms."""
-        stored = np.dtype(self.weight.dtype)
-        if matrix.dtype.kind == stored.kind == "i" and stored.itemsize > matrix.dtype.itemsize:
-            matrix = matrix.astype(stored)
+        """Return what each term holds of the constant weight [rows, depth], by name."""
         if not isinstance(self.layout, Sum):
             return {self.weight.name: matrix}
         kept = self.layout.split(matrix != 0)
