@@ -103,24 +103,24 @@ class Quads(Emission):
         """Return the tile that a body adds to by multiply-adds, and the most lanes of one; else 0 lanes."""
         names, lanes = set(), 0
         for stmt in body:
-            if not isinstance(stmt, For) or not (width := self._lanes_of(stmt)):
+            name, width = self._adds_to(stmt)
+            if not width:
                 return "", 0
-            names.add(stmt.body[0].target.buffer)  # type: ignore[union-attr]
+            names.add(name)
             lanes = max(lanes, width)
         (name, *others) = names
         return ("", 0) if others or name not in self.tiles else (name, lanes)
 
-    def _lanes_of(self, nest: For) -> int:
-        """Return how many sums a nest of one assignment adds to by multiply-adds; 0 for any other nest."""
-        (assign, *more) = nest.body
-        if more or not isinstance(assign, Assign) or not assign.accumulate:
-            return 0
-        instruction = self.named(nest)
+    def _adds_to(self, stmt: Stmt) -> tuple[str, int]:
+        """Return what a nest of one assignment adds to by multiply-adds, and to how many sums; else 0 of them."""
+        inner = stmt.body[0] if isinstance(stmt, For) and len(stmt.body) == 1 else None
+        if not isinstance(stmt, For) or not isinstance(inner, Assign) or not inner.accumulate:
+            return "", 0
+        name, instruction = inner.target.buffer, self.named(stmt)
         if instruction is None:
-            reads = {part.buffer for part in walk_expressions(assign.value) if isinstance(part, Load)}
-            single = all(self.here.extent(axis) == 1 for axis in nest.axes)
-            return int(single and assign.target.buffer not in reads)
-        return prod(instruction.semantics.outputs[0].extents) if instruction.family == "fma" else 0
+            reads = {part.buffer for part in walk_expressions(inner.value) if isinstance(part, Load)}
+            return name, int(name not in reads and all(self.here.extent(axis) == 1 for axis in stmt.axes))
+        return name, prod(instruction.semantics.outputs[0].extents) if instruction.family == "fma" else 0
 
     def _position(self, axis: Walk, index: Any) -> Any:
         """Return the position of an iteration of a compressed level, its coordinate left alone."""

@@ -1,8 +1,8 @@
 """Vectors of several rows brought side by side, by the shuffles of x86 and AArch64 processors.
 
 Pairs of rows are interleaved, then pairs of what that gave, and so on: by `punpckl` and `punpckh` of x86, within
-segments, and by `zip1` and `zip2` of AArch64, whose registers are single segments. Unsigned elements that come to be
-twice as wide are interleaved with zeros last.
+segments, and by `zip1` and `zip2` of AArch64, whose registers are single segments. Bytes that become words are
+interleaved with zeros last, or converted where a row is one segment at most.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Products that take several depths at once compute what NumPy does, exactly, in every layout, shape and type."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -43,14 +44,14 @@ def layout_of(name: str, r: int, depths: int) -> Layout:
 
 
 def case_of(
-    way: Way, name: str, r: int, tiles: int, depth: int, columns: int, density: float, **options: object
+    way: Way, name: str, r: int, tiles: int, depth: int, columns: int, density: float, **options: Any
 ) -> Case:
     """Some tiles of r rows; of panels, the last one has a row less."""
     rows = r * tiles - (1 if name.startswith("panels") and r > 1 else 0)
     weight = sparse_numbers(rows, depth, density, way.weight, bool(options.get("extreme")))
     taps = TAPS if name == "panels of channels" else 1
     layout = layout_of(name, r, way.dot.depth)
-    return dotted(weight.astype(way.stored), columns, layout, way.x, taps=taps, **options)  # type: ignore[arg-type]
+    return dotted(weight.astype(way.stored), columns, layout, way.x, taps=taps, **options)
 
 
 # -- as kernels ----------------------------------------------------------------------------------------------------
@@ -114,8 +115,8 @@ def test_runs_cannot_be_staged():
 # -- compiled ------------------------------------------------------------------------------------------------------
 
 
-def scheduled(way: Way, case: Case, emulated: bool, **options: object) -> Scheduled:
-    trace = trace_of(way, case, tile_of(way, case, **options))  # type: ignore[arg-type]
+def scheduled(way: Way, case: Case, emulated: bool, **options: Any) -> Scheduled:
+    trace = trace_of(way, case, tile_of(way, case, **options))
     return trace.apply(case.product, () if emulated else way.target.emits)
 
 
