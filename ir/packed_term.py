@@ -143,12 +143,16 @@ class PackedTerm:
         product, padded = self.product, self.layout.padded(self.shape)[1]
         blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
         part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
-        depth = self.place(blocks) + Var("r") if blocks else Var("r")
+        start, taps = self.place(blocks), product.taps if part % product.taps == 0 else 1
+        # Taps in a loop of their own, so that their places are constants.
+        row = Var("r") * taps + Var("t") if taps > 1 else Var("r")
+        axes = (Range("r", Const(0), Const(part // taps)), *([Range("t", Const(0), Const(taps))] if taps > 1 else []))
+        depth = start + row if blocks else row
         value: Expr = element_at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
         if padded > self.shape[1]:
             value = call("select", call("<", depth, self.shape[1]), value, product.zero)
-        copy = For((self.lanes[-1],), (Assign(Load("part", (Var("r") * self.pitch + LANE,)), value),))
-        rows = For((Range("r", Const(0), Const(part)),), (copy,))
+        copy = For((self.lanes[-1],), (Assign(Load("part", (row * self.pitch + LANE,)), value),))
+        rows = For(axes, (copy,))
         return Tile("part", product.sums, (part * self.pitch,), (rows, body))
 
     def every_row(self, finish: bool, tasks: int = 0, sums: Load | None = None) -> Stmt:

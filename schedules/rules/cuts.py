@@ -61,19 +61,18 @@ class Panel:
         """Whether so many rows of few columns are one tile."""
         return self.vectors == 1 and rows <= max(TILE_ROWS, FEW_SUMS // extent(self.product.columns))
 
-    def chunk(self, rows: int, r: int, parts: int) -> int:
-        """Return how many of the rows, a multiple of r, are a task of their own; 0 for all of them.
+    def chunks(self, rows: int, r: int, parts: int) -> set[int]:
+        """Return how many of the rows, a multiple of r, may be a task of their own; 0 stands for all of them.
 
-        The sums of a chunk stay in L2 from one part of the depth to the next, and every core gets a task.
+        The sums of a chunk stay in L2 from one part of the depth to the next. Where there are few panels, every core
+        may get a chunk, too: idle cores are then held against what chunks that each copy X cost.
         """
         target = self.target
+        large = -(-rows * self.width * np.dtype(self.product.sums).itemsize // (target.l2_bytes // 2)) if parts > 1 else 1
         panels = max(1, extent(self.product.columns) // self.width) * batch(self.product)
-        wanted = target.cores if panels < MANY * target.cores else 1
-        if parts > 1:
-            large = -(-rows * self.width * 4 // (target.l2_bytes // 2))
-            wanted = -(-large // wanted) * wanted
-        chunk = max(2, -(-rows // wanted // r)) * r
-        return 0 if chunk >= rows else chunk
+        shared = target.cores if panels < MANY * target.cores else 1
+        found = {max(2, -(-rows // (-(-large // wanted) * wanted) // r)) * r for wanted in (1, shared)}
+        return {0 if chunk >= rows else chunk for chunk in found}
 
 
 @dataclass(frozen=True)
@@ -119,15 +118,15 @@ def find_cuts(
     if r > rows or (rows % r and not ragged) or not panel.holds(r):
         return
     for copy in (False, True) if copies else (False,):
-        # A copied part is whole vectors of single depths; one that is not copied keeps the taps of a channel.
-        together = c if copy else lcm(c, panel.product.taps)
-        if c > 1 and together > c:
+        together = lcm(c, panel.product.taps)
+        if c > 1 and together > c and not copy:
             continue  # where taps are cut, what a column reads is not at the same distance from its neighbours
         for parts in (1,) if panel.keeps_few_columns else sorted({*PARTS, *more_parts}):
             part = -(-(depth // together) // parts) * together
             fits = depth % c == 0 if parts == 1 else depth // together // parts >= LEAST
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
-                yield Cut(rows, depth, r, panel.chunk(rows, r, parts), parts, part if parts > 1 else depth, copy)
+                for chunk in sorted(panel.chunks(rows, r, parts)):
+                    yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy)
 
 
 def in_rows(cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", order: str = "") -> Layout:

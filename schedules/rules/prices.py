@@ -33,7 +33,7 @@ L1_SHARE = 0.95  # of L1 that keeps rows which are read again
 HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
 LINE = 64  # bytes
 PAGE = 4096  # bytes
-PAGES = 64  # that the TLB keeps
+PAGES = 48  # of X that the TLB keeps beside those of Y and of the weight
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED = 128  # for a symbolic extent
 IDLE = 0.2  # of the time of an idle core
@@ -143,7 +143,7 @@ class Prices:
             step = self._step(nest, vectors, loads)
             if inner.miss:
                 apart = None if together else self._apart
-                step += inner.miss * vectors * _outside_l1(product, nest.part, vectors, apart, target)
+                step += inner.miss * loads * _outside_l1(product, nest.part, vectors, apart, target)
             if inner.far and not together:
                 step += inner.far * self._far(nest.part)
             depth = extent(product.depth)
@@ -173,7 +173,8 @@ class Prices:
     def _far(self, part: int) -> float:
         """Return for which share of the steps the row of X is on a page that was left since it was read."""
         taps = self.product.taps
-        return max(0.0, 1 - PAGES * taps / part) / taps if self._apart >= PAGE // 2 else 0.0
+        pages = part / taps * min(1.0, self._apart / PAGE)
+        return max(0.0, 1 - PAGES / pages) / taps
 
     def _decoding(self, nest: Nest) -> float:
         """Return the cycles in which a step decodes its weights from integers."""
@@ -227,7 +228,8 @@ def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, 
     if apart is None:
         return max(0.0, 1 - L1_SHARE * target.l1_bytes / (lanes * np.dtype(product.sums).itemsize * part))
     width = lanes * bytes_of_x
-    footprint = (width + product.span * bytes_of_x) * max(1, part // product.taps)
+    beside = LINE - bytes_of_x if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
+    footprint = (width + beside + product.span * bytes_of_x) * max(1, part // product.taps)
     starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
     used = min(SETS, starts * -(-width // LINE))
     return max(0.0, 1 - L1_SHARE * target.l1_bytes * used / SETS / footprint)
