@@ -20,6 +20,8 @@ from sparsec.ir.printer import print_statement
 
 QUAD = 4  # values, or coordinates of 16 bits, that one load brings
 WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
+LINE = 64  # bytes of a line of the cache
+READ_TO_L1 = 0, 3, 1  # what `llvm.prefetch` is told: to be read, kept in all caches, data
 
 
 class Emission(Nesting):
@@ -178,6 +180,11 @@ def _repeated(group: Any, size: int, count: int) -> Any:
         return shuffle([group], [n % size for n in range(count)])
     word = T.broadcast(tirx.reinterpret(f"int{bits}", group), count // size)
     return tirx.reinterpret(f"{dtype}x{count}", word)
+
+
+def fetch_line(handle: Any, indices: Sequence[Any]) -> None:
+    """Ask for the line that an element lies in; it may lie behind the end."""
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(handle[tuple(indices)]), *READ_TO_L1))
 
 
 def along(indices: list[Any], offset: int, count: int) -> list[Any]:

@@ -19,7 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
-from sparsec.ir.emission import along
+from sparsec.ir.emission import LINE, along, fetch_line
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -49,9 +49,6 @@ from sparsec.ir.quads import Quads
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
 from sparsec.ir.verifier import verify
-
-LINE = 64  # bytes of a line of the cache
-READ_TO_L1 = 0, 3, 1  # what `llvm.prefetch` is told: to be read, kept in all caches, data
 
 
 @dataclass(frozen=True)
@@ -210,8 +207,7 @@ class _Lowering(Quads):
                 frames.enter_context(T.Then())
             handle, indices = self.handles[fetch.first.buffer], self.place(fetch.first)
             for start in range(0, fetch.count, LINE // np.dtype(str(handle.dtype)).itemsize):
-                address = tirx.address_of(handle[tuple(along(indices, start, 1))])
-                T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *READ_TO_L1))
+                fetch_line(handle, along(indices, start, 1))
 
     def _if(self, stmt: If) -> None:
         with T.If(self.expr(stmt.condition)), T.Then():

@@ -1,7 +1,8 @@
 """Walks by quads: four coordinates, and four values, of a compressed level are a load each.
 
 A sparse step is bound by the load units; other units take the quads apart. A tile of few vectors of sums adds to
-several copies of them in turn, so that no addition waits for the one before it.
+several copies of them in turn, so that no addition waits for the one before it. Processors fetch values ahead that are
+read in order, but stop where a page ends: so each walk asks for a line of the next page.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from contextlib import contextmanager
 from math import prod
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.emission import QUAD, Emission, along, repeat_quad
+from sparsec.ir.emission import LINE, QUAD, Emission, along, fetch_line, repeat_quad
 from sparsec.ir.kernel import Assign, For, Load, Stmt, Walk, walk_expressions
-from sparsec.ir.levels import Cursor
+from sparsec.ir.levels import Cursor, Dense
 from sparsec.ir.standing import keep
 
+AHEAD = 4096  # bytes of values, a page
 CHAINS = 8  # vectors of sums that keep multiply-add units busy: two for each cycle that an addition takes
 
 
@@ -43,9 +46,15 @@ class Quads(Emission):
         (axis,) = stmt.axes
         assert isinstance(axis, Walk)
         length = next(self.visit(axis, bound=False)).extent
+        count, itemsize = self._values_at(axis)
+        lines = count * QUAD * itemsize // LINE  # of the values of a quad
+        if count and not lines:
+            self._fetch_ahead(axis, self._position(axis, 0), 1)
         with self._apart(stmt.body) as sums, self.scope() as frames:
             nth = self.counted("quad", length // QUAD, frames)
             first = keep(self._position(axis, nth * QUAD), "position")
+            if lines:
+                self._fetch_ahead(axis, first, lines)
             quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
             values = self._quad_of_values(axis, first, stmt.body)
             for lane in range(QUAD):
@@ -62,6 +71,24 @@ class Quads(Emission):
             position = keep(self._position(axis, length // QUAD * QUAD + nth), "position")
             coordinate = T.cast(self._indices(axis)[position], "int32")
             step(axis, Cursor(position, keep(coordinate, "coordinate")))
+
+    def _fetch_ahead(self, axis: Walk, position: Any, lines: int) -> None:
+        """Ask for lines of values that lie a page behind those of a position."""
+        count, itemsize = self._values_at(axis)
+        start = keep(position * count + AHEAD // itemsize, "ahead")
+        for line in range(lines):
+            fetch_line(self.handles[f"{axis.buffer}.data"], [start + line * LINE // itemsize])
+
+    def _values_at(self, axis: Walk) -> tuple[int, int]:
+        """Return how many stored values belong to each position of a level, 0 if not as many, and bytes of one."""
+        buffer = self.kernel.buffers[axis.buffer]
+        assert buffer.layout is not None
+        inside = range(axis.level + 1, len(buffer.layout.levels))
+        dense = all(isinstance(buffer.layout.levels[level][1], Dense) for level in inside)
+        sizes = buffer.layout.sizes(buffer.extents)
+        if not dense or (data := self.handles.get(f"{axis.buffer}.data")) is None:
+            return 0, 0
+        return prod(sizes[level] for level in inside), np.dtype(str(data.dtype)).itemsize
 
     @contextmanager
     def _apart(self, body: Sequence[Stmt]) -> Iterator[list[dict[str, Any]]]:
