@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -98,11 +98,12 @@ class Quads(Emission):
         After:   `copy = 0; for quad: acc += …; copy += …; acc += …; copy += …`, `acc += copy`
         """
         name, lanes = self._multiplies_into(body)
-        if not lanes or prod(self.tiles[name].shape) % lanes:
+        if not lanes:
             yield [{}]
             return
         sums, size = self.handles[name], prod(self.tiles[name].shape)
         count = next((n for n in (4, 2) if n * size <= CHAINS * lanes), 1)
+        lanes = gcd(lanes, size)
         places = [along([start], 0, lanes) for start in range(0, size, lanes)]
         zero = tirx.const(0, str(sums.dtype))
         nothing = T.broadcast(zero, lanes) if lanes > 1 else zero

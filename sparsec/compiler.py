@@ -316,7 +316,7 @@ class _Run:
         for pass_ in (split_batch, recognize_masked_attention, bag_embeddings):
             pass_(graph, self.target)
             self.write(pass_.__name__, graph)
-        plan_images(graph, self.target.lanes("float32"))
+        plan_images(graph, self.target.unit_lanes("float32"))
         self.write("plan_images", graph)
         plan_layouts(graph)
         self.write("plan_layouts", graph)

@@ -209,12 +209,12 @@ def batch(product: Product) -> int:
 
 
 def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tuple[int, float]]:
-    """Return (how many, vectors in each) of the tiles of columns; a part of a vector costs as much as a whole one."""
-    lanes = target.lanes(product.sums)
+    """Return (how many, vectors in each) of the tiles of columns; a part of a unit costs as much as a whole one."""
+    unit, lanes = target.unit_lanes(product.sums), target.lanes(product.sums)
     left = extent(product.columns)
     found = []
     for width in widths:
-        found.append((left // width, -(-width // lanes)))
+        found.append((left // width, -(-width // unit) * unit / lanes))
         left %= width
     return [tile for tile in found if tile[0]]
 

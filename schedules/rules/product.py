@@ -234,13 +234,15 @@ def column_widths(product: Product, v: int, target: Target) -> tuple[int, ...]:
 
 
 def widths(columns: int | str, v: int, lanes: int) -> tuple[int, ...]:
-    """Return the widths of tiles of columns: v vectors, then what is left of vectors, then of elements."""
+    """Return the widths of tiles of columns: v vectors, then what is left of vectors, or of halves, then of elements."""
     if isinstance(columns, str):
         found = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]
         power = 1 << (v.bit_length() - 1)  # each width must divide the one before it
         return tuple(dict.fromkeys([power * lanes, *found[1:]]))
     found, left = [], columns
-    for width in (v * lanes, left % (v * lanes) // lanes * lanes, left % lanes):
+    whole = left % (v * lanes) // lanes * lanes
+    half = lanes // 2 if lanes > 1 and columns % lanes == lanes // 2 else 0  # which the last vectors take along
+    for width in (v * lanes, whole + half, left % lanes):
         if width and left >= width:
             found.append(width)
             left %= width

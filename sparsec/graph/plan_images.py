@@ -68,7 +68,7 @@ def plan_images(graph: Graph, lanes: int = VECTOR) -> None:
 
     Parameters
     ----------
-    lanes : float32 elements in a vector of the target, which images of floats are rounded up to
+    lanes : float32 elements that the target takes at once, which images of floats are rounded up to
     """
     planner = _Planner(graph, min(lanes, VECTOR))
     planner.assign_forms()

@@ -44,6 +44,7 @@ def _x86(
     loads: float,
     ghz: float,
     prefers_256: bool = False,
+    unit: int = 0,
 ) -> Target:
     return Target(
         name=name,
@@ -57,6 +58,7 @@ def _x86(
         loads_per_cycle=loads,
         ghz=ghz,
         features=_FULL_WIDTH if prefers_256 else (),
+        unit_bits=unit,
     )
 
 
@@ -117,7 +119,7 @@ _ALL = [
     _x86("sapphirerapids", _SAPPHIRE, 48, 2048, 76800, fma=2, loads=2, ghz=3.0, prefers_256=True),
     _x86("znver2", _ZEN2, 32, 512, 16384, fma=2, loads=2, ghz=3.3),
     _x86("znver3", _ZEN3, 32, 512, 32768, fma=2, loads=2, ghz=3.5),
-    _x86("znver4", _ZEN4, 32, 1024, 32768, fma=1, loads=1, ghz=3.6),
+    _x86("znver4", _ZEN4, 32, 1024, 32768, fma=1, loads=1, ghz=3.6, unit=256),
     _x86("znver5", _ZEN4 | {"avx512vp2intersect", "avxvnni"}, 48, 1024, 32768, fma=2, loads=2, ghz=4.0),
     _arm("aarch64", frozenset({"neon"}), 32, 512, 4096, fma=2, loads=2, ghz=2.5, mcpu="generic"),
     _arm("armv8.6", _ARMV8_6, 64, 1024, 32768, fma=2, loads=2, ghz=2.5, mcpu="generic"),

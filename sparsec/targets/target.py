@@ -40,6 +40,8 @@ class Target:
         A sustained clock, for predicted times.
     cores : int
         Physical cores that a compiled model may use.
+    unit_bits : int
+        Width of what carries out vector operations, where it takes wider vectors in turns; 0 for as wide as vectors.
     emulated_on : Target, optional
         What code is generated for, where this target is only emulated; see `parse`.
     """
@@ -56,6 +58,7 @@ class Target:
     ghz: float
     cores: int = 1
     features: tuple[str, ...] = ()
+    unit_bits: int = 0
     emulated_on: Target | None = None
 
     @staticmethod
@@ -150,6 +153,10 @@ class Target:
     def lanes(self, dtype: str) -> int:
         """Elements of `dtype` in one vector register."""
         return self.vector_bits // _BITS[dtype]
+
+    def unit_lanes(self, dtype: str) -> int:
+        """Elements of `dtype` that take as long as fewer of them."""
+        return min(self.unit_bits or self.vector_bits, self.vector_bits) // _BITS[dtype]
 
     def tvm(self) -> Any:
         """This target as a `tvm.target.Target`, with itself as the host."""
