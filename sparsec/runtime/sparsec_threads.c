@@ -3,7 +3,8 @@
  * every worker has come by: where other programs hold a processor, the threads that do run take over the work.
  *
  * Threads are not pinned: the process has other work that only the scheduler knows, and two contexts pinned to the same
- * cores would halve each other's speed. */
+ * cores would halve each other's speed. But threads that all have work look alike to a scheduler, which may leave two of
+ * them on one processor for seconds while another is idle: so a worker that finds itself beside another one moves. */
 #define _GNU_SOURCE
 #include "sparsec_threads.h"
 
@@ -18,7 +19,8 @@
 enum {
   CACHE_LINE = 64,
   SPIN_NANOSECONDS = 100000,
-  TASKS_PER_THREAD = 2, /* so that one slow thread does not hold up the others */
+  TASKS_PER_THREAD = 8, /* so that one slow thread does not hold up the others, and few iterations are shared evenly */
+  JOBS_IN_PLACE = 64,   /* between two looks at which processor a thread is on */
 };
 
 /* These three are TVM's (c_backend_api.h). */
@@ -32,6 +34,8 @@ typedef struct {
   _Alignas(CACHE_LINE) sparsec_pool *pool;
   pthread_t handle;
   int in_task;
+  atomic_int processor; /* that the thread was last seen on */
+  unsigned jobs;        /* that it came to */
   char *workspace; /* a stack */
   size_t workspace_bytes, workspace_used;
 } worker;
@@ -114,6 +118,28 @@ static void run_tasks(worker *me, uint32_t job) {
   me->in_task = 0;
 }
 
+/* Says now and then which processor this thread is on; a worker leaves one that others are on, if any is free. */
+static void spread_out(worker *me) {
+  sparsec_pool *pool = me->pool;
+  if (me->jobs++ % JOBS_IN_PLACE) return;
+  cpu_set_t allowed, free;
+  int mine = sched_getcpu(), shared = 0;
+  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  free = allowed;
+  for (int i = 0; i < pool->threads; i++) {
+    int theirs = atomic_load_explicit(&pool->workers[i].processor, memory_order_relaxed);
+    if (&pool->workers[i] == me || theirs < 0 || theirs >= CPU_SETSIZE) continue;
+    shared |= theirs == mine;
+    CPU_CLR(theirs, &free);
+  }
+  if (shared && me != pool->workers && CPU_COUNT(&free)) {
+    sched_setaffinity(0, sizeof free, &free); /* moves the thread at once */
+    sched_setaffinity(0, sizeof allowed, &allowed);
+    mine = sched_getcpu();
+  }
+  atomic_store_explicit(&me->processor, mine, memory_order_relaxed);
+}
+
 static void *work(void *argument) {
   worker *me = argument;
   sparsec_pool *pool = me->pool;
@@ -128,6 +154,7 @@ static void *work(void *argument) {
       pthread_mutex_unlock(&pool->mutex);
     }
     seen = current_job(pool);
+    spread_out(me);
     run_tasks(me, seen);
   }
   return NULL;
@@ -158,7 +185,9 @@ static int parallel_launch(parallel_task task, void *data, int num_task) {
   pool->env = (TVMParallelGroupEnv){NULL, num_task};
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
-  run_tasks(self, start_job(pool, num_task));
+  uint32_t job = start_job(pool, num_task);
+  spread_out(self);
+  run_tasks(self, job);
   for (int spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_task; spins++)
     if (spins < 4096) relax();
     else sched_yield(); /* the others may be waiting for this processor */
@@ -218,7 +247,7 @@ sparsec_pool *sparsec_pool_create(int threads, char *workspace, size_t workspace
   pthread_cond_init(&pool->wake, NULL);
   for (int i = 0; i < threads; i++) {
     worker *w = &pool->workers[i];
-    *w = (worker){.pool = pool, .workspace_bytes = workspace_bytes};
+    *w = (worker){.pool = pool, .processor = -1, .workspace_bytes = workspace_bytes};
     w->workspace = workspace + (size_t)i * workspace_bytes;
   }
   for (; pool->threads < threads; pool->threads++)
