@@ -68,7 +68,8 @@ class Panel:
         may get a chunk, too: idle cores are then held against what chunks that each copy X cost.
         """
         target = self.target
-        large = -(-rows * self.width * np.dtype(self.product.sums).itemsize // (target.l2_bytes // 2)) if parts > 1 else 1
+        nbytes = rows * self.width * np.dtype(self.product.sums).itemsize
+        large = -(-nbytes // (target.l2_bytes // 2)) if parts > 1 else 1
         panels = max(1, extent(self.product.columns) // self.width) * batch(self.product)
         shared = target.cores if panels < MANY * target.cores else 1
         found = {max(2, -(-rows // (-(-large // wanted) * wanted) // r)) * r for wanted in (1, shared)}

@@ -230,19 +230,21 @@ def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> b
 
 def column_widths(product: Product, v: int, target: Target) -> tuple[int, ...]:
     """Return the widths of the tiles of columns of a product: of v vectors, and of what is left."""
-    return widths(product.columns, v, target.lanes(product.sums))
+    return widths(product.columns, v, target.lanes(product.sums), target.unit_lanes(product.sums))
 
 
-def widths(columns: int | str, v: int, lanes: int) -> tuple[int, ...]:
-    """Return the widths of tiles of columns: v vectors, then what is left of vectors, or of halves, then of elements."""
+def widths(columns: int | str, v: int, lanes: int, unit: int = 0) -> tuple[int, ...]:
+    """Return the widths of tiles of columns: v vectors, then what is left of vectors, then of elements.
+
+    Where these are units that take vectors in turns, vectors and units are one tile.
+    """
     if isinstance(columns, str):
         found = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]
         power = 1 << (v.bit_length() - 1)  # each width must divide the one before it
         return tuple(dict.fromkeys([power * lanes, *found[1:]]))
     found, left = [], columns
-    whole = left % (v * lanes) // lanes * lanes
-    half = lanes // 2 if lanes > 1 and columns % lanes == lanes // 2 else 0  # which the last vectors take along
-    for width in (v * lanes, whole + half, left % lanes):
+    together = unit if unit and columns % unit == 0 else lanes
+    for width in (v * lanes, left % (v * lanes) // together * together, left % lanes):
         if width and left >= width:
             found.append(width)
             left %= width
