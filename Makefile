@@ -17,6 +17,7 @@ bench: $(VENV)/demo-installed  ## Measure the table in the README
 bench-int8: $(VENV)/demo-installed  ## Race int8 networks and single int8 convolutions
 	$(BIN)/python -m benchmarks.int8
 	$(BIN)/python -m benchmarks.unit_convolutions
+	$(BIN)/python -m benchmarks.int8_blocks
 	$(BIN)/python -m benchmarks.readme_table
 
 bench-low-bit: $(VENV)/demo-installed  ## Race linear layers of few bits against int8 ones

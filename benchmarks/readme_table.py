@@ -1,6 +1,7 @@
 """Rewrite the tables of measured times in the README from the results that races kept."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -8,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks import int8, peers, peers_table, run, unit_convolutions
+from benchmarks import int8, int8_blocks, peers, peers_table, run, unit_convolutions
 from benchmarks.contest import TITLES
 from sparsec.bench.machine import Machine
 from sparsec.bench.table import display_name
@@ -55,6 +56,7 @@ TABLES: tuple[tuple[str, Path, Callable[[dict[str, Any]], str]], ...] = (
     ("benchmark table", run.RESULTS, lambda results: networks(results, "fp32")),
     ("int8 table", int8.RESULTS, lambda results: networks(results, "int8")),
     ("int8 convolutions", unit_convolutions.RESULTS, convolutions),
+    ("int8 blocks", int8_blocks.RESULTS, int8_blocks.sentence),
     ("peers table", peers.RESULTS, peers_table.tables),
 )
 """Marker of each place in the README, the folder of its results, and what they are written as."""
@@ -74,21 +76,34 @@ def rewrite(page: str, name: str, text: str) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
+def _written(folder: Path, write: Callable[[dict[str, Any]], str]) -> str:
+    """What is written for each machine, that of the latest race first and the others folded."""
+    pages = sorted((path.read_text() for path in folder.glob("*.json")), key=_latest, reverse=True)
+    found = [json.loads(page) for page in pages]
+    folded = (
+        f"<details><summary>On {Machine(**results['machine']).cpu}</summary>\n\n{write(results)}\n\n</details>"
+        for results in found[1:]
+    )
+    return "\n\n".join([*map(write, found[:1]), *folded])
+
+
+def _latest(page: str) -> str:
+    """The date of the last race that is kept on a page of results."""
+    return max(re.findall(r'"date": ?"([^"]*)"', page), default="")
+
+
 @click.command()
 @click.argument("readme", default="README.md", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 def main(readme: Path) -> None:
     """Rewrite the tables in README for which benchmarks/results has results."""
-    found = {
-        name: [write(json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
-        for name, folder, write in TABLES
-    }
+    found = {name: _written(folder, write) for name, folder, write in TABLES}
     if not any(found.values()):
         raise click.ClickException(f"{run.RESULTS} holds no results: run `make bench` first")
     page = readme.read_text()
     try:
-        for name, texts in found.items():
-            if texts:
-                page = rewrite(page, name, "\n\n".join(texts))
+        for name, text in found.items():
+            if text:
+                page = rewrite(page, name, text)
     except ValueError as error:
         raise click.ClickException(f"{readme}: {error}") from error
     readme.write_text(page)

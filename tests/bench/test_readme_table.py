@@ -33,6 +33,10 @@ RESULTS = {
 BYTES = RESULTS | {"contests": [RESULTS["contests"][0] | {"structure": "4×1 blocks"}]}
 SHARES = {"sparsec": 0.8, "openvino": 0.5}, {"sparsec": 0.2, "openvino": 0.5}
 LAYERS = {"machine": RESULTS["machine"], "layers": [{"share_of_peak": s, "times": dict.fromkeys(s)} for s in SHARES]}
+BLOCKS = {
+    "machine": RESULTS["machine"],
+    "layers": [{"block": [16, 4], "sparsity": 0.8, "share": s} for s in (0.98, 0.5)],
+}
 ROW = peers_rows.SECTIONS["fp32"][-1]
 PEERS = {"machine": RESULTS["machine"], "rows": {ROW.key: RESULTS["contests"][0] | {"gain": {}}}}
 PLACES = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n" for name, *_ in readme_table.TABLES)
@@ -41,7 +45,7 @@ PLACES = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\nafter\n" for na
 @pytest.fixture
 def readme(tmp_path, monkeypatch):
     tables = []
-    for (name, _, write), results in zip(readme_table.TABLES, (RESULTS, BYTES, LAYERS, PEERS), strict=True):
+    for (name, _, write), results in zip(readme_table.TABLES, (RESULTS, BYTES, LAYERS, BLOCKS, PEERS), strict=True):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "machine.json").write_text(json.dumps(results))
@@ -57,12 +61,23 @@ def test_table_is_rewritten_in_place(readme):
         result = CliRunner().invoke(readme_table.main, [str(readme)])
         assert result.exit_code == 0, result.output
         page = readme.read_text()
-        assert page.startswith("before\n") and page.count("\nafter\n") == 4 and "old" not in page
+        assert page.startswith("before\n") and page.count("\nafter\n") == 5 and "old" not in page
         assert "| ResNet-50, 224² | 90 % | 1 | 11.0 | 40.0 | 36.0 | **3.27×** |" in page
         assert "| ResNet-50, 224² | 90 %, 4×1 blocks | 1 | 11.0 |" in page
         assert "fp32, batch 1, 2026-11-20, Test CPU, 2 cores (L1d 32 KB)" in page and page.count("ResNet-50") == 3
         assert f"| {ROW.model} | {ROW.zeros} | 11.0 | 40.0 | 36.0 | – | **3.27× ✗ 6.5×** | – | 1e-06 |" in page
+        assert "geometric means on Test CPU: 16×4 70% (80% zeros)." in page
         assert "2 convolutions" in page and "geometric means on Test CPU: sparsec 40%, OpenVINO 50%." in page
+
+
+def test_the_latest_machine_stands_first_and_the_others_are_folded(readme):
+    folder = readme.parent / "benchmark table"
+    contest = RESULTS["contests"][0] | {"date": "2026-12-01T12:00:00+00:00"}
+    later = {"machine": RESULTS["machine"] | {"cpu": "Later CPU"}, "contests": [contest]}
+    (folder / "zeroth.json").write_text(json.dumps(later))
+    assert CliRunner().invoke(readme_table.main, [str(readme)]).exit_code == 0
+    first, folded = readme.read_text().split("<details><summary>On Test CPU</summary>")
+    assert "Later CPU" in first and "Test CPU, 2 cores" in folded and "</details>" in folded
 
 
 def test_markers_must_be_there(readme):
@@ -77,7 +92,7 @@ def test_results_must_be_there(readme):
     for path in paths[1:]:
         path.unlink()
     assert CliRunner().invoke(readme_table.main, [str(readme)]).exit_code == 0
-    assert readme.read_text().count("\nold\n") == 3  # places without results stay as they are
+    assert readme.read_text().count("\nold\n") == 4  # places without results stay as they are
     paths[0].unlink()
     result = CliRunner().invoke(readme_table.main, [str(readme)])
     assert result.exit_code == 1 and "run `make bench` first" in result.output
