@@ -143,11 +143,11 @@ class PackedTerm:
         product, padded = self.product, self.layout.padded(self.shape)[1]
         blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
         part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
-        start, taps = self.place(blocks), product.taps if part % product.taps == 0 else 1
+        taps = product.taps if part % product.taps == 0 else 1
         # Taps in a loop of their own, so that their places are constants.
         row = Var("r") * taps + Var("t") if taps > 1 else Var("r")
         axes = (Range("r", Const(0), Const(part // taps)), *([Range("t", Const(0), Const(taps))] if taps > 1 else []))
-        depth = start + row if blocks else row
+        depth = self.place(blocks) + row if blocks else row
         value: Expr = element_at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
         if padded > self.shape[1]:
             value = call("select", call("<", depth, self.shape[1]), value, product.zero)

@@ -69,6 +69,14 @@ def test_one_row_one_column_and_primes(layout, shape):
     run(linear(np.ones(shape, np.float32), 5, 1, "bias and relu", layout))
 
 
+@pytest.mark.parametrize("part, loops", [(18, "for r in range(0, 2), t in range(0, 9)"), (12, "for r in range(0, 12)")])
+def test_copies_walk_whole_filters_tap_by_tap(part, loops):
+    case = linear(sparse(7, 36, 0.3), 19, layout=depth_blocked(part, parts=36 // part), taps=9)
+    run(case, stage=True)
+    tile = Tile(widths(19, 16), stage=True)
+    assert loops in str(build_kernel(case.product, tile.tiling(19, 7)))
+
+
 @pytest.mark.parametrize("layout", [CSR, depth_blocked(8, r=4, parts=3), dense_blocks(3, 3)], ids=str)
 def test_one_nonzero(layout):
     for place in (0, 0), (12, 23), (5, 11):

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from sparsec.ir.named import CSR
+from sparsec.ir.quads import AHEAD
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
-from tests.ir.named_layouts import depth_blocked
+from tests.ir.named_layouts import depth_blocked, row_vectors
 from tests.ir.product_cases import check, linear, sparse
 from tests.schedules.assembly import assembly, hottest, spills
 
@@ -73,3 +74,24 @@ def test_copied_rows_of_x_are_found_by_ready_offsets():
 def test_offsets_that_need_more_bits_are_computed():
     case = linear(rows([9, 17], depth=1024), 128, layout=depth_blocked(1024))
     assert "W" not in check(case, schedule((128,), stage=True)).lowered.gathers
+
+
+@pytest.mark.parametrize("width", [24, 56])
+def test_halves_of_vectors_are_in_the_same_tile(width):
+    case = linear(rows([0, 1, 3, 4, 9, 17, 48]), width, layout=CSR)
+    scheduled = check(case, schedule((width,), lanes=16))
+    kernel = str(scheduled.kernel)
+    assert "fma.16" in kernel and "fma.8" in kernel and kernel.count("tile acc") == 1
+
+
+def test_each_row_asks_for_values_of_the_next_page():
+    case = linear(rows([9, 17, 4, 4]), 32, layout=CSR)
+    text = str(schedule((32,)).apply(case.product).func)
+    assert text.count("llvm.prefetch") == 1 and f"+ {AHEAD // 4}" in text
+
+
+@pytest.mark.parametrize("r, lines", [(2, 1), (4, 1), (8, 2)])
+def test_quads_of_blocks_ask_for_as_much_as_they_read(r, lines):
+    case = linear(sparse(16, 48, 0.4), 32, layout=row_vectors(r))
+    text = str(check(case, schedule((32,))).func)
+    assert text.count("llvm.prefetch") == lines

@@ -31,6 +31,17 @@ def test_vectors(name: str, vector_bits: int, vector_registers: int) -> None:
     assert target.lanes("float32") * 32 == target.lanes("int8") * 8 == vector_bits
 
 
+@pytest.mark.parametrize(
+    ("name", "lanes"), [("znver4", 8), ("znver5", 16), ("skylake-avx512", 16), ("znver3", 8), ("neoverse-n1", 4)]
+)
+def test_units_may_be_narrower_than_vectors(name: str, lanes: int) -> None:
+    assert Target.parse(name).unit_lanes("float32") == lanes
+
+
+def test_units_are_no_wider_than_the_vectors_that_are_left() -> None:
+    assert Target.parse("znver4,-avx512f,-avx2").unit_lanes("float32") == 4
+
+
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def test_every_target_is_llvms_too(target: Target) -> None:
     """LLVM knows the processor and agrees that it has every extension that an artifact checks."""
