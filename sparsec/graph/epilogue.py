@@ -128,6 +128,19 @@ def _divide(a: Expr, b: Expr) -> Expr:
     return a / b
 
 
+def _subtract(a: Expr, b: Expr) -> Expr:
+    """A difference; a zero point that whole numbers were clipped with goes into the limits, which changes no result.
+
+    >>> print_expression(_subtract(call("min", call("max", call("round", SUM) + 8.0, 0.0), 255.0), Const(8.0)))  # doctest: +SKIP
+    'min(max(round(acc), -8.0), 247.0)'
+    """
+    match a, b:
+        case Op("min", (Op("max", (Op("+", (Op("round") as whole, Const(zero))), Const(low))), Const(high))), Const(by):
+            if zero == by and float(zero).is_integer():
+                return call("min", call("max", whole, low - zero), high - zero)
+    return a - b
+
+
 def _softplus(x: Expr, beta: float = 1.0, threshold: float = 20.0) -> Expr | None:
     """log(1 + eˣ), written so that the exponential cannot overflow; past a threshold of 20 it is x in float32."""
     if threshold < 20:
@@ -164,6 +177,6 @@ _EXPRESSIONS: dict[str, Callable[..., Expr | None]] = {
     "sigmoid": _sigmoid,
     "sqrt": lambda x: call("sqrt", x),
     "square": lambda x: x * x,
-    "subtract": lambda a, b: a - b,
+    "subtract": _subtract,
     "tanh": lambda x: call("tanh", x),
 }

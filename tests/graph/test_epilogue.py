@@ -8,7 +8,7 @@ import pytest
 from sparsec.graph.epilogue import MAX_TERMS, constant_of, express
 from sparsec.graph.evaluate import evaluate_node
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.ir.kernel import Const, Expr, Op, Var
+from sparsec.ir.kernel import Const, Expr, Op, Var, call
 
 X, Y = Var("x"), Var("y")
 
@@ -23,6 +23,7 @@ MEANING = {
     "log": np.log,
     "max": np.maximum,
     "min": np.minimum,
+    "round": np.round,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "sqrt": np.sqrt,
@@ -104,6 +105,25 @@ def test_a_division_by_a_power_of_two_is_a_multiplication():
 
 
 @pytest.mark.parametrize("op", ["sin", "nn.softmax", "cumsum"])
+@pytest.mark.parametrize(
+    ("inner", "zero", "folds"),
+    [
+        (call("round", X) + 128.0, 128.0, True),
+        (call("round", X) + 128.0, 127.0, False),
+        (call("round", X) + 0.5, 0.5, False),
+        (X + 128.0, 128.0, False),
+    ],
+)
+def test_a_zero_point_that_is_taken_back_goes_into_the_limits(inner, zero, folds):
+    clipped = call("min", call("max", inner, 0.0), 255.0)
+    found = express(node("subtract", 2), [clipped, Const(zero)])
+    assert found is not None
+    assert (found == call("min", call("max", call("round", X), -zero), 255.0 - zero)) == folds
+    numbers = [-1e30, -128.5, -127.5, -0.5, 0.0, 0.5, 1.5, 126.5, 127.5, 1e30, np.inf, np.nan]
+    values = {"x": np.array(numbers, np.float32)}
+    np.testing.assert_array_equal(meaning(found, values), meaning(clipped, values) - zero)
+
+
 def test_an_unknown_operator_is_declined(op):
     assert express(node(op, 1), [X]) is None
 
