@@ -131,8 +131,8 @@ def _divide(a: Expr, b: Expr) -> Expr:
 def _subtract(a: Expr, b: Expr) -> Expr:
     """A difference; a zero point that whole numbers were clipped with goes into the limits, which changes no result.
 
-    >>> print_expression(_subtract(call("min", call("max", call("round", SUM) + 8.0, 0.0), 255.0), Const(8.0)))  # doctest: +SKIP
-    'min(max(round(acc), -8.0), 247.0)'
+    Before:  `min(max(round(x) + 8, 0), 255) - 8`
+    After:   `min(max(round(x), -8), 247)`
     """
     match a, b:
         case Op("min", (Op("max", (Op("+", (Op("round") as whole, Const(zero))), Const(low))), Const(high))), Const(by):
