@@ -44,7 +44,7 @@ WORD = 64  # bits
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(  # with vectors of a line
-    step=0.21, sums=3.4, open=5.8, miss=0.6, busy=0.86, far=0.8, wait=1.08, copy=3.97, first=2.36
+    step=0.21, sums=3.4, open=6.5, miss=0.5, busy=0.86, far=0.8, wait=1.08, copy=3.97, first=2.36, keeps=1.25
 )
 HALF_LINES = Inner(  # and of half of one
     step=0.22, sums=2.33, open=6.8, miss=0.56, busy=1.08, far=1.26, wait=1.0, copy=1.84, first=2.29

@@ -56,6 +56,7 @@ class Inner:
     load : loads for each weight
     copy : cycles to copy a vector of X
     first : cycles to come to a vector of X that is not copied, for the first time in a panel
+    keeps : of L1 keeps rows that are read again; more than all of it where the few others that are missed cost nothing
     """
 
     step: float
@@ -69,6 +70,7 @@ class Inner:
     load: float = 1.0
     copy: float = 1.9
     first: float = 0.0
+    keeps: float = L1_SHARE
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,7 @@ class Prices:
             loads = vectors * (1 if together else 1 + self._crossing)
             step = self._step(nest, vectors, loads)
             if inner.miss:
-                apart = None if together else self._apart
-                step += inner.miss * loads * _outside_l1(product, nest.part, vectors, apart, target)
+                step += inner.miss * loads * self._outside_l1(nest, vectors * target.lanes(product.sums), together)
             if inner.far and not together:
                 step += inner.far * self._far(nest.part)
             depth = extent(product.depth)
@@ -169,6 +170,24 @@ class Prices:
         arithmetic = max(WAIT, vectors * columns / self.target.fma_per_cycle)
         loading = (vectors + columns) / self.target.loads_per_cycle + nest.inner.step
         return (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
+
+    def _outside_l1(self, nest: Nest, columns: float, together: bool) -> float:
+        """Return which share of the loads of X misses L1.
+
+        Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied
+        together.
+        """
+        product, apart = self.product, self._apart
+        kept = nest.inner.keeps * self.target.l1_bytes
+        if together:
+            return max(0.0, 1 - kept / (columns * np.dtype(product.sums).itemsize * nest.part))
+        itemsize = np.dtype(product.x.dtype).itemsize
+        width = columns * itemsize
+        beside = LINE - itemsize if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
+        footprint = (width + beside + product.span * itemsize) * max(1, nest.part // product.taps)
+        starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
+        used = min(SETS, starts * -(-width // LINE))
+        return max(0.0, 1 - kept * used / SETS / footprint)
 
     def _far(self, part: int) -> float:
         """Return for which share of the steps the row of X is on a page that was left since it was read."""
@@ -217,22 +236,6 @@ def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tup
         found.append((left // width, -(-width // unit) * unit / lanes))
         left %= width
     return [tile for tile in found if tile[0]]
-
-
-def _outside_l1(product: Product, part: int, vectors: float, apart: int | None, target: Target) -> float:
-    """Return which share of the loads of X misses L1, its rows being so many bytes apart; None for copied rows.
-
-    Rows of X that are a multiple of many lines apart meet in few of the cache's sets, unless they were copied together.
-    """
-    lanes, bytes_of_x = vectors * target.lanes(product.sums), np.dtype(product.x.dtype).itemsize
-    if apart is None:
-        return max(0.0, 1 - L1_SHARE * target.l1_bytes / (lanes * np.dtype(product.sums).itemsize * part))
-    width = lanes * bytes_of_x
-    beside = LINE - bytes_of_x if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
-    footprint = (width + beside + product.span * bytes_of_x) * max(1, part // product.taps)
-    starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
-    used = min(SETS, starts * -(-width // LINE))
-    return max(0.0, 1 - L1_SHARE * target.l1_bytes * used / SETS / footprint)
 
 
 def _row_bytes(product: Product) -> int:
