@@ -1,13 +1,13 @@
 """Hold int8 kernels for weights of blocks against the rate at which a core can multiply bytes, on one thread.
 
 The linear layers of BERT-base on 128 tokens. Times are those of the kernels, whose sums stay int32, with warm caches;
-the peak is measured between them, by a loop of `vpdpbusd` on registers.
+the peak is measured between them, by a loop on registers.
 
     python -m benchmarks.int8_blocks
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from math import prod
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -22,6 +22,7 @@ from benchmarks.keep import keep
 from benchmarks.layouts_cases import Shape
 from benchmarks.low_bit import int8_product
 from benchmarks.sparse_layers import BERT
+from benchmarks.unit_convolutions import FASTEST
 from sparsec.bench.machine import Machine, this_machine
 from sparsec.bench.peak import find_peak
 from sparsec.report.units import seconds_text
@@ -32,7 +33,6 @@ from sparsec.targets import Target
 RESULTS = Path(__file__).parent / "results" / "int8-blocks"
 BLOCKS = ((16, 4), (4, 4), (4, 1))
 SPARSITIES = (0.8, 0.9, 0.95)
-INSTRUCTION = "x86.vpdpbusd.512"
 RUNS = 20
 
 
@@ -62,11 +62,10 @@ def weight_of(shape: Shape, block: tuple[int, int], sparsity: float) -> np.ndarr
     return values * np.kron(kept.reshape(grid), np.ones(block, np.int8))
 
 
-def heat(shape: Shape, block: tuple[int, int], sparsity: float, target: Target, rounds: int) -> Heat:
+def heat(shape: Shape, block: tuple[int, int], sparsity: float, rounds: int, peak: Callable[[], float]) -> Heat:
     """Time one layer, the peak between its rounds."""
-    matrix, peak = weight_of(shape, block, sparsity), find_peak(INSTRUCTION)
-    assert peak is not None
-    proposal = propose(int8_product(shape), matrix.astype(np.float32), target)
+    matrix, target = weight_of(shape, block, sparsity), Target.parse("native")
+    proposal = propose(int8_product(shape, target), matrix.astype(np.float32), target)
     candidate = Candidates([proposal], matrix, target)
     operations = 2 * np.count_nonzero(matrix) * shape.extent
     times, limits = [], []
@@ -111,18 +110,18 @@ def sentence(results: dict[str, Any]) -> str:
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/int8-blocks/<machine>.json.")
 def main(rounds: int, output: Path | None) -> None:
     """Time int8 layers whose zeros are blocks."""
-    console, target = Console(width=140), Target.parse("native")
-    if find_peak(INSTRUCTION) is None:
-        raise click.ClickException(f"{target.name} has no AVX512-VNNI, whose peak the kernels are held against")
-    heats = []
+    console, heats = Console(width=140), []
+    peak = next(filter(None, map(find_peak, FASTEST)), None)
+    if peak is None:
+        raise click.ClickException("this machine has no instruction that adds up products of bytes, which is the peak")
     for block in BLOCKS:
         for sparsity in SPARSITIES:
             for shape in BERT:
                 with console.status(f"{block}, {sparsity:.0%}: {shape}"):
-                    heats.append(heat(shape, block, sparsity, target, rounds))
+                    heats.append(heat(shape, block, sparsity, rounds, peak))
     console.print(heat_table(heats))
     layers = [asdict(one) | {"share": one.share} for one in heats]
-    path = keep({"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "layers": layers}, RESULTS, output)
+    path = keep({"layers": layers}, RESULTS, output)
     console.print(f"written to {path}")
 
 

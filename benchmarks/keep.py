@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ def place(folder: Path, output: Path | None = None) -> Path:
 
 
 def keep(results: dict[str, Any], folder: Path, output: Path | None = None, indent: int | None = 1) -> Path:
-    """Write results to their `place`, and return it."""
-    path = place(folder, output)
+    """Write results to their `place`, with the date, and return it."""
+    path, date = place(folder, output), datetime.now(timezone.utc).isoformat(timespec="seconds")
     path.parent.mkdir(parents=True, exist_ok=True)
     separators = (",", ":") if indent is None else None
-    text = json.dumps({"machine": asdict(this_machine()), **results}, indent=indent, separators=separators)
+    text = json.dumps(
+        {"machine": asdict(this_machine()), **results, "date": date}, indent=indent, separators=separators
+    )
     path.write_text(text + "\n")
     return path
 
@@ -39,4 +42,5 @@ def kept(folder: Path, output: Path | None = None) -> dict[str, Any]:
     machine = Machine(**results.pop("machine"))
     if machine.slug != this_machine().slug:
         raise InputError(f"{path} was measured on another machine, {machine}: name another file with --json")
+    results.pop("date", None)
     return results

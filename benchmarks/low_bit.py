@@ -83,10 +83,14 @@ def _numbers(encoding: Encoding, shape: tuple[int, int]) -> np.ndarray:
     return np.random.default_rng(0).choice(found, shape).astype("uint8" if encoding.low >= 0 else "int8")
 
 
-def int8_product(shape: Shape) -> Product:
-    """A linear layer of int8 weights on uint8 activations, whose sums stay int32."""
+def int8_product(shape: Shape, target: Target) -> Product:
+    """A linear layer of int8 weights on activations of 8 bits, whose sums stay int32."""
     rows, depth, columns = shape.outputs, shape.inputs, shape.extent
-    buffers = (("W", "int8", (rows, depth)), ("X", "uint8", (1, depth * columns)), ("Y", "int32", (1, rows * columns)))
+    buffers = (
+        ("W", "int8", (rows, depth)),
+        ("X", target.activations, (1, depth * columns)),
+        ("Y", "int32", (1, rows * columns)),
+    )
     places = ((BATCH, DEPTH * columns + COLUMN), (BATCH, ROW * columns + COLUMN))
     return Product("int8", *(Buffer(*buffer) for buffer in buffers), *places, 1, rows, depth, columns)
 
@@ -94,7 +98,7 @@ def int8_product(shape: Shape) -> Product:
 def _int8(shape: Shape, target: Target) -> Candidates:
     """Return the dense int8 kernel of a layer, whose sums stay int32 as those of few bits do."""
     matrix = np.random.default_rng(0).integers(-127, 128, (shape.outputs, shape.inputs), np.int8)
-    dense = propose(int8_product(shape), matrix.astype(np.float32), target, only_dense=True)
+    dense = propose(int8_product(shape, target), matrix.astype(np.float32), target, only_dense=True)
     return Candidates([dense], matrix, target)
 
 

@@ -1,7 +1,6 @@
 """Rewrite the tables of measured times in the README from the results that races kept."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -77,19 +76,14 @@ def rewrite(page: str, name: str, text: str) -> str:
 
 
 def _written(folder: Path, write: Callable[[dict[str, Any]], str]) -> str:
-    """What is written for each machine, that of the latest race first and the others folded."""
-    pages = sorted((path.read_text() for path in folder.glob("*.json")), key=_latest, reverse=True)
-    found = [json.loads(page) for page in pages]
+    """What is written for each machine, that of the latest results first and the others folded."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found.sort(key=lambda results: results.get("date", ""), reverse=True)
     folded = (
-        f"<details><summary>On {Machine(**results['machine']).cpu}</summary>\n\n{write(results)}\n\n</details>"
+        f"<details><summary>On {Machine(**results['machine'])}</summary>\n\n{write(results)}\n\n</details>"
         for results in found[1:]
     )
     return "\n\n".join([*map(write, found[:1]), *folded])
-
-
-def _latest(page: str) -> str:
-    """The date of the last race that is kept on a page of results."""
-    return max(re.findall(r'"date": ?"([^"]*)"', page), default="")
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 A sparse step is bound by the load units; other units take the quads apart. A tile of few vectors of sums adds to
 several copies of them in turn, so that no addition waits for the one before it. Processors fetch values ahead that are
-read in order, but stop where a page ends: so each walk asks for a line of the next page.
+read in order, but stop where a page ends: so each walk, or each quad of large blocks, asks for lines a page ahead.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from sparsec.ir.emission import LINE, QUAD, Emission, along, fetch_line, repeat_
 from sparsec.ir.kernel import Assign, For, Load, Stmt, Walk, walk_expressions
 from sparsec.ir.levels import Cursor, Dense
 from sparsec.ir.standing import keep
+from sparsec.ir.types import stored_bits
 
-AHEAD = 4096  # bytes of values, a page
+PAGE = 4096  # bytes
 CHAINS = 8  # vectors of sums that keep multiply-add units busy: two for each cycle that an addition takes
 
 
@@ -75,7 +76,7 @@ class Quads(Emission):
     def _fetch_ahead(self, axis: Walk, position: Any, lines: int) -> None:
         """Ask for lines of values that lie a page behind those of a position."""
         count, itemsize = self._values_at(axis)
-        start = keep(position * count + AHEAD // itemsize, "ahead")
+        start = keep(position * count + PAGE // itemsize, "ahead")
         for line in range(lines):
             fetch_line(self.handles[f"{axis.buffer}.data"], [start + line * LINE // itemsize])
 
@@ -86,7 +87,8 @@ class Quads(Emission):
         inside = range(axis.level + 1, len(buffer.layout.levels))
         dense = all(isinstance(buffer.layout.levels[level][1], Dense) for level in inside)
         sizes = buffer.layout.sizes(buffer.extents)
-        if not dense or (data := self.handles.get(f"{axis.buffer}.data")) is None:
+        data = self.handles.get(f"{axis.buffer}.data")
+        if data is None or not dense or stored_bits(buffer.dtype) < 8:
             return 0, 0
         return prod(sizes[level] for level in inside), np.dtype(str(data.dtype)).itemsize
 
@@ -98,12 +100,13 @@ class Quads(Emission):
         After:   `copy = 0; for quad: acc += …; copy += …; acc += …; copy += …`, `acc += copy`
         """
         name, lanes = self._multiplies_into(body)
-        if not lanes:
+        size = prod(self.tiles[name].shape) if lanes else 0
+        together = gcd(lanes, size)
+        if together < min(lanes, QUAD) or not lanes:
             yield [{}]
             return
-        sums, size = self.handles[name], prod(self.tiles[name].shape)
-        count = next((n for n in (4, 2) if n * size <= CHAINS * lanes), 1)
-        lanes = gcd(lanes, size)
+        sums, count = self.handles[name], next((n for n in (4, 2) if n * size <= CHAINS * lanes), 1)
+        lanes = together
         places = [along([start], 0, lanes) for start in range(0, size, lanes)]
         zero = tirx.const(0, str(sums.dtype))
         nothing = T.broadcast(zero, lanes) if lanes > 1 else zero

@@ -333,7 +333,8 @@ def test_bench_keeps_a_race_whose_profile_fails(
 
 
 def test_inspect_of_an_artifact_tells_its_memory(cli: Call, files: Path) -> None:
-    assert re.search(r"memory: \d.* weights, \d.* activations\n", cli("inspect", files / "model.so").out)
+    told = r"memory: \d.* weights, \d.* activations(, .* for each thread)?\n"
+    assert re.search(told, cli("inspect", files / "model.so").out)
     assert json.loads(cli("inspect", files / "model.so", "--json").out)["constant_bytes"] > 0
 
 

@@ -61,11 +61,11 @@ class Panel:
         """Whether so many rows of few columns are one tile."""
         return self.vectors == 1 and rows <= max(TILE_ROWS, FEW_SUMS // extent(self.product.columns))
 
-    def chunks(self, rows: int, r: int, parts: int) -> set[int]:
+    def chunk_sizes(self, rows: int, r: int, parts: int) -> set[int]:
         """Return how many of the rows, a multiple of r, may be a task of their own; 0 stands for all of them.
 
-        The sums of a chunk stay in L2 from one part of the depth to the next. Where there are few panels, every core
-        may get a chunk, too: idle cores are then held against what chunks that each copy X cost.
+        The sums of a chunk stay in L2 from one part of the depth to the next. Where there are few panels, there is a
+        choice: with a chunk for every core none is idle, but each chunk copies X.
         """
         target = self.target
         nbytes = rows * self.width * np.dtype(self.product.sums).itemsize
@@ -124,9 +124,10 @@ def find_cuts(
             continue  # where taps are cut, what a column reads is not at the same distance from its neighbours
         for parts in (1,) if panel.keeps_few_columns else sorted({*PARTS, *more_parts}):
             part = -(-(depth // together) // parts) * together
-            fits = depth % c == 0 if parts == 1 else depth // together // parts >= LEAST
+            fits = depth % c == 0 if parts == 1 else depth // panel.product.taps // parts >= LEAST
+            fits = fits and -(-depth // part) == parts
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
-                for chunk in sorted(panel.chunks(rows, r, parts)):
+                for chunk in sorted(panel.chunk_sizes(rows, r, parts)):
                     yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy)
 
 

@@ -15,7 +15,7 @@ from sparsec.ir.loop_order import loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import ENTRIES, PANELS
+from sparsec.schedules.rules.families import PANELS, entries
 from sparsec.schedules.rules.prices import Nest, Prices
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
 from sparsec.schedules.steps import Tile
@@ -51,7 +51,7 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
     parts = layout.split(mask) if isinstance(layout, Sum) else [mask]
     prices, lanes = Prices(product, target), target.lanes(product.sums)
     for whole_rows in (False, True):
-        nests = [count_loops(term, part, whole_rows) for term, part in zip(terms, parts, strict=True)]
+        nests = [count_loops(term, part, target, whole_rows) for term, part in zip(terms, parts, strict=True)]
         for vectors in VECTORS:
             if all(Panel(product, vectors * lanes, target).holds(nest.rows) for nest in nests) or vectors == 1:
                 widths = column_widths(product, vectors, target)
@@ -59,7 +59,7 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
                 yield Choice("given", nests[0], Tile(widths, whole_rows=whole_rows), cycles)
 
 
-def count_loops(layout: Layout, mask: np.ndarray, whole_rows: bool = False) -> Nest:
+def count_loops(layout: Layout, mask: np.ndarray, target: Target, whole_rows: bool = False) -> Nest:
     """Count the loops over any layout of a weight with these nonzeros, bool [rows, depth]."""
     rows, depth = mask.shape
     sizes, order, packed = layout.sizes((rows, depth)), loop_order(layout, (rows, depth), whole_rows), layout.pack(mask)
@@ -68,4 +68,5 @@ def count_loops(layout: Layout, mask: np.ndarray, whole_rows: bool = False) -> N
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
     steps = packed.arrays["data"].size // lanes
-    return Nest("given", lambda: layout, lanes, steps, opens, part, PANELS if layout.is_dense else ENTRIES)
+    inner = PANELS if layout.is_dense else entries(target)
+    return Nest("given", lambda: layout, lanes, steps, opens, part, inner)

@@ -49,7 +49,7 @@ class Inner:
     sums : cycles for each vector of sums that a tile opens, brings from Y and leaves there
     open : cycles to open a tile
     group : cycles to enter a loop over some steps
-    miss : cycles for each vector that comes from L2
+    miss : cycles for each vector that comes from L2, two of them where it lies in two lines
     busy : measured cycles for each cycle that loads take at least
     far : cycles for a row of X on a page that was left since it was read
     wait : cycles that a step takes at least, since it adds once to each sum of its tile
@@ -184,7 +184,8 @@ class Prices:
         itemsize = np.dtype(product.x.dtype).itemsize
         width = columns * itemsize
         beside = LINE - itemsize if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
-        footprint = (width + beside + product.span * itemsize) * max(1, nest.part // product.taps)
+        row = min(width + beside, apart) if apart else width
+        footprint = (row + product.span * itemsize) * max(1, nest.part // product.taps)
         starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
         used = min(SETS, starts * -(-width // LINE))
         return max(0.0, 1 - kept * used / SETS / footprint)
@@ -213,8 +214,8 @@ class Prices:
 
 
 def has_few_columns(product: Product, target: Target) -> bool:
-    """Whether there are fewer columns than in a vector."""
-    return extent(product.columns) < target.lanes(product.sums)
+    """Whether there are fewer columns than vector units take at once."""
+    return extent(product.columns) < target.unit_lanes(product.sums)
 
 
 def extent(dim: int | str) -> int:

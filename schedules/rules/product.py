@@ -236,7 +236,10 @@ def column_widths(product: Product, v: int, target: Target) -> tuple[int, ...]:
 def widths(columns: int | str, v: int, lanes: int, unit: int = 0) -> tuple[int, ...]:
     """Return the widths of tiles of columns: v vectors, then what is left of vectors, then of elements.
 
-    Where these are units that take vectors in turns, vectors and units are one tile.
+    Where execution units are narrower than vectors and divide the columns, all that is left is one tile.
+
+    >>> widths(216, 4, 16), widths(216, 4, 16, unit=8)
+    ((64, 16, 8), (64, 24))
     """
     if isinstance(columns, str):
         found = [width for width in (v * lanes, lanes, lanes // 4, 1) if width]

@@ -4,7 +4,8 @@
  *
  * Threads are not pinned: the process has other work that only the scheduler knows, and two contexts pinned to the same
  * cores would halve each other's speed. But threads that all have work look alike to a scheduler, which may leave two of
- * them on one processor for seconds while another is idle: so a worker that finds itself beside another one moves. */
+ * them on one processor for seconds while another is idle: so a worker that finds itself beside another one moves, once,
+ * unless SPARSEC_MOVE_THREADS is 0. */
 #define _GNU_SOURCE
 #include "sparsec_threads.h"
 
@@ -14,13 +15,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum {
   CACHE_LINE = 64,
   SPIN_NANOSECONDS = 100000,
   TASKS_PER_THREAD = 8, /* so that one slow thread does not hold up the others, and few iterations are shared evenly */
-  JOBS_IN_PLACE = 64,   /* between two looks at which processor a thread is on */
 };
 
 /* These three are TVM's (c_backend_api.h). */
@@ -35,7 +36,6 @@ typedef struct {
   pthread_t handle;
   int in_task;
   atomic_int processor; /* that the thread was last seen on */
-  unsigned jobs;        /* that it came to */
   char *workspace; /* a stack */
   size_t workspace_bytes, workspace_used;
 } worker;
@@ -50,7 +50,7 @@ struct sparsec_pool {
   _Alignas(CACHE_LINE) atomic_int done;
   atomic_int failed;
   _Alignas(CACHE_LINE) atomic_int sleepers;
-  atomic_bool stop;
+  atomic_bool stop, stay;
   atomic_flag error_written;
   char error[256];
   pthread_mutex_t mutex;
@@ -118,26 +118,33 @@ static void run_tasks(worker *me, uint32_t job) {
   me->in_task = 0;
 }
 
-/* Says now and then which processor this thread is on; a worker leaves one that others are on, if any is free. */
+/* Says which processor this thread is on. A worker that finds itself on that of a thread before it moves to one that is
+ * free, if there is any, and may be moved from there again. */
 static void spread_out(worker *me) {
   sparsec_pool *pool = me->pool;
-  if (me->jobs++ % JOBS_IN_PLACE) return;
-  cpu_set_t allowed, free;
   int mine = sched_getcpu(), shared = 0;
-  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
-  free = allowed;
-  for (int i = 0; i < pool->threads; i++) {
-    int theirs = atomic_load_explicit(&pool->workers[i].processor, memory_order_relaxed);
-    if (&pool->workers[i] == me || theirs < 0 || theirs >= CPU_SETSIZE) continue;
-    shared |= theirs == mine;
-    CPU_CLR(theirs, &free);
-  }
-  if (shared && me != pool->workers && CPU_COUNT(&free)) {
-    sched_setaffinity(0, sizeof free, &free); /* moves the thread at once */
-    sched_setaffinity(0, sizeof allowed, &allowed);
-    mine = sched_getcpu();
-  }
+  for (worker *other = pool->workers; other < me; other++)
+    shared |= atomic_load_explicit(&other->processor, memory_order_relaxed) == mine;
   atomic_store_explicit(&me->processor, mine, memory_order_relaxed);
+  if (!shared || atomic_load_explicit(&pool->stay, memory_order_relaxed)) return;
+
+  cpu_set_t allowed, unused, chosen;
+  if (sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  unused = allowed;
+  for (int i = 0; i < pool->threads; i++) {
+    int taken = atomic_load_explicit(&pool->workers[i].processor, memory_order_relaxed);
+    if (taken >= 0 && taken < CPU_SETSIZE) CPU_CLR(taken, &unused);
+  }
+  int skipped = CPU_COUNT(&unused) ? (int)(me - pool->workers) % CPU_COUNT(&unused) : 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET(cpu, &unused) || skipped--) continue; /* workers that move at once choose others */
+    CPU_ZERO(&chosen);
+    CPU_SET(cpu, &chosen);
+    if (!sched_setaffinity(0, sizeof chosen, &chosen)) atomic_store_explicit(&me->processor, cpu, memory_order_relaxed);
+    else atomic_store(&pool->stay, 1);
+    if (sched_setaffinity(0, sizeof allowed, &allowed)) atomic_store(&pool->stay, 1);
+    return;
+  }
 }
 
 static void *work(void *argument) {
@@ -185,9 +192,8 @@ static int parallel_launch(parallel_task task, void *data, int num_task) {
   pool->env = (TVMParallelGroupEnv){NULL, num_task};
   atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
-  uint32_t job = start_job(pool, num_task);
-  spread_out(self);
-  run_tasks(self, job);
+  atomic_store_explicit(&self->processor, sched_getcpu(), memory_order_relaxed);
+  run_tasks(self, start_job(pool, num_task));
   for (int spins = 0; atomic_load_explicit(&pool->done, memory_order_acquire) < num_task; spins++)
     if (spins < 4096) relax();
     else sched_yield(); /* the others may be waiting for this processor */
@@ -242,7 +248,8 @@ sparsec_pool *sparsec_pool_create(int threads, char *workspace, size_t workspace
   size_t size = sizeof(sparsec_pool) + (size_t)threads * sizeof(worker);
   sparsec_pool *pool = aligned_alloc(CACHE_LINE, (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
   if (!pool) return NULL;
-  *pool = (sparsec_pool){.threads = 1};
+  const char *move = getenv("SPARSEC_MOVE_THREADS");
+  *pool = (sparsec_pool){.threads = 1, .stay = move && !strcmp(move, "0")};
   pthread_mutex_init(&pool->mutex, NULL);
   pthread_cond_init(&pool->wake, NULL);
   for (int i = 0; i < threads; i++) {

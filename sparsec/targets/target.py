@@ -155,7 +155,7 @@ class Target:
         return self.vector_bits // _BITS[dtype]
 
     def unit_lanes(self, dtype: str) -> int:
-        """Elements of `dtype` that take as long as fewer of them."""
+        """Elements of `dtype` in what an execution unit takes at once; fewer of them take as long."""
         return min(self.unit_bits or self.vector_bits, self.vector_bits) // _BITS[dtype]
 
     def tvm(self) -> Any:

@@ -73,11 +73,11 @@ def test_table_is_rewritten_in_place(readme):
 def test_the_latest_machine_stands_first_and_the_others_are_folded(readme):
     folder = readme.parent / "benchmark table"
     contest = RESULTS["contests"][0] | {"date": "2026-12-01T12:00:00+00:00"}
-    later = {"machine": RESULTS["machine"] | {"cpu": "Later CPU"}, "contests": [contest]}
+    later = {"machine": RESULTS["machine"] | {"cpu": "Later CPU"}, "contests": [contest], "date": contest["date"]}
     (folder / "zeroth.json").write_text(json.dumps(later))
     assert CliRunner().invoke(readme_table.main, [str(readme)]).exit_code == 0
-    first, folded = readme.read_text().split("<details><summary>On Test CPU</summary>")
-    assert "Later CPU" in first and "Test CPU, 2 cores" in folded and "</details>" in folded
+    first, folded = readme.read_text().split("<details><summary>On Test CPU, ")
+    assert "Later CPU" in first and "fp32, batch 1, 2026-11-20, Test CPU" in folded and "</details>" in folded
 
 
 def test_markers_must_be_there(readme):

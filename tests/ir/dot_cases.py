@@ -206,8 +206,8 @@ class Way:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this machine has the instruction."""
-        return self.dot.instruction.runs_on(Target.parse("native").isa)
+        """Whether this machine has the instruction, encoded as the target has it."""
+        return self.dot.instruction.runs_on(Target.parse("native").isa & self.target.isa)
 
 
 WAYS = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsec.ir.named import CSR
-from sparsec.ir.quads import AHEAD
+from sparsec.ir.quads import PAGE
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
@@ -87,7 +87,7 @@ def test_halves_of_vectors_are_in_the_same_tile(width):
 def test_each_row_asks_for_values_of_the_next_page():
     case = linear(rows([9, 17, 4, 4]), 32, layout=CSR)
     text = str(schedule((32,)).apply(case.product).func)
-    assert text.count("llvm.prefetch") == 1 and f"+ {AHEAD // 4}" in text
+    assert text.count("llvm.prefetch") == 1 and f"+ {PAGE // 4}" in text
 
 
 @pytest.mark.parametrize("r, lines", [(2, 1), (4, 1), (8, 2)])
@@ -95,3 +95,9 @@ def test_quads_of_blocks_ask_for_as_much_as_they_read(r, lines):
     case = linear(sparse(16, 48, 0.4), 32, layout=row_vectors(r))
     text = str(check(case, schedule((32,))).func)
     assert text.count("llvm.prefetch") == lines
+
+
+def test_a_tile_without_whole_vectors_adds_to_its_sums_alone():
+    case = linear(rows([9, 17]), 37, layout=CSR)
+    func = check(case, schedule((37,))).func
+    assert str(func).count('T.sblock_alloc_buffer((37,), scope="local")') == 1

@@ -38,6 +38,24 @@ def test_every_thread_count_gives_the_same(models: Path, threads: int) -> None:
         np.testing.assert_array_equal(session(X), reference)
 
 
+@pytest.mark.parametrize("processors", [0, 1], ids=["all", "one"])
+def test_threads_keep_the_processors_that_they_may_use(models: Path, processors: int) -> None:
+    """They may move to another one, but are not pinned."""
+    allowed = os.sched_getaffinity(0)
+    wanted = set(sorted(allowed)[:processors]) or allowed
+    os.sched_setaffinity(0, wanted)
+    try:
+        before = {task.name for task in Path("/proc/self/task").iterdir()}
+        session = load(models / "parallel.so", threads=3)
+        for _ in range(100):
+            session(X)
+        mine = {task.name for task in Path("/proc/self/task").iterdir()} - before
+        assert len(mine) == 2
+        assert all(os.sched_getaffinity(int(task)) == wanted for task in mine)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_a_context_that_runs_refuses_other_shapes(models: Path) -> None:
     session = load(models / "parallel.so", threads=1)
     c, shape = session._library.c, (c_int64 * 2)(61, 512)

@@ -75,7 +75,7 @@ def test_loops_are_counted_as_they_run(structure: str) -> None:
         for nest in family.nests(weight, panel):
             layout = nest.layout()
             if isinstance(layout, Layout) and not nest.scatter and nest.name != "dense":
-                loops = count_loops(layout, weight.mask)
+                loops = count_loops(layout, weight.mask, TARGET)
                 assert (nest.rows, nest.steps, nest.opens) == (loops.rows, loops.steps, loops.opens), layout
                 counted += 1
     assert counted

@@ -13,9 +13,11 @@ from sparsec.ir.levels import Dense
 from sparsec.ir.lower import lower
 from sparsec.ir.named import dense_blocks
 from sparsec.ir.product_kernel import build_kernel
+from sparsec.schedules.rules.cuts import Panel, find_cuts
 from sparsec.schedules.rules.families import FAMILIES
-from sparsec.schedules.rules.prices import Prices
-from sparsec.schedules.rules.product import Proposal, _activation_nest, contenders, propose
+from sparsec.schedules.rules.prices import Prices, has_few_columns, tiles
+from sparsec.schedules.rules.product import Proposal, _activation_nest, column_widths, contenders, propose
+from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import Target
 from tests.ir.product_cases import NATIVE, Case, Compiled, attention, check, interpreted, linear, sparse
 from tests.schedules.assembly import assembly, inner_loops, spills
@@ -114,6 +116,37 @@ def test_there_is_work_for_every_core(cores):
     layout, (tile, *_) = proposal.product.layout, proposal.trace.steps
     chunks = layout.sizes((1024, 256))[0] if layout.levels[0][0].dim == "i" else 1
     assert chunks * (128 // tile.columns[0]) >= cores
+
+
+def test_few_panels_may_be_cut_for_cores_or_for_l2_alone():
+    product = linear(sparse(1024, 256, 0.1), 128).product
+    one, four = (Panel(product, 64, replace(TARGETS["znver4"], cores=cores)) for cores in (1, 4))
+    assert one.chunk_sizes(1024, 1, 2) == {0}
+    assert four.chunk_sizes(1024, 1, 2) == {0, 256}
+    assert four.chunk_sizes(1 << 14, 1, 2) == {1 << 11, 1 << 11}  # 4 MB of sums, of which half of L2 keeps an eighth
+
+
+@pytest.mark.parametrize("columns, found", [(8, (8,)), (24, (24,)), (40, (40,)), (216, (64, 24)), (37, (32, 5))])
+def test_what_is_left_of_columns_may_be_whole_units(columns, found):
+    product = linear(sparse(64, 96, 0.2), columns).product
+    v = min(4, -(-columns // 16))
+    assert column_widths(product, v, TARGETS["znver4"]) == found
+    assert all(width % 16 == 0 or width < 16 for width in column_widths(product, v, TARGETS["znver5"]))
+
+
+def test_a_part_of_a_unit_costs_as_much_as_a_whole_one():
+    product = linear(sparse(64, 96, 0.2), 40).product
+    costs = {name: tiles(product, (40,), TARGETS[name]) for name in ("znver4", "znver5")}
+    assert costs == {"znver4": [(1, 2.5)], "znver5": [(1, 3)]}
+    assert not has_few_columns(linear(sparse(64, 96, 0.2), 8).product, TARGETS["znver4"])
+
+
+@pytest.mark.parametrize("m", [2, 4, 8])
+def test_copied_parts_of_filters_may_be_few_channels(m):
+    product = replace(linear(sparse(64, 576, 0.2), 64).product, taps=9)
+    weight, panel = Weight(np.tile(np.arange(m) < 1, (64, 576 // m))), Panel(product, 64, TARGETS["znver4"])
+    parts = [cut.part for cut in find_cuts(weight, panel, 1, m, copies=True, whole=True) if cut.copy]
+    assert min(parts) <= 8 * 9
 
 
 def test_rows_that_are_left_read_the_copy_that_the_others_do():
