@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,7 @@ class Engine:
         self.version: str = greeting["version"]
         self.load_seconds: float = greeting["load_seconds"]
         self.memory_bytes: int = greeting["memory_bytes"]
+        self._process.send_signal(signal.SIGSTOP)
 
     def outputs(self) -> list[NDArray[Any]]:
         """Run once and return the outputs, in the model's order."""
@@ -97,6 +99,7 @@ class Engine:
 
     def close(self) -> None:
         """End the process."""
+        self._process.send_signal(signal.SIGCONT)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -108,6 +111,14 @@ class Engine:
         self._log.close()
 
     def _ask(self, **command: Any) -> dict[str, Any]:
+        """What the process answers; between its turns it is stopped, since idle threads of some engines spin on."""
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            return self._asked(command)
+        finally:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def _asked(self, command: dict[str, Any]) -> dict[str, Any]:
         pipe = _open(self._process.stdin)
         try:
             pipe.write(json.dumps(command) + "\n")

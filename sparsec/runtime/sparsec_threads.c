@@ -124,7 +124,7 @@ static void spread_out(worker *me) {
   sparsec_pool *pool = me->pool;
   int mine = sched_getcpu(), shared = 0;
   for (worker *other = pool->workers; other < me; other++)
-    shared |= atomic_load_explicit(&other->processor, memory_order_relaxed) == mine;
+    shared |= mine >= 0 && atomic_load_explicit(&other->processor, memory_order_relaxed) == mine;
   atomic_store_explicit(&me->processor, mine, memory_order_relaxed);
   if (!shared || atomic_load_explicit(&pool->stay, memory_order_relaxed)) return;
 
