@@ -22,9 +22,8 @@ from benchmarks.keep import keep
 from benchmarks.layouts_cases import Shape
 from benchmarks.low_bit import int8_product
 from benchmarks.sparse_layers import BERT
-from benchmarks.unit_convolutions import FASTEST
+from benchmarks.unit_convolutions import peak_of_bytes
 from sparsec.bench.machine import Machine, this_machine
-from sparsec.bench.peak import find_peak
 from sparsec.report.units import seconds_text
 from sparsec.schedules.rules.product import propose
 from sparsec.search.measure import Candidates
@@ -110,10 +109,7 @@ def sentence(results: dict[str, Any]) -> str:
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/int8-blocks/<machine>.json.")
 def main(rounds: int, output: Path | None) -> None:
     """Time int8 layers whose zeros are blocks."""
-    console, heats = Console(width=140), []
-    peak = next(filter(None, map(find_peak, FASTEST)), None)
-    if peak is None:
-        raise click.ClickException("this machine has no instruction that adds up products of bytes, which is the peak")
+    console, heats, peak = Console(width=140), [], peak_of_bytes()
     for block in BLOCKS:
         for sparsity in SPARSITIES:
             for shape in BERT:

@@ -247,15 +247,26 @@ def heat_table(heats: list[Heat]) -> Table:
     return table
 
 
+def peak_of_bytes() -> Callable[[], float]:
+    """What measures the rate at which a core can multiply bytes.
+
+    Raises
+    ------
+    ClickException : where no instruction adds up products of bytes
+    """
+    peak = next(filter(None, map(find_peak, FASTEST)), None)
+    if peak is None:
+        raise click.ClickException("this machine has no instruction that adds up products of bytes, which is the peak")
+    return peak
+
+
 @click.command()
 @click.option("--rounds", default=9, show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/convolutions/<machine>.json.")
 def main(rounds: int, output: Path | None) -> None:
     """Race convolutions in int8 against ONNX Runtime, OpenVINO and the core's peak."""
     console, heats = Console(width=160), []
-    peak = next(filter(None, map(find_peak, FASTEST)), None)
-    if peak is None:
-        raise click.ClickException("this machine has no instruction that adds up products of bytes, which is the peak")
+    peak = peak_of_bytes()
     try:
         for layer in CONVOLUTIONS:
             with console.status(str(layer)), tempfile.TemporaryDirectory(prefix="sparsec-convolution-") as folder:

@@ -50,12 +50,12 @@ class Quads(Emission):
         count, itemsize = self._values_at(axis)
         lines = count * QUAD * itemsize // LINE  # of the values of a quad
         if count and not lines:
-            self._fetch_ahead(axis, self._position(axis, 0), 1)
+            self._fetch_ahead(axis, self._position(axis, 0) * count, itemsize, LINE)
         with self._apart(stmt.body) as sums, self.scope() as frames:
             nth = self.counted("quad", length // QUAD, frames)
             first = keep(self._position(axis, nth * QUAD), "position")
             if lines:
-                self._fetch_ahead(axis, first, lines)
+                self._fetch_ahead(axis, first * count, itemsize, lines * LINE)
             quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
             values = self._quad_of_values(axis, first, stmt.body)
             for lane in range(QUAD):
@@ -73,12 +73,11 @@ class Quads(Emission):
             coordinate = T.cast(self._indices(axis)[position], "int32")
             step(axis, Cursor(position, keep(coordinate, "coordinate")))
 
-    def _fetch_ahead(self, axis: Walk, position: Any, lines: int) -> None:
-        """Ask for lines of values that lie a page behind those of a position."""
-        count, itemsize = self._values_at(axis)
-        start = keep(position * count + PAGE // itemsize, "ahead")
-        for line in range(lines):
-            fetch_line(self.handles[f"{axis.buffer}.data"], [start + line * LINE // itemsize])
+    def _fetch_ahead(self, axis: Walk, place: Any, itemsize: int, nbytes: int) -> None:
+        """Ask for the lines of values that lie a page behind a place."""
+        start = keep(place + PAGE // itemsize, "ahead")
+        for line in range(0, nbytes, LINE):
+            fetch_line(self.handles[f"{axis.buffer}.data"], [start + line // itemsize])
 
     def _values_at(self, axis: Walk) -> tuple[int, int]:
         """Return how many stored values belong to each position of a level, 0 if not as many, and bytes of one."""

@@ -4,7 +4,7 @@
  *
  * Threads are not pinned: the process has other work that only the scheduler knows, and two contexts pinned to the same
  * cores would halve each other's speed. But threads that all have work look alike to a scheduler, which may leave two of
- * them on one processor for seconds while another is idle: so a worker that finds itself beside another one moves, once,
+ * them on one processor for seconds while another is idle: so a worker that finds itself beside another one moves away,
  * unless SPARSEC_MOVE_THREADS is 0. */
 #define _GNU_SOURCE
 #include "sparsec_threads.h"

@@ -123,7 +123,7 @@ def test_few_panels_may_be_cut_for_cores_or_for_l2_alone():
     one, four = (Panel(product, 64, replace(TARGETS["znver4"], cores=cores)) for cores in (1, 4))
     assert one.chunk_sizes(1024, 1, 2) == {0}
     assert four.chunk_sizes(1024, 1, 2) == {0, 256}
-    assert four.chunk_sizes(1 << 14, 1, 2) == {1 << 11, 1 << 11}  # 4 MB of sums, of which half of L2 keeps an eighth
+    assert four.chunk_sizes(1 << 14, 1, 2) == {1 << 11}  # 4 MB of sums, of which half of L2 keeps an eighth
 
 
 @pytest.mark.parametrize("columns, found", [(8, (8,)), (24, (24,)), (40, (40,)), (216, (64, 24)), (37, (32, 5))])
