@@ -13,7 +13,7 @@ from sparsec.ir.levels import Dense
 from sparsec.ir.lower import lower
 from sparsec.ir.named import dense_blocks
 from sparsec.ir.product_kernel import build_kernel
-from sparsec.schedules.rules.cuts import Panel, find_cuts
+from sparsec.schedules.rules.cuts import Panel, find_cuts, in_rows
 from sparsec.schedules.rules.families import FAMILIES
 from sparsec.schedules.rules.prices import Prices, has_few_columns, tiles
 from sparsec.schedules.rules.product import Proposal, _activation_nest, column_widths, contenders, propose
@@ -147,6 +147,14 @@ def test_copied_parts_of_filters_may_be_few_channels(m):
     weight, panel = Weight(np.tile(np.arange(m) < 1, (64, 576 // m))), Panel(product, 64, TARGETS["znver4"])
     parts = [cut.part for cut in find_cuts(weight, panel, 1, m, copies=True, whole=True) if cut.copy]
     assert min(parts) <= 8 * 9
+
+
+def test_parts_have_more_than_one_group():
+    product = linear(sparse(64, 128, 0.2), 64).product
+    weight, panel = Weight(np.tile(np.arange(8) < 4, (64, 16))), Panel(product, 64, TARGETS["znver4"])
+    cuts = list(find_cuts(weight, panel, 1, 8, copies=True, whole=True))
+    assert min(cut.part for cut in cuts) == 16
+    assert all(in_rows(cut, "dense", "dense", 8, "structured[4]") for cut in cuts)
 
 
 def test_rows_that_are_left_read_the_copy_that_the_others_do():
