@@ -21,7 +21,7 @@ from sparsec.ir.printer import print_statement
 QUAD = 4  # values, or coordinates of 16 bits, that one load brings
 WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
 LINE = 64  # bytes of a line of the cache
-READ_TO_L1 = 0, 3, 1  # what `llvm.prefetch` is told: to be read, kept in all caches, data
+READ, DATA, ALL_CACHES, FROM_L2 = 0, 1, 3, 2  # what `llvm.prefetch` is told: why, what, and where to keep it
 
 
 class Emission(Nesting):
@@ -182,9 +182,10 @@ def _repeated(group: Any, size: int, count: int) -> Any:
     return tirx.reinterpret(f"{dtype}x{count}", word)
 
 
-def fetch_line(handle: Any, indices: Sequence[Any]) -> None:
-    """Ask for the line that an element lies in; it may lie behind the end."""
-    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(handle[tuple(indices)]), *READ_TO_L1))
+def fetch_line(handle: Any, indices: Sequence[Any], to_l2: bool = False) -> None:
+    """Ask for the line that an element lies in, to L1 or L2; it may lie behind the end."""
+    kept = FROM_L2 if to_l2 else ALL_CACHES
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(handle[tuple(indices)]), READ, kept, DATA))
 
 
 def along(indices: list[Any], offset: int, count: int) -> list[Any]:

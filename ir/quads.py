@@ -1,8 +1,9 @@
 """Walks by quads: four coordinates, and four values, of a compressed level are a load each.
 
 A sparse step is bound by the load units; other units take the quads apart. A tile of few vectors of sums adds to
-several copies of them in turn, so that no addition waits for the one before it. Processors fetch values ahead that are
-read in order, but stop where a page ends: so each walk, or each quad of large blocks, asks for lines a page ahead.
+several copies of them in turn, so that no addition waits for the one before it. Processors fetch ahead what is read in
+order, but stop where a page ends: so each walk asks for the lines that lie a page behind its own coordinates and
+values, and each quad of large blocks for those behind its values. They come to L2; in L1 is what is read again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sparsec.ir.standing import keep
 from sparsec.ir.types import stored_bits
 
 PAGE = 4096  # bytes
+WALKED = 4  # lines, at most, that a walk asks for at once
 CHAINS = 8  # vectors of sums that keep multiply-add units busy: two for each cycle that an addition takes
 
 
@@ -49,13 +51,15 @@ class Quads(Emission):
         length = next(self.visit(axis, bound=False)).extent
         count, itemsize = self._values_at(axis)
         lines = count * QUAD * itemsize // LINE  # of the values of a quad
+        start = self._position(axis, 0)
+        self._fetch_walk(self._indices(axis), start, length)
         if count and not lines:
-            self._fetch_ahead(axis, self._position(axis, 0) * count, itemsize, LINE)
+            self._fetch_walk(self._values(axis), start * count, length * count)
         with self._apart(stmt.body) as sums, self.scope() as frames:
             nth = self.counted("quad", length // QUAD, frames)
             first = keep(self._position(axis, nth * QUAD), "position")
             if lines:
-                self._fetch_ahead(axis, first * count, itemsize, lines * LINE)
+                self._fetch_lines(self._values(axis), first * count, lines)
             quad = keep(tirx.reinterpret("uint64", self._indices(axis)[T.ramp(first, 1, QUAD)]), "quad")
             values = self._quad_of_values(axis, first, stmt.body)
             for lane in range(QUAD):
@@ -73,11 +77,23 @@ class Quads(Emission):
             coordinate = T.cast(self._indices(axis)[position], "int32")
             step(axis, Cursor(position, keep(coordinate, "coordinate")))
 
-    def _fetch_ahead(self, axis: Walk, place: Any, itemsize: int, nbytes: int) -> None:
-        """Ask for the lines of values that lie a page behind a place."""
-        start = keep(place + PAGE // itemsize, "ahead")
-        for line in range(0, nbytes, LINE):
-            fetch_line(self.handles[f"{axis.buffer}.data"], [start + line // itemsize])
+    def _fetch_walk(self, array: Any, start: Any, length: Any) -> None:
+        """Ask for what lies a page behind the elements of a walk: a line, and more where it takes more."""
+        elements = LINE // _itemsize(array)
+        ahead = keep(start + PAGE // _itemsize(array), "ahead")
+        fetch_line(array, [ahead], to_l2=True)
+        for line in range(1, WALKED):
+            with T.If(length > line * elements), T.Then():
+                fetch_line(array, [ahead + line * elements], to_l2=True)
+
+    def _fetch_lines(self, array: Any, start: Any, lines: int) -> None:
+        """Ask for so many lines that lie a page behind a place."""
+        ahead = keep(start + PAGE // _itemsize(array), "ahead")
+        for line in range(lines):
+            fetch_line(array, [ahead + line * (LINE // _itemsize(array))], to_l2=True)
+
+    def _values(self, axis: Walk) -> Any:
+        return self.handles.get(f"{axis.buffer}.data")
 
     def _values_at(self, axis: Walk) -> tuple[int, int]:
         """Return how many stored values belong to each position of a level, 0 if not as many, and bytes of one."""
@@ -86,10 +102,10 @@ class Quads(Emission):
         inside = range(axis.level + 1, len(buffer.layout.levels))
         dense = all(isinstance(buffer.layout.levels[level][1], Dense) for level in inside)
         sizes = buffer.layout.sizes(buffer.extents)
-        data = self.handles.get(f"{axis.buffer}.data")
+        data = self._values(axis)
         if data is None or not dense or stored_bits(buffer.dtype) < 8:
             return 0, 0
-        return prod(sizes[level] for level in inside), np.dtype(str(data.dtype)).itemsize
+        return prod(sizes[level] for level in inside), _itemsize(data)
 
     @contextmanager
     def _apart(self, body: Sequence[Stmt]) -> Iterator[list[dict[str, Any]]]:
@@ -122,7 +138,7 @@ class Quads(Emission):
 
     def _quad_of_values(self, axis: Walk, first: Any, body: Sequence[Stmt]) -> Any:
         """Load the float32 values at four positions, repeated over a vector; None where the body takes others."""
-        data, layout = self.handles.get(f"{axis.buffer}.data"), self.kernel.buffers[axis.buffer].layout
+        data, layout = self._values(axis), self.kernel.buffers[axis.buffer].layout
         assert layout is not None
         _, lanes = self._multiplies_into(body)
         if data is None or str(data.dtype) != "float32" or axis.level != len(layout.levels) - 1 or lanes < QUAD:
@@ -163,3 +179,8 @@ class Quads(Emission):
 
     def _indices(self, axis: Walk) -> Any:
         return self.handles[f"{axis.buffer}.level{axis.level}.{self.level(axis).consecutive}"]
+
+
+def _itemsize(array: Any) -> int:
+    """Return the bytes of an element."""
+    return int(np.dtype(str(array.dtype)).itemsize)
