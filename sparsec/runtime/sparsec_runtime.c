@@ -25,7 +25,8 @@ struct sparsec_context {
   clockid_t clock; /* that steps are timed by */
   atomic_flag busy;
   char *memory; /* arena, staging, workspaces */
-  size_t memory_bytes;
+  void *mapping; /* of the memory, which starts at a huge page in it */
+  size_t mapping_bytes;
   char **staging;  /* for inputs, then outputs, that the caller did not align */
   void **tensors;  /* the address of each tensor; those of inputs and outputs are set by each run */
   int64_t *symbols, *dims;
@@ -75,12 +76,20 @@ static size_t shape_bytes(const sparsec_tensor *tensor, const int64_t *shape) {
   return bytes;
 }
 
-/* Pages come zeroed and only when touched, so staging that no run needs costs no memory. */
-static char *reserve(size_t bytes) {
-  char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return NULL;
-  if (bytes >= 2 * HUGE_PAGE) madvise(memory, bytes, MADV_HUGEPAGE);
-  return memory;
+/* Reserves the memory of a context, in huge pages where it fills one. Pages come zeroed and only when touched, so staging
+   that no run needs costs no memory. */
+static int reserve(sparsec_context *ctx, size_t bytes) {
+  size_t unit = bytes < HUGE_PAGE ? 1 : HUGE_PAGE;
+  ctx->mapping_bytes = round_up(bytes, unit) + (unit - 1);
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  ctx->mapping = mmap(NULL, ctx->mapping_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (ctx->mapping == MAP_FAILED) {
+    ctx->mapping = NULL;
+    return fail("cannot reserve %zu bytes for the intermediate tensors of the model", bytes);
+  }
+  ctx->memory = (char *)round_up((uintptr_t)ctx->mapping, unit);
+  if (unit > 1) madvise(ctx->memory, round_up(bytes, unit), MADV_HUGEPAGE);
+  return 0;
 }
 
 static int default_threads(void) {
@@ -126,12 +135,7 @@ static int allocate_tables(sparsec_context *ctx) {
 static char *allocate_memory(sparsec_context *ctx) {
   size_t arena = round_up(model->arena_bytes, ALIGNMENT), staging = 0;
   for (int i = 0; i < num_ports(); i++) staging += round_up(shape_bytes(port(i), port(i)->max_shape), ALIGNMENT);
-  ctx->memory_bytes = arena + staging + (size_t)ctx->threads * model->workspace_bytes + ALIGNMENT;
-  ctx->memory = reserve(ctx->memory_bytes);
-  if (!ctx->memory) {
-    fail("cannot reserve %zu bytes for the intermediate tensors of the model", ctx->memory_bytes);
-    return NULL;
-  }
+  if (reserve(ctx, arena + staging + (size_t)ctx->threads * model->workspace_bytes + ALIGNMENT)) return NULL;
   char *next = ctx->memory + arena;
   for (int i = 0; i < num_ports(); i++) {
     ctx->staging[i] = next;
@@ -175,7 +179,7 @@ sparsec_context *sparsec_create(int threads) {
 void sparsec_destroy(sparsec_context *ctx) {
   if (!ctx) return;
   if (ctx->pool && ctx->process == getpid()) sparsec_pool_destroy(ctx->pool);
-  if (ctx->memory) munmap(ctx->memory, ctx->memory_bytes);
+  if (ctx->mapping) munmap(ctx->mapping, ctx->mapping_bytes);
   free(ctx->tensors); /* the start of the tables */
   free(ctx);
 }
