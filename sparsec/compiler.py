@@ -26,6 +26,7 @@ from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.layer_names import layer_names
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.patterned import find_patterned
+from sparsec.graph.pad_columns import pad_columns
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention
@@ -322,6 +323,8 @@ class _Run:
         self.write("plan_layouts", graph)
         few_bits(graph, self.target, self.choose.given.is_free)
         self.write("few_bits", graph)
+        pad_columns(graph, self.target)
+        self.write("pad_columns", graph)
         left = set(layer_names(graph))
         self.removed = [name for name in layers if name not in left]
         return graph

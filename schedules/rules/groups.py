@@ -152,7 +152,6 @@ def choose_tile(group: Group, axes: Axes, target: Target) -> int:
         return 1 << max(extent.bit_length() - 1, 0)
     if group.vector not in group.common:
         return lanes
-    vectors = TILE_VECTORS
     outer = product(rough(a.extent) for a in group.common if a is not group.vector)
     panel = 4 * sum(
         product(rough(a.extent) for a in axes.of_stage(s) if a not in group.common)
@@ -165,9 +164,9 @@ def choose_tile(group: Group, axes: Axes, target: Target) -> int:
         busy = not is_heavy([group], axes, target) or outer * -(-extent // tile) >= target.cores
         return tile <= extent and tile * panel <= target.l2_bytes // 2 and busy
 
-    while vectors > 1 and not fits(vectors):
-        vectors //= 2
-    return vectors * lanes
+    # Tiles reach past the end of an axis that they do not divide, and the last one starts earlier: the fewest vectors.
+    fitting = [vectors for vectors in range(TILE_VECTORS, 0, -1) if vectors == 1 or fits(vectors)]
+    return min(fitting, key=lambda vectors: -(-extent // (vectors * lanes)) * vectors) * lanes
 
 
 def lanes_of(group: Group, target: Target) -> int:

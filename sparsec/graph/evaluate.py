@@ -139,6 +139,12 @@ def _matmul(a: Array, b: Array, **_: Any) -> Array:
     return in_sums(a) @ in_sums(b)
 
 
+def _batch_matmul(
+    a: Array, b: Array, lhs_transposed: bool, rows: int | None = None, columns: int | None = None
+) -> Array:
+    return (_swap(a)[..., :rows, :] if lhs_transposed else a[..., : b.shape[-2]]) @ b
+
+
 def _pad(x: Array, pad_width: Any, pad_value: float = 0, pad_mode: str = "constant") -> Array:
     pairs = list(zip(pad_width[::2], pad_width[1::2], strict=True))
     return (
@@ -273,7 +279,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **ELEMENTWISE,
     **REDUCTIONS,
     "arange": lambda start, end, step, dtype: np.arange(start, end, step),
-    "batch_matmul": lambda a, b, lhs_transposed: (_swap(a) if lhs_transposed else a) @ b,
+    "batch_matmul": _batch_matmul,
     "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
     "concat": lambda *xs, axis=0: np.concatenate(xs, axis=axis or 0),
     "conv2d": conv2d,
@@ -287,7 +293,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "full": lambda value, shape, dtype=None: np.full(shape, value),
     "full_like": lambda x, value, dtype=None: np.full(x.shape, value),
     "linear": lambda x, w: _matmul(x, w.T),
-    "linear_cols": lambda x, w: _matmul(w, x),
+    "linear_cols": lambda x, w, columns=None: _matmul(w, x),
     "matmul": _matmul,
     "nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
     "nn.attention": _attention,

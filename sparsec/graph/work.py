@@ -68,12 +68,13 @@ def count_entries(weight: Value) -> Dim:
 
 def _linear(node: Node) -> Work:
     *batch, _, columns = node.output.shape
-    return Work(count_entries(node.inputs[1]), columns, product(batch))
+    return Work(count_entries(node.inputs[1]), node.attrs.get("columns", columns), product(batch))
 
 
 def _matmul(node: Node) -> Work:
     *batch, rows, columns = node.output.shape
-    return Work(product((rows, node.inputs[1].shape[-2])), columns, product(batch))
+    depth = node.inputs[1].shape[-2]
+    return Work(product((rows, depth)), node.attrs.get("columns", columns), product(batch))
 
 
 def _convolution(node: Node) -> Work:

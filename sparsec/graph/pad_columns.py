@@ -1,0 +1,205 @@
+"""Fill up the columns of products to whole vectors, through everything between them.
+
+What is left of a row of columns behind the last whole vector would be tiles of its own, which take as long for a few
+columns as for many, and rows of an odd length start in the midst of a line. So in a physical graph
+(:mod:`sparsec.graph.plan_layouts`) the innermost axis is made longer from the first product on, and what stands there
+is computed with the rest and read by nobody. No operator that keeps its columns apart needs to know. Two are told:
+
+``linear_cols(X, W; columns)``, ``batch_matmul(A, B; lhs_transposed, rows, columns)``
+    ``columns`` is how many of the innermost axis count. ``A`` may be longer than what is read of it: of its depths those
+    that ``B`` has, and ``rows`` where it lies transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
+from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.products import find_anchor
+from sparsec.graph.shape import Dim, Shape, product
+from sparsec.graph.work import find_work
+from sparsec.targets import Target
+
+MOVE = 0.25
+"""Cycles to copy an element to or from rows of another length."""
+
+RAGGED = 1.0
+"""Cycles that a ragged tile takes for each entry of a weight, at least."""
+
+
+def pad_columns(graph: Graph, target: Target) -> None:
+    """Rewrite a physical graph so that products have columns of whole vectors, for each extent for which that pays."""
+    lanes = target.unit_lanes("float32")
+    extents = dict.fromkeys(node.output.shape[-1] for node in graph.nodes if _is_source(node))
+    for extent in extents:
+        if isinstance(extent, int) and extent > lanes and extent % lanes:
+            plan = _Plan(extent, -(-extent // lanes) * lanes)
+            if plan.follow(graph):
+                _Rewriter(graph, plan).run()
+    graph.verify()
+
+
+def _is_source(node: Node) -> bool:
+    return node.op == "linear_cols" and find_anchor(node) is not None
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a node meets columns.
+
+    Parameters
+    ----------
+    padded, plain : the inputs that it reads with padding, and those that it has to read without; others as they are
+    writes : whether its outputs have padding
+    attrs : what changes of its attributes
+    """
+
+    padded: tuple[Value, ...] = ()
+    plain: tuple[Value, ...] = ()
+    writes: bool = False
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Plan:
+    """Which values of a graph get rows of `wide` columns in place of `extent`, and how their readers take them."""
+
+    extent: int
+    wide: int
+    values: set[Value] = field(default_factory=set)
+    forms: dict[Node, _Form] = field(default_factory=dict)
+
+    def follow(self, graph: Graph) -> bool:
+        """Decide for every node; false where copies would cost more than ragged tiles."""
+        saved: float = 0.0
+        moved: set[Value] = set()
+        for node in graph.nodes:
+            form = self.forms[node] = self._form(node)
+            moved |= {value for value in form.padded if value not in self.values and not value.is_constant}
+            moved |= set(form.plain)
+            if form.writes:
+                self.values |= set(node.outputs)
+                saved += _ragged_cycles(node)
+        moved |= self.values & set(graph.outputs)
+        return saved > MOVE * sum(_number(product(value.shape)) for value in moved)
+
+    def widened(self, shape: Shape) -> Shape:
+        return (*shape[:-1], self.wide)
+
+    def _form(self, node: Node) -> _Form:
+        if _is_source(node) and self._has_columns(node.inputs[0]):
+            return _Form((node.inputs[0],), (), True, {"columns": self.extent})
+        if self.values.isdisjoint(node.inputs):
+            return _Form()
+        if node.op == "batch_matmul" and find_anchor(node) is not None:
+            return self._matmul(node)
+        if node.op in ELEMENTWISE or (node.op == "concat" and _keeps_last(node, "axis")):
+            return _Form(tuple(filter(self._has_columns, node.inputs)), (), True)
+        x, *others = node.inputs
+        if x in self.values and self.values.isdisjoint(others) and self._keeps_columns(node):
+            return _Form((x,), (), True, {"shape": self.widened(node.output.shape)} if node.op == "reshape" else {})
+        return _Form((), tuple(value for value in node.inputs if value in self.values))
+
+    def _matmul(self, node: Node) -> _Form:
+        a, b = node.inputs
+        attrs = {"rows": self.extent} if a in self.values and node.attrs["lhs_transposed"] else {}
+        wide = b in self.values
+        return _Form((), (), wide, attrs | ({"columns": self.extent} if wide else {}))
+
+    def _keeps_columns(self, node: Node) -> bool:
+        """Whether each column of a node's outputs comes from the same column of its first input."""
+        if node.op == "reshape":
+            return self._has_columns(node.output)
+        if node.op == "permute_dims":
+            return node.attrs["axes"] is not None and node.attrs["axes"][-1] % node.output.rank == node.output.rank - 1
+        return node.op in ALONG and _keeps_last(node, ALONG[node.op])
+
+    def _has_columns(self, value: Value) -> bool:
+        return value.rank > 0 and value.shape[-1] == self.extent
+
+
+ALONG = dict.fromkeys(REDUCTIONS, "axis") | {
+    "nn.layer_norm": "axes",
+    "nn.log_softmax": "axis",
+    "nn.rms_norm": "axes",
+    "nn.softmax": "axis",
+    "split": "axis",
+    "strided_slice": "axes",
+}
+"""The attribute with the axes along which an operator works; it treats what lies along others alike."""
+
+
+def _keeps_last(node: Node, name: str) -> bool:
+    """Whether the axes of an attribute are not the last one."""
+    axes, rank = node.attrs.get(name), node.inputs[0].rank
+    return axes is not None and all(axis % rank != rank - 1 for axis in ((axes,) if isinstance(axes, int) else axes))
+
+
+def _ragged_cycles(node: Node) -> float:
+    """What a product takes longer for columns that are no whole vectors."""
+    work = find_work(node)
+    return RAGGED * _number(product((work.entries, work.batch))) if work else 0.0
+
+
+def _number(dim: Dim) -> int:
+    return dim if isinstance(dim, int) else 1
+
+
+class _Rewriter:
+    """Puts nodes over padded values in the place of those that a plan names, and copies between the two forms."""
+
+    def __init__(self, graph: Graph, plan: _Plan) -> None:
+        self.graph, self.plan = graph, plan
+        self.padded: dict[Value, Value] = {}
+        self.plain: dict[Value, Value] = {}
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            form = self.plan.forms[node]
+            if form.writes:
+                self._widen(node, form)
+            else:
+                self.graph.set_inputs(node, [self._read(value, form, node) for value in node.inputs])
+                node.attrs |= form.attrs
+        self.graph.outputs = [self._as_plain(value, None) for value in self.graph.outputs]
+        self.graph.remove_dead()
+
+    def _widen(self, node: Node, form: _Form) -> None:
+        inputs = [self._read(value, form, node) for value in node.inputs]
+        types = [(self.plan.widened(value.shape), value.dtype) for value in node.outputs]
+        name = node.outputs[0].name
+        made = self.graph.add_node(node.op, inputs, types, node.attrs | form.attrs, before=node, name=name)
+        self.padded |= dict(zip(node.outputs, made.outputs, strict=True))
+
+    def _read(self, value: Value, form: _Form, node: Node) -> Value:
+        if value in form.padded:
+            return self._as_padded(value, node)
+        return self._as_plain(value, node) if value in form.plain else self.padded.get(value, value)
+
+    def _as_padded(self, value: Value, before: Node) -> Value:
+        if value not in self.padded:
+            width = (0,) * (2 * value.rank - 1) + (self.plan.wide - self.plan.extent,)
+            if value.data is not None:
+                pairs = list(zip(width[::2], width[1::2], strict=True))
+                self.padded[value] = self.graph.constant(np.pad(value.data, pairs), value.name)
+            else:
+                attrs = {"pad_width": width, "pad_mode": "constant", "pad_value": 0.0}
+                shape = self.plan.widened(value.shape)
+                self.padded[value] = self.graph.add("nn.pad", [value], shape, attrs, before=before)
+        return self.padded[value]
+
+    def _as_plain(self, value: Value, before: Node | None) -> Value:
+        if value not in self.padded:
+            return value
+        if value not in self.plain:
+            ends = {"axes": (value.rank - 1,), "begin": (0,), "end": (self.plan.extent,), "strides": (1,)}
+            attrs = ends | {"assume_inbound": True}
+            x = self.padded[value]
+            self.plain[value] = self.graph.add(
+                "strided_slice", [x], value.shape, attrs, before=before, name=value.name
+            )
+        return self.plain[value]
