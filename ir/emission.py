@@ -184,8 +184,8 @@ def _repeated(group: Any, size: int, count: int) -> Any:
 
 def fetch_line(handle: Any, indices: Sequence[Any], to_l2: bool = False) -> None:
     """Ask for the line that an element lies in, to L1 or L2; it may lie behind the end."""
-    kept = FROM_L2 if to_l2 else ALL_CACHES
-    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(handle[tuple(indices)]), READ, kept, DATA))
+    how = (READ, FROM_L2 if to_l2 else ALL_CACHES, DATA)
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(handle[tuple(indices)]), *how))
 
 
 def along(indices: list[Any], offset: int, count: int) -> list[Any]:

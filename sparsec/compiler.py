@@ -25,8 +25,8 @@ from sparsec.graph.kernels import Kernels
 from sparsec.graph.layer import Layer, describe_layer
 from sparsec.graph.layer_names import layer_names
 from sparsec.graph.lower import lower, plan_text
-from sparsec.graph.patterned import find_patterned
 from sparsec.graph.pad_columns import pad_columns
+from sparsec.graph.patterned import find_patterned
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.graph.recognize_masked_attention import recognize_masked_attention

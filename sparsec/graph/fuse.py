@@ -23,13 +23,15 @@ from sparsec.graph.plan_images import keep_borders
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, broadcast_in, is_one, same_shape
 from sparsec.graph.work import Work, find_work
-from sparsec.ir.kernel import Buffer, Expr, Load, walk_expressions
+from sparsec.ir.image import VECTOR
+from sparsec.ir.kernel import Buffer, Expr, Load, Op, walk_expressions
 from sparsec.ir.printer import print_expression
 from sparsec.ir.product import SUM, Product
 
 _RELABELS = {"expand_dims", "flatten", "nn.batch_flatten", "reshape", "squeeze"}
 _NORMALIZE = {"nn.layer_norm", "nn.log_softmax", "nn.rms_norm", "nn.softmax"}
 _MAPS = {*ELEMENTWISE, "broadcast_to"}
+_SLOW = {"erf", "exp", "log", "pow", "sigmoid", "tanh"}
 _GATHERS = {"strided_slice", "take"}
 """Operators that pick elements, which an elementwise reader may do as it goes."""
 
@@ -178,6 +180,11 @@ class _Epilogue:
                 best = self._group(escaping.pop())
         return best
 
+    def _has_few_columns(self) -> bool:
+        """Whether sums are not whole vectors, though all results together are."""
+        columns = self.anchor.product.columns
+        return isinstance(columns, int) and columns < VECTOR and not self.anchor.has_image
+
     def _reach(self, value: Value, frontier: list[tuple[int, Node]], seen: set[Node]) -> None:
         for user in value.users:
             if user not in seen:
@@ -193,7 +200,7 @@ class _Epilogue:
             if len(node.outputs) != 1 or not same_shape(node.output.shape, inner.shape):
                 return False
             result = self._express(node, inner.shape)
-            if result is None:
+            if result is None or (self._has_few_columns() and _calls_slow(result)):
                 return False
             self.known[node.output] = result
         self.nodes.append(node)
@@ -251,6 +258,11 @@ class _Epilogue:
                 waiting += _producers(node)
         found.remove(self.nodes[0])
         return (self.nodes[0], *sorted(found, key=self.index.__getitem__))
+
+
+def _calls_slow(result: Expr) -> bool:
+    """Whether an expression calls what takes tens of instructions, for one number as for a vector of them."""
+    return any(isinstance(part, Op) and part.name in _SLOW for part in walk_expressions(result))
 
 
 def _absorb(graph: Graph, sink: Node, index: dict[Node, int], taken: dict[Node, Group]) -> Group:

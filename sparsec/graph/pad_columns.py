@@ -6,8 +6,8 @@ columns as for many, and rows of an odd length start in the midst of a line. So 
 is computed with the rest and read by nobody. No operator that keeps its columns apart needs to know. Two are told:
 
 ``linear_cols(X, W; columns)``, ``batch_matmul(A, B; lhs_transposed, rows, columns)``
-    ``columns`` is how many of the innermost axis count. ``A`` may be longer than what is read of it: of its depths those
-    that ``B`` has, and ``rows`` where it lies transposed.
+    ``columns`` is how many of the innermost axis count. Along its own, ``A`` may be longer than what is read of it: the
+    depths that ``B`` has or, where it lies transposed, so many ``rows``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.products import find_anchor
 from sparsec.graph.shape import Dim, Shape, product
-from sparsec.graph.work import find_work
 from sparsec.targets import Target
 
 MOVE = 0.25
 """Cycles to copy an element to or from rows of another length."""
 
-RAGGED = 1.0
-"""Cycles that a ragged tile takes for each entry of a weight, at least."""
+OPEN = 8
+"""Cycles that a tile takes to open a row, beside its entries."""
 
 
 def pad_columns(graph: Graph, target: Target) -> None:
@@ -75,7 +74,7 @@ class _Plan:
 
     def follow(self, graph: Graph) -> bool:
         """Decide for every node; false where copies would cost more than ragged tiles."""
-        saved: float = 0.0
+        saved = 0.0
         moved: set[Value] = set()
         for node in graph.nodes:
             form = self.forms[node] = self._form(node)
@@ -83,7 +82,7 @@ class _Plan:
             moved |= set(form.plain)
             if form.writes:
                 self.values |= set(node.outputs)
-                saved += _ragged_cycles(node)
+                saved += _opening_cycles(node)
         moved |= self.values & set(graph.outputs)
         return saved > MOVE * sum(_number(product(value.shape)) for value in moved)
 
@@ -139,10 +138,9 @@ def _keeps_last(node: Node, name: str) -> bool:
     return axes is not None and all(axis % rank != rank - 1 for axis in ((axes,) if isinstance(axes, int) else axes))
 
 
-def _ragged_cycles(node: Node) -> float:
-    """What a product takes longer for columns that are no whole vectors."""
-    work = find_work(node)
-    return RAGGED * _number(product((work.entries, work.batch))) if work else 0.0
+def _opening_cycles(node: Node) -> float:
+    """What a product takes at least for columns that are no whole vectors: every row is opened once more."""
+    return OPEN * _number(product(node.output.shape[:-1])) if find_anchor(node) else 0.0
 
 
 def _number(dim: Dim) -> int:
@@ -199,7 +197,5 @@ class _Rewriter:
             ends = {"axes": (value.rank - 1,), "begin": (0,), "end": (self.plan.extent,), "strides": (1,)}
             attrs = ends | {"assume_inbound": True}
             x = self.padded[value]
-            self.plain[value] = self.graph.add(
-                "strided_slice", [x], value.shape, attrs, before=before, name=value.name
-            )
+            self.plain[value] = self.graph.add("strided_slice", [x], value.shape, attrs, before=before, name=value.name)
         return self.plain[value]

@@ -86,6 +86,13 @@ def test_an_activation_that_is_spelled_out_reads_the_sum_twice(g):
     assert print_expression(group.epilogue).count("acc") == 2
 
 
+@pytest.mark.parametrize("columns, count", [(1, 2), (15, 2), (16, 1)])
+def test_few_columns_leave_slow_functions_to_a_kernel_with_whole_vectors(g, columns, count):
+    x = g.graph.input("few", (1, DEPTH, columns), "float32")
+    groups = g.fuse(g.nn_gelu(g.add(g.linear(x), g.constant(ROWS, 1))))
+    assert [len(group.nodes) for group in groups] == ([2, 1] if count == 2 else [3])
+
+
 def test_a_residual_goes_to_the_later_product(g):
     first, second = g.linear(g.x), g.linear(g.x)
     groups = g.fuse(g.add(first, second))
@@ -122,8 +129,8 @@ def test_an_output_in_the_middle_of_a_chain_is_kept(g):
 def test_a_chain_goes_through_relabelled_axes(g):
     column = g.graph.add("strided_slice", [g.x], (1, DEPTH, 1), {"axes": (2,), "begin": (0,), "end": (1,)})
     y = g.reshape(g.linear(column), 1, 1, ROWS)
-    groups = g.fuse(g.tanh(g.add(y, g.constant(ROWS))))
-    assert names(groups) == [["strided_slice"], ["linear_cols", "reshape", "add", "tanh"]]
+    groups = g.fuse(g.nn_relu(g.add(y, g.constant(ROWS))))
+    assert names(groups) == [["strided_slice"], ["linear_cols", "reshape", "add", "nn.relu"]]
     assert len(groups[1].operands) == 1
 
 

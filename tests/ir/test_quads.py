@@ -1,10 +1,12 @@
 """Quads: four coordinates and four values are a load each, and tiles of few vectors add up in several chains."""
 
+import re
+
 import numpy as np
 import pytest
 
 from sparsec.ir.named import CSR
-from sparsec.ir.quads import PAGE
+from sparsec.ir.quads import PAGE, WALKED
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
@@ -84,17 +86,24 @@ def test_halves_of_vectors_are_in_the_same_tile(width):
     assert "fma.16" in kernel and "fma.8" in kernel and kernel.count("tile acc") == 1
 
 
-def test_each_row_asks_for_values_of_the_next_page():
+def fetched(func) -> list[str]:
+    """What is asked for, to L2."""
+    return re.findall(r"prefetch\", T.address_of\((W_\w+)\[.*\]\), 0, 2, 1\)", str(func))
+
+
+def test_each_row_asks_for_what_walks_of_its_length_read_on_the_next_page():
     case = linear(rows([9, 17, 4, 4]), 32, layout=CSR)
-    text = str(schedule((32,)).apply(case.product).func)
-    assert text.count("llvm.prefetch") == 1 and f"+ {PAGE // 4}" in text
+    func = schedule((32,)).apply(case.product).func
+    assert fetched(func) == ["W_level1_indices"] * WALKED + ["W_data"] * WALKED
+    text = str(func)
+    assert f"+ {PAGE // 4}" in text and f"+ {PAGE // 2}" in text
+    assert re.findall(r"if .* > (\d+):", text) == ["32", "64", "96", "16", "32", "48"]
 
 
-@pytest.mark.parametrize("r, lines", [(2, 1), (4, 1), (8, 2)])
-def test_quads_of_blocks_ask_for_as_much_as_they_read(r, lines):
+@pytest.mark.parametrize("r, lines", [(2, WALKED), (4, 1), (8, 2)])
+def test_quads_of_large_blocks_ask_for_as_much_as_they_read(r, lines):
     case = linear(sparse(16, 48, 0.4), 32, layout=row_vectors(r))
-    text = str(check(case, schedule((32,))).func)
-    assert text.count("llvm.prefetch") == lines
+    assert fetched(check(case, schedule((32,))).func).count("W_data") == lines
 
 
 def test_a_tile_without_whole_vectors_adds_to_its_sums_alone():
