@@ -327,6 +327,14 @@ class Kernel:
             return "init"
         return "clear" if isinstance(stmt.value, Const) else "finish"
 
+    def reads(self, buffer: str) -> bool:
+        """Return whether elements of a buffer are read, or added to."""
+        for stmt in walk_assignments(self.body):
+            reads = [stmt.value, *stmt.target.indices, *([stmt.target] if stmt.accumulate else [])]
+            if any(isinstance(part, Load) and part.buffer == buffer for one in reads for part in walk_expressions(one)):
+                return True
+        return False
+
     @property
     def symbols(self) -> tuple[str, ...]:
         """The symbolic dimensions, in order of appearance."""
@@ -339,3 +347,12 @@ def walk_expressions(value: Expr) -> Iterator[Expr]:
     inside = value.indices if isinstance(value, Load) else value.args if isinstance(value, Op) else ()
     for part in inside:
         yield from walk_expressions(part)
+
+
+def walk_assignments(body: tuple[Stmt, ...]) -> Iterator[Assign]:
+    """Yield the assignments in some statements, in order."""
+    for stmt in body:
+        if isinstance(stmt, Assign):
+            yield stmt
+        else:
+            yield from walk_assignments(stmt.body)

@@ -47,6 +47,11 @@ class Trace:
         except (TypeError, ValueError) as error:
             raise ScheduleError(f"this is not a trace of known steps: {error}") from error
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the last tiles may compute some columns again."""
+        return any(isinstance(step, Tile) and bool(step.dots) for step in self.steps)
+
     def apply(self, product: Product, features: Collection[str] | None = None) -> Scheduled:
         """Replay the trace, for a target that has the instructions of these features; None means all.
 

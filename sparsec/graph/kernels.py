@@ -51,12 +51,14 @@ class Call:
     ----------
     instruction : what adds up products, if the kernel does
     layer : tells of a constant weight
+    in_place : whether each element of the result is written once, after what is at its place in operands is read
     """
 
     kernel: str
     args: tuple[Argument, ...]
     instruction: str = ""
     layer: Layer | None = None
+    in_place: bool = False
 
 
 class Kernels:
@@ -111,7 +113,8 @@ class Kernels:
                 own = scheduled.kernel.buffers[buffer].shape
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
         layer = None if matrix is None else describe_layer(group, matrix, proposal, self.target)
-        return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer)
+        in_place = not (proposal.trace.overlaps or scheduled.kernel.reads(product.y.name))
+        return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer, in_place)
 
     def _schedule(self, proposal: Proposal) -> tuple[str, Scheduled]:
         key = proposal.product, proposal.trace

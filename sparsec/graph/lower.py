@@ -185,10 +185,10 @@ class _Storages:
                     size[base] = max(size.get(base, 0), nbytes(arg.shape, arg.source.dtype, self.symbols))
         index: dict[Value, int] = {}
         lives: list[Life] = []
-        for step, (group, _) in enumerate(calls):
+        for step, (group, call) in enumerate(calls):
             for value in group.outputs:
                 if value not in self._of:
-                    over = index.get(replaceable) if (replaceable := _overwrites(group)) else None
+                    over = index.get(replaceable) if (replaceable := _overwrites(group, call)) else None
                     index[value] = len(lives)
                     lives.append(Life(size[value], step, last.get(value, step), over))
         offsets, self.arena_bytes = plan_memory(lives)
@@ -207,24 +207,35 @@ class _Storages:
         return Storage("constant", self._constant_index[id(array)])
 
 
-def _overwrites(group: Group) -> Value | None:
+def _overwrites(group: Group, call: Call) -> Value | None:
     """The operand whose place the result of a group may take: each of its elements is read just before it is written.
 
     Tiles at the end of a ragged row are computed twice, which is right only while the operand is still there.
     """
     (output, *more) = group.outputs
-    if more or group.anchor or not all(node.op in ELEMENTWISE for node in group.nodes):
-        return None
-    row = output.shape[-1] if output.shape else 1
-    if not isinstance(row, int) or row * np.dtype(output.dtype).itemsize % VECTOR_BYTES:
+    if more or not (call.in_place or _is_in_place(group)):
         return None
     read = [root(value) for value in group.inputs]
+    beside = {operand.value for operand in group.operands} if group.anchor else set(group.inputs)
     fitting = [
         base
         for value, base in zip(group.inputs, read, strict=True)
-        if same_shape(value.shape, output.shape) and value.dtype == output.dtype and read.count(base) == 1
+        if value in beside and _is_alike(value, output) and read.count(base) == 1
     ]
     return fitting[0] if fitting else None
+
+
+def _is_in_place(group: Group) -> bool:
+    """Whether nodes that are no product compute every element of their result once."""
+    if group.anchor or not all(node.op in ELEMENTWISE for node in group.nodes):
+        return False
+    output = group.outputs[0]
+    row = output.shape[-1] if output.shape else 1
+    return isinstance(row, int) and row * np.dtype(output.dtype).itemsize % VECTOR_BYTES == 0
+
+
+def _is_alike(value: Value, output: Value) -> bool:
+    return same_shape(value.shape, output.shape) and value.dtype == output.dtype
 
 
 def _assemble(
