@@ -44,10 +44,10 @@ def build_repack(
         if not (covered and len(rows) == target.height and len(columns) == target.width):
             cleared = Load("Y", (Var("b"), base + Var("v")))
             body.append(For((Range("v", Const(0), Const(target.plane)),), (Assign(cleared, Const(around)),)))
-        runs = _runs(columns)
-        if rows and runs:
+        lines = runs(columns)
+        if rows and lines:
             lanes = tuple(
-                For((Range("v", Const(0), Const(stop - start)),), (copy(base, start),)) for start, stop in runs
+                For((Range("v", Const(0), Const(stop - start)),), (copy(base, start),)) for start, stop in lines
             )
             body.append(For((Range("y", Const(rows.start), Const(rows.stop)),), lanes))
     extent = Var(batch) if isinstance(batch, str) else Const(batch)
@@ -58,8 +58,8 @@ def build_repack(
 def _copy(p: int, q: int, source: Image, target: Image, strides: tuple[int, int], padding: tuple[int, int]):
     """Return the rows and columns of phase (p, q) that have a pixel, and what copies a run of a row."""
     (sy, sx), (top, left) = strides, padding
-    rows = _inside(target.height, source.height, sy, p - top)
-    columns = _inside(target.width, source.width, sx, q - left)
+    rows = inside(target.height, source.height, sy, p - top)
+    columns = inside(target.width, source.width, sx, q - left)
 
     def copy(base: Expr, start: int) -> Assign:
         row, column = Var("y"), Var("v")
@@ -72,13 +72,13 @@ def _copy(p: int, q: int, source: Image, target: Image, strides: tuple[int, int]
     return rows, columns, copy
 
 
-def _inside(extent: int, source: int, stride: int, shift: int) -> range:
+def inside(extent: int, source: int, stride: int, shift: int) -> range:
     """Return the i below `extent` for which i * stride + shift is in the source."""
     start = max(0, -(shift // stride))
     return range(start, max(start, min(extent, (source - 1 - shift) // stride + 1)))
 
 
-def _runs(columns: range) -> list[tuple[int, int]]:
+def runs(columns: range) -> list[tuple[int, int]]:
     """Split a row into whole vectors and what is left."""
     middle = columns.start + len(columns) // VECTOR * VECTOR
     return [run for run in ((columns.start, middle), (middle, columns.stop)) if run[0] < run[1]]

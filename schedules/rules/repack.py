@@ -1,4 +1,4 @@
-"""The schedule of a repack: every plane is a task, and its rows are copied by vectors."""
+"""The schedule of what copies images, or pools them: every plane is a task, and its rows are written by vectors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from tvm.s_tir import Schedule
 from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Kernel
 from sparsec.ir.lower import lower
+from sparsec.schedules.rules.strided import shuffle_strided_loads
 from sparsec.schedules.steps import Vectorize
 from sparsec.targets import Target
 
 
 def schedule_repack(kernel: Kernel, target: Target) -> tirx.PrimFunc:
-    """Lower and schedule what `sparsec.ir.repack.build_repack` made."""
+    """Lower and schedule what `sparsec.ir.repack` or `sparsec.ir.max_pool` made."""
     schedule = Schedule(lower(kernel).func)
     for kind in ("clear", "finish"):
         try:
@@ -21,4 +22,4 @@ def schedule_repack(kernel: Kernel, target: Target) -> tirx.PrimFunc:
         except ScheduleError:
             continue  # nothing to clear, or nothing but zeros
     (func,) = schedule.mod.functions.values()
-    return func
+    return shuffle_strided_loads(func)

@@ -20,7 +20,7 @@ def shuffle_strided_loads(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
     def rewrite(loop: tirx.For) -> tirx.Stmt:
         realize = loop.body
-        if loop.kind != tirx.stmt.ForKind.VECTORIZED or not isinstance(realize, SBlockRealize):
+        if loop.kind != tirx.stmt.ForKind.VECTORIZED or not isinstance(realize, SBlockRealize) or _is(loop.extent, 1):
             return loop
         return _rewrite_loop(loop, realize) or loop
 
@@ -64,7 +64,7 @@ def _rewrite_loop(loop: tirx.For, realize: SBlockRealize) -> tirx.Stmt | None:
 
 
 def _at(index: Any, lane: Var, position: int) -> Any:
-    value = tirx.const(position, "int64")
+    value = tirx.const(position, str(lane.ty.dtype))
     return tvm_ffi.structural_map(index, (Var, lambda v: value if v.same_as(lane) else v), order="post")
 
 

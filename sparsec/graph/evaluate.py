@@ -10,7 +10,7 @@ from tvm import tirx
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.image_semantics import conv_padded, repack
+from sparsec.graph.image_semantics import conv_padded, max_pool, repack
 from sparsec.graph.quantized_semantics import dequantize, flip_sign, quantize
 from sparsec.graph.shape import evaluate_dim
 from sparsec.graph.window_semantics import adaptive_avg_pool2d, avg_pool2d, conv1d, conv2d, in_sums, max_pool2d
@@ -295,6 +295,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "linear": lambda x, w: _matmul(x, w.T),
     "linear_cols": lambda x, w, columns=None: _matmul(w, x),
     "matmul": _matmul,
+    "max_pool": max_pool,
     "nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
     "nn.attention": _attention,
     "nn.avg_pool2d": avg_pool2d,

@@ -19,7 +19,7 @@ from sparsec.graph.clone_reads import clone_reads, reads_bytes
 from sparsec.graph.epilogue import constant_of, express, stored
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.plan_images import keep_borders
+from sparsec.graph.plan_images import WRITES_BORDERS, keep_borders
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, broadcast_in, is_one, same_shape
 from sparsec.graph.work import Work, find_work
@@ -104,9 +104,9 @@ def fuse(graph: Graph) -> list[Group]:
 
 
 def _borders(groups: Sequence[Group]) -> dict[Value, int | None]:
-    """What convolutions write around the pixels of their results."""
-    convolutions = [group for group in groups if group.anchor and group.anchor.has_image]
-    return {group.outputs[0]: group.nodes[0].attrs["borders"] for group in convolutions}
+    """What kernels write around the pixels of their results."""
+    writers = [group for group in groups if group.nodes[0].op in WRITES_BORDERS]
+    return {group.outputs[0]: group.nodes[0].attrs["borders"] for group in writers}
 
 
 def _group(graph: Graph) -> list[Group]:

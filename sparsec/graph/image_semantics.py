@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsec.graph.window_semantics import in_sums
+from sparsec.graph.window_semantics import in_sums, max_pool2d
 from sparsec.ir.image import Image
 
 
@@ -67,6 +67,22 @@ def conv_padded(
             kernel = weight[:, :, r, s].reshape(groups, rows // groups, channels)
             result += np.einsum("gok,bgkm->bgom", kernel, taps)
     return pad(result.reshape(batch, rows, image.height, image.width), image)
+
+
+def max_pool(
+    x: np.ndarray,
+    source: Image | None,
+    image: Image | None,
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: tuple[int, ...],
+    ceil_mode: bool,
+    borders: int | None,
+) -> np.ndarray:
+    """Pool images in any form; see `sparsec.graph.plan_images`."""
+    pixels = max_pool2d(x if source is None else unpad(x, source), window, strides, padding, dilation, ceil_mode)
+    return pixels if image is None else pad(pixels, image, borders or 0)
 
 
 def pad(pixels: np.ndarray, image: Image, blank: int = 0) -> np.ndarray:

@@ -26,6 +26,7 @@ from sparsec.graph.to_relax import to_relax
 from sparsec.graph.widen import Body, widen
 from sparsec.graph.work import main_instruction, multiply_add
 from sparsec.ir.image import PlainImage
+from sparsec.ir.max_pool import build_max_pool
 from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
 from sparsec.schedules.fast_math import expand_math
@@ -88,7 +89,7 @@ class Kernels:
             return self._product(group)
         if patterned := find_patterned(group.nodes[0]):
             return self._patterned(group, patterned)
-        return self._repack(group) if group.nodes[0].op == "repack" else self._chain(group)
+        return self._images(group) if group.nodes[0].op in ("max_pool", "repack") else self._chain(group)
 
     def _product(self, group: Group) -> Call:
         anchor = group.anchor
@@ -143,17 +144,25 @@ class Kernels:
         layer = patterned.describe(group.works[0], self.target) if patterned.describe else None
         return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer)
 
-    def _repack(self, group: Group) -> Call:
+    def _images(self, group: Group) -> Call:
+        """Copy images from one form to another, or pool them."""
         (node,) = group.nodes
         (x,), y, attrs = node.inputs, node.output, node.attrs
         source, image = (attrs[name] or _plain(value) for name, value in (("source", x), ("image", y)))
-        channels = y.shape[1] // prod(attrs["phases"])
         batch = x.shape[0] if isinstance(x.shape[0], int) else "batch"
-        strides, phases, padding, blank = (attrs[name] for name in ("strides", "phases", "padding", "blank"))
-        kernel = build_repack(batch, channels, source, image, strides, phases, padding, y.dtype, blank)
+        if node.op == "max_pool":
+            window, dilation, borders = attrs["window"], attrs["dilation"], attrs["borders"]
+            strides, padding, channels = attrs["strides"], attrs["padding"][:2], y.shape[1]
+            kernel = build_max_pool(
+                batch, channels, source, image, window, strides, dilation, padding, y.dtype, borders
+            )
+        else:
+            strides, phases, padding, blank = (attrs[name] for name in ("strides", "phases", "padding", "blank"))
+            channels = y.shape[1] // prod(phases)
+            kernel = build_repack(batch, channels, source, image, strides, phases, padding, y.dtype, blank)
         form = str(kernel)
         if form not in self._generic:
-            name = self._name("repack")
+            name = self._name(node.op)
             self._keep(name, schedule_repack(replace(kernel, name=name), self.target), form)
             self._generic[form] = name
         shapes = [(x.shape[0], channels * source.plane), (x.shape[0], y.shape[1] * image.plane)]

@@ -215,13 +215,11 @@ def _overwrites(group: Group, call: Call) -> Value | None:
     (output, *more) = group.outputs
     if more or not (call.in_place or _is_in_place(group)):
         return None
-    read = [root(value) for value in group.inputs]
-    beside = {operand.value for operand in group.operands} if group.anchor else set(group.inputs)
-    fitting = [
-        base
-        for value, base in zip(group.inputs, read, strict=True)
-        if value in beside and _is_alike(value, output) and read.count(base) == 1
-    ]
+    anchor = group.anchor
+    factors = [anchor.x, anchor.weight] if anchor else []
+    operands = [operand.value for operand in group.operands] if anchor else list(group.inputs)
+    read = [root(value) for value in (*factors, *operands)]
+    fitting = [root(value) for value in operands if _is_alike(value, output) and read.count(root(value)) == 1]
     return fitting[0] if fitting else None
 
 

@@ -15,6 +15,8 @@ in padded form are `[N, C, plane]`, and these operators have taken the place of 
     Copy the pixels of `source` (None for plain `[N, C, H, W]`) into planes of `image` (None for plain), the pixel
     (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
     in each direction; everything else becomes `blank`: 0, or the integer that means it.
+``max_pool(x; source, image, window, strides, dilation, padding, ceil_mode, borders)``
+    Pool the pixels of `source` (None for plain) into planes of `image` (None for plain), `borders` around them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
 from sparsec.ir.image import VECTOR, Image
-from sparsec.ir.types import STORED, is_float
+from sparsec.ir.types import SINGLE_OR_HALF, STORED, is_float
 
 
 @dataclass(eq=False)
@@ -92,6 +94,8 @@ class _Planner:
         for node in self.graph.nodes:
             if node.op == "conv2d" and _can_pad(node):
                 self._convolution(node)
+            elif node.op == "nn.max_pool2d" and _can_pool(node):
+                self._pool(node)
             elif node.op in ELEMENTWISE or node.op == "concat":
                 self._follow(node)
 
@@ -107,6 +111,12 @@ class _Planner:
             self.forms[x].join(form)
         else:
             form.pitch = _columns_read(node)
+
+    def _pool(self, node: Node) -> None:
+        """The result of pooling has a form of its own, where a filter reads it."""
+        if any(user.op == "conv2d" and _can_pad(user) for user in node.output.users):
+            height, width = (int(extent) for extent in node.output.shape[2:])  # type: ignore[arg-type]
+            self.forms[node.output] = _Form(height, width, self.lanes)
 
     def _shares(self, node: Node) -> bool:
         x = node.inputs[0]
@@ -140,6 +150,8 @@ class _Planner:
         for node in list(self.graph.nodes):
             if node.op == "conv2d" and node.output in self.forms:
                 self._rewrite_convolution(node)
+            elif node.op == "nn.max_pool2d" and _can_pool(node) and {node.inputs[0], node.output} & self.forms.keys():
+                self._rewrite_pool(node)
             elif len(node.outputs) == 1 and node.output in self.forms:
                 self._rewrite_follower(node)
             elif any(value in self.padded for value in node.inputs):
@@ -168,6 +180,18 @@ class _Planner:
         }
         shape = (*node.output.shape[:2], image.plane)
         self.padded[node.output] = self._add("conv_padded", node, [source, weight], shape, attrs)
+
+    def _rewrite_pool(self, node: Node) -> None:
+        (x,), y, attrs = node.inputs, node.output, node.attrs
+        source, image = (self.forms[value].image() if value in self.forms else None for value in (x, y))
+        how = {name: attrs[name] for name in ("strides", "dilation", "padding", "ceil_mode")}
+        how |= {"source": source, "image": image, "window": attrs["pool_size"], "borders": None}
+        shape = y.shape if image is None else (*y.shape[:2], image.plane)
+        pooled = self._add("max_pool", node, [self.padded.get(x, x)], shape, how)
+        if image is None:
+            self.graph.replace(y, pooled)
+        else:
+            self.padded[y] = pooled
 
     def _repack(self, node: Node, x: Value, x_image: Image) -> Value:
         phases = _phases(node)
@@ -226,6 +250,13 @@ def _can_pad(node: Node) -> bool:
     return weight.data is not None and constant and x.dtype in STORED
 
 
+def _can_pool(node: Node) -> bool:
+    """Whether a pooling is of floats in an image of constant size."""
+    x = node.inputs[0]
+    constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
+    return constant and x.dtype in SINGLE_OR_HALF and node.attrs["layout"] == "NCHW"
+
+
 def _reach(node: Node, axis: int) -> int:
     """Return how far the last tap is from the first one, in pixels of the input."""
     return (int(node.inputs[1].shape[2 + axis]) - 1) * int(node.attrs["dilation"][axis])  # type: ignore[arg-type]
@@ -251,6 +282,9 @@ def _per_channel(value: Value, image: Value) -> bool:
     )
 
 
+WRITES_BORDERS = ("conv_padded", "max_pool")
+"""Operators whose kernels write what is to stand around their pixels."""
+
 _ZERO_AT_ZERO = frozenset({
     "abs", "add", "astype", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh",
     "nn.leakyrelu", "nn.relu", "nn.silu", "round", "sqrt", "subtract", "tanh",
@@ -258,12 +292,12 @@ _ZERO_AT_ZERO = frozenset({
 
 
 def _mark_borders(graph: Graph) -> None:
-    """Tell the convolutions whose results reach a filter, through what keeps their form, what to write around them."""
+    """Tell what writes borders, and is read by a filter through what keeps its form, what to write around pixels."""
     needed: dict[Value, int] = {}
     for node in reversed(graph.nodes):
         if _reads_borders(node):
             needed[node.inputs[0]] = node.attrs["blank"]
-        if node.op == "conv_padded":
+        if node.op in WRITES_BORDERS:
             node.attrs["borders"] = needed.get(node.output)
         elif (node.op in ELEMENTWISE or node.op == "concat") and node.output in needed:
             needed = dict.fromkeys(node.inputs, needed[node.output]) | needed
@@ -281,8 +315,8 @@ def keep_borders(graph: Graph, masked: Mapping[Value, int | None]) -> bool:
 
     Parameters
     ----------
-    masked : the results of the kernels that write the borders themselves, which all convolutions with epilogues do, and
-        what they write
+    masked : the results of the kernels that write the borders themselves, convolutions with their epilogues among them,
+        and what they write
 
     Returns
     -------

@@ -32,6 +32,15 @@ def test_a_residual_that_is_read_later_stays():
     agree(residuals(3, last_reads=True), feed, layouts=SUMS_IN_REGISTERS)
 
 
+def test_what_a_product_multiplies_stays_where_it_is_a_residual_too():
+    b = Builder()
+    x = b.Relu(b.linear("x", 32, ROWS))
+    y = b.Relu(b.Add(b.linear(x, ROWS, ROWS), x))
+    b.Identity(b.linear(y, ROWS, ROWS), name="y")
+    feed = {"x": RNG.standard_normal((COLUMNS, 32)).astype("float32")}
+    agree(b.model({"x": [COLUMNS, 32]}, {"y": [COLUMNS, ROWS]}), feed, layouts=SUMS_IN_REGISTERS)
+
+
 @pytest.mark.parametrize("columns", [1, 5, 37])
 def test_ragged_columns_are_written_once(columns):
     b = Builder()

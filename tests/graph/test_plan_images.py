@@ -8,7 +8,7 @@ from tvm import relax
 from tvm.relax import op
 
 from sparsec.graph.graph import Graph
-from sparsec.graph.plan_images import keep_borders, plan_images
+from sparsec.graph.plan_images import WRITES_BORDERS, keep_borders, plan_images
 from sparsec.ir.image import Image
 from tests.graph.convolution_strategies import convolutions
 from tests.graph.small_models import canonical, import_small, ops, run, same
@@ -21,10 +21,10 @@ def weight(*shape, seed=0):
 
 
 def planned(graph: Graph, masked: bool = True) -> Graph:
-    """Plan images; `masked` as if convolutions wrote zeros around their results, as their kernels do."""
+    """Plan images; `masked` as if convolutions and pools wrote the borders of their results, as their kernels do."""
     plan_images(graph)
-    convolutions = [node for node in graph.nodes if masked and node.op == "conv_padded"]
-    while keep_borders(graph, {node.output: node.attrs["borders"] for node in convolutions}):
+    writers = [node for node in graph.nodes if masked and node.op in WRITES_BORDERS]
+    while keep_borders(graph, {node.output: node.attrs["borders"] for node in writers}):
         graph.verify()
     return graph
 
@@ -139,12 +139,31 @@ def test_two_filters_of_one_image_share_its_form():
 def test_other_operators_read_plain_images():
     def build(builder, x):
         x = builder.emit(conv()(builder, x))
-        pooled = builder.emit(op.nn.max_pool2d(x, (3, 3), strides=(2, 2), padding=(1, 1)))
+        pooled = builder.emit(op.nn.avg_pool2d(x, (3, 3), strides=(2, 2), padding=(1, 1)))
         return op.nn.conv2d(pooled, weight(4, 4, 3, 3, seed=1), padding=(1, 1))
 
     graph = means_the_same(build, (1, 4, 9, 9))
-    (pool,) = [node for node in graph.nodes if "max_pool2d" in node.op]
+    (pool,) = [node for node in graph.nodes if "avg_pool2d" in node.op]
     assert pool.inputs[0].shape == (1, 4, 9, 9)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("kernel, borders", [((3, 3), 0), ((1, 1), None)])
+def test_pooling_goes_from_form_to_form(kernel, borders, ceil_mode):
+    pool = unary(lambda x: op.nn.max_pool2d(x, (3, 3), strides=(2, 2), padding=(1, 1), ceil_mode=ceil_mode))
+    build, shape = chain(conv(), pool, conv(kernel=kernel, seed=1), size=(8, 12))
+    graph = means_the_same(build, shape)
+    assert ops(graph) == ["repack", "conv_padded", "max_pool", "conv_padded", "repack"]
+    (pooled,) = (node for node in graph.nodes if node.op == "max_pool")
+    assert pooled.attrs["source"] and pooled.attrs["image"] and pooled.attrs["borders"] == borders
+
+
+def test_pooling_gives_a_plain_image_to_what_is_no_filter():
+    build, shape = chain(conv(), unary(lambda x: op.nn.max_pool2d(x, (2, 2), strides=(2, 2))), unary(op.exp))
+    graph = means_the_same(build, shape)
+    assert ops(graph) == ["repack", "conv_padded", "max_pool", "exp"]
+    build, shape = chain(unary(lambda x: op.nn.max_pool2d(x, (2, 2), strides=(2, 2))))
+    assert ops(means_the_same(build, shape)) == ["nn.max_pool2d"]
 
 
 def test_a_result_that_is_also_an_output():
