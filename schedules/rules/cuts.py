@@ -125,7 +125,7 @@ def find_cuts(
         for parts in (1,) if panel.keeps_few_columns else sorted({*PARTS, *more_parts}):
             part = -(-(depth // together) // parts) * together
             fits = depth % c == 0 if parts == 1 else depth // panel.product.taps // parts >= LEAST
-            fits = fits and -(-depth // part) == parts and part > c
+            fits = fits and -(-depth // part) == parts and (parts == 1 or part > c)
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
                 for chunk in sorted(panel.chunk_sizes(rows, r, parts)):
                     yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy)

@@ -47,8 +47,8 @@ def test_short_tiles_ask_for_nothing():
     assert lines(LONG - 1) == 0
 
 
-def test_tiles_in_order_ask_for_values_alone():
-    assert lines(2 * LONG, CSR) == 1
+def test_tiles_in_order_ask_for_what_they_walk_alone():
+    assert lines(2 * LONG, CSR) == 2 * WALKED
 
 
 def test_products_of_activations_ask_where_the_depth_is_long():
