@@ -9,8 +9,9 @@ import numpy as np
 
 from sparsec.ir.attention import Attention, build_attention
 from sparsec.ir.product import Product
+from sparsec.schedules.fast_math import TOGETHER
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.prices import Prices
+from sparsec.schedules.rules.prices import batch, tiles
 from sparsec.schedules.rules.product import VECTORS, activations, column_widths
 from sparsec.schedules.steps import Accumulate, Tensorize, Tile
 from sparsec.schedules.trace import Scheduled, schedule_kernel
@@ -19,10 +20,16 @@ from sparsec.targets import Target
 L2_SHARE = 0.5
 """Of L2 that the scores of a panel may take, beside the keys and the values that are read for each panel."""
 
+SOFTMAX = 30.0
+"""Operations for the softmax of a vector."""
+
+SOFTMAX_ABREAST = 24.0
+"""The same where so many vectors take their steps together that none waits."""
+
 
 @dataclass(frozen=True)
 class _Tiles:
-    """A width of panels with the best tiles of rows for it, and cycles of one core for both products."""
+    """A width of panels with the best tiles of rows for it, and the cycles that one core takes."""
 
     scores: Tile
     mix: Tile
@@ -53,7 +60,18 @@ def _tiles(op: Attention, target: Target) -> Iterator[_Tiles]:
         scores, mix = list(activations(op.scores, v, target)), list(activations(op.mix, v, target, kept=True))
         if scores and mix:
             first, second = (min(choices, key=lambda choice: choice.cycles) for choices in (scores, mix))
-            yield _Tiles(first.tile, second.tile, first.cycles + second.cycles)
+            softmax = _softmax_cycles(op.scores, first.tile.columns, target)
+            yield _Tiles(first.tile, second.tile, first.cycles + softmax + second.cycles)
+
+
+def _softmax_cycles(scores: Product, widths: tuple[int, ...], target: Target) -> float:
+    """Return what the softmax takes between the products, its columns in tiles of these widths."""
+    assert isinstance(scores.rows, int)
+    row = sum(
+        count * vectors * (SOFTMAX_ABREAST if vectors >= TOGETHER else SOFTMAX)
+        for count, vectors in tiles(scores, widths, target)
+    )
+    return batch(scores) * scores.rows * row / target.fma_per_cycle
 
 
 def _fits(scores: Product, width: int, target: Target) -> bool:
