@@ -19,7 +19,7 @@ accumulator that lives in registers; assignments hold all arithmetic. The nodes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
 
@@ -170,6 +170,15 @@ def substitute(value: Expr, bindings: dict[str, Expr]) -> Expr:
         return Load(value.buffer, tuple(substitute(index, bindings) for index in value.indices))
     if isinstance(value, Op):
         return Op(value.name, tuple(substitute(arg, bindings) for arg in value.args))
+    return value
+
+
+def rename(value: Expr, names: Mapping[str, str]) -> Expr:
+    """Let loads read buffers of other names, where they are given."""
+    if isinstance(value, Load):
+        return Load(names.get(value.buffer, value.buffer), tuple(rename(index, names) for index in value.indices))
+    if isinstance(value, Op):
+        return Op(value.name, tuple(rename(arg, names) for arg in value.args))
     return value
 
 

@@ -9,12 +9,13 @@ block-diagonal `W`. An attention product has an activation as `W`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparsec.ir.builders import zero
-from sparsec.ir.kernel import Buffer, Const, Expr, Var
+from sparsec.ir.kernel import Buffer, Const, Expr, Var, rename
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import arithmetic, is_float, sums
@@ -117,6 +118,21 @@ class Product:
         names = [self.weight.name, *(f"{self.weight.name}{n}" for n in range(1, len(layout.terms)))]
         terms = [replace(self.weight, name=name, layout=term) for name, term in zip(names, layout.terms, strict=True)]
         return replace(self, weight=terms[0], residue=tuple(terms[1:]))
+
+    def renamed(self, names: Mapping[str, str]) -> Product:
+        """Return the product of activations with other names for its buffers, where they are given."""
+
+        def renamed(buffer: Buffer) -> Buffer:
+            return replace(buffer, name=names.get(buffer.name, buffer.name))
+
+        return replace(
+            self,
+            weight=renamed(self.weight),
+            x=renamed(self.x),
+            y=renamed(self.y),
+            operands=tuple(map(renamed, self.operands)),
+            epilogue=rename(self.epilogue, names),
+        )
 
     def parts(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
         """Return what each term holds of the constant weight [rows, depth], by name."""

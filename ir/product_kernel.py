@@ -64,17 +64,34 @@ def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> P
 
 
 def _dense(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
-    """Yield the loops over an activation as the weight, X staged for all tiles of rows if at all."""
-    outer, part = outer_axes(product, columns), Load("part", (DEPTH, LANE))
-    x = element_at(product.x, product.x_index, {"m": COLUMN + LANE})
-    tiles = [_dense_rows(product, columns, rows, part if tiling.stage else x) for rows in tiling.rows]
-    if not tiling.stage:
-        yield from (For((*outer, *loop.axes), loop.body, parallel=True) for loop in tiles)
+    """Yield the loops over an activation as the weight."""
+    outer, panel = outer_axes(product, columns), dense_panel(product, columns, tiling)
+    if tiling.stage:
+        yield For(outer, panel, parallel=True)
         return
+    yield from (For((*outer, *loop.axes), loop.body, parallel=True) for loop in panel if isinstance(loop, For))
+
+
+def dense_panel(product: Product, columns: Run, tiling: Tiling, x: Expr | None = None) -> tuple[Stmt, ...]:
+    """Return what is inside the loops over batch and columns, for an activation as the weight.
+
+    Parameters
+    ----------
+    x : what is read for `X[k, m + v]`; X itself, staged for all tiles of rows if at all, where it is not given
+
+    Raises
+    ------
+    LayoutError : where X is to be staged for a symbolic depth
+    """
+    x = x or element_at(product.x, product.x_index, {"m": COLUMN + LANE})
+    if not tiling.stage:
+        return tuple(_dense_rows(product, columns, rows, x) for rows in tiling.rows)
     if isinstance(product.depth, str):
         raise LayoutError(f"X cannot be staged for the symbolic depth {product.depth!r} of {product.name}; do without")
+    part = Load("part", (DEPTH, LANE))
     copy = For((_depths(product),), (For((lane_axis(columns[2]),), (Assign(part, x),)),))
-    yield For(outer, (Tile("part", product.sums, (product.depth, columns[2]), (copy, *tiles)),), parallel=True)
+    tiles = (_dense_rows(product, columns, rows, part) for rows in tiling.rows)
+    return (Tile(part.buffer, product.sums, (product.depth, columns[2]), (copy, *tiles)),)
 
 
 def _depths(product: Product) -> Range:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparsec.codegen.artifact import Artifact, build
 from sparsec.errors import ArtifactError, InputError, ModelError, TargetError
 from sparsec.frontends import load_model
+from sparsec.graph.attention import join_attention
 from sparsec.graph.bag_embeddings import bag_embeddings
 from sparsec.graph.canonicalize import canonicalize
 from sparsec.graph.choose import Choose, Chooser
@@ -340,7 +341,7 @@ class _Run:
         if self.storage is not None:
             store_weights(graph, self.storage)
             self.write("store_weights", graph)
-        groups = fuse(graph)
+        groups = join_attention(graph, fuse(graph), self.target)
         self.write("fuse", "\n".join(map(str, groups)))
         return groups
 

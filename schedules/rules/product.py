@@ -80,7 +80,7 @@ def propose(product: Product, matrix: np.ndarray | None, target: Target, only_de
     only_dense : whether to think of dense layouts alone
     """
     if matrix is None:
-        dense = min(_activations(product, target), key=_cycles)
+        dense = min((each for v in VECTORS for each in activations(product, v, target)), key=_cycles)
         return as_proposal(product, dense, dense, target)
     choices = _choices(product, Weight(matrix), target, only_dense=only_dense)
     dense = min((choice for choice in choices if choice.family == "dense"), key=_cycles)
@@ -186,22 +186,26 @@ def _dots(dot: Dot, product: Product, weight: Weight, target: Target, only_dense
         yield Choice("dense", nest, tile, cycles, dot)
 
 
-def _activations(product: Product, target: Target) -> Iterator[Choice]:
-    """Yield register tiles of r rows for a weight that is an activation, with X where it is and with copies of it."""
-    prices = Prices(product, target)
-    for vectors in VECTORS:
-        panel = Panel(product, vectors * target.lanes(product.sums), target)
-        widths = column_widths(product, vectors, target)
-        for r in range(1, min(16, extent(product.rows)) + 1):
-            for stage in (False, True) if isinstance(product.depth, int) else (False,):
-                # Rows of an activation are loads apart, of which LLVM starts the next one early.
-                if panel.holds(r, weights=2) and not (stage and panel.has_few_columns):
-                    rows = _with_one(r, product.rows)
-                    nest = _activation_nest(product, rows[0], stage)
-                    yield Choice("dense", nest, Tile(widths, rows, stage), prices(nest, widths))
+def activations(product: Product, v: int, target: Target, kept: bool = False) -> Iterator[Choice]:
+    """Yield register tiles of r rows and v vectors for a weight that is an activation, X where it is and copied.
+
+    Parameters
+    ----------
+    kept : whether X lies together already, in a tile around the loops, so that there is nothing to copy
+    """
+    prices, panel = Prices(product, target), Panel(product, v * target.lanes(product.sums), target)
+    widths = column_widths(product, v, target)
+    stages = (False, True) if isinstance(product.depth, int) and not panel.has_few_columns else (False,)
+    for r in range(1, min(16, extent(product.rows)) + 1):
+        for stage in (True,) if kept else stages:
+            # Rows of an activation are loads apart, of which LLVM starts the next one early.
+            if panel.holds(r, weights=2):
+                rows = _with_one(r, product.rows)
+                nest = _activation_nest(product, rows[0], stage, kept)
+                yield Choice("dense", nest, Tile(widths, rows, stage and not kept), prices(nest, widths))
 
 
-def _activation_nest(product: Product, r: int, stage: bool) -> Nest:
+def _activation_nest(product: Product, r: int, stage: bool, kept: bool = False) -> Nest:
     """Count the loops over tiles of r rows, and over one of the rows that are left, which read the same copy of X.
 
     Where a weight is read across its rows, they take as much of L1 as those of X.
@@ -210,8 +214,8 @@ def _activation_nest(product: Product, r: int, stage: bool) -> Nest:
     tiles, left = divmod(extent(product.rows), r)
     part = depth if product.weight_index[-1] == DEPTH else 2 * depth
     rest = Nest("dense", None, left, depth, 1, part, COPIED if stage else ACTIVATIONS, stage=stage) if left else None
-    tasks = 1 if stage else tiles
-    return Nest("dense", None, r, tiles * depth, tiles, part, ACTIVATIONS, stage=stage, tasks=tasks, rest=rest)
+    tasks, inner = 1 if stage else tiles, COPIED if kept else ACTIVATIONS
+    return Nest("dense", None, r, tiles * depth, tiles, part, inner, stage=stage, tasks=tasks, rest=rest)
 
 
 def _rows_first(product: Product, panel: Panel, nest: Nest, target: Target) -> bool:

@@ -55,6 +55,7 @@ class Group:
     outputs : what others read, in storage order of the nodes' own shapes
     anchor : the product that the group is made around, if it is one
     epilogue, operands : what is done to each of the product's results
+    scores : the group of another product, where the anchor's x is the softmax of its result; see `join_attention`
     """
 
     nodes: tuple[Node, ...]
@@ -63,6 +64,7 @@ class Group:
     anchor: Anchor | None = None
     epilogue: Expr = SUM
     operands: tuple[Operand, ...] = ()
+    scores: Group | None = None
 
     @property
     def label(self) -> str:
@@ -85,6 +87,8 @@ class Group:
 
     def __str__(self) -> str:
         lines = [f"group {self.label!r}", *(f"  {node!r}" for node in self.nodes)]
+        if self.scores:
+            lines.append(f"  epilogue of the scores {print_expression(self.scores.epilogue)}")
         if self.anchor:
             lines.append(f"  epilogue {print_expression(self.epilogue)}")
         return "\n".join(lines)

@@ -15,6 +15,7 @@ from tvm.ir import IRModule
 
 from sparsec.codegen.lower import TVM_ERRORS
 from sparsec.errors import UnsupportedError, last_line
+from sparsec.graph.attention import find_attention
 from sparsec.graph.choose import Chooser
 from sparsec.graph.fuse import Group
 from sparsec.graph.graph import Value
@@ -85,6 +86,8 @@ class Kernels:
 
     def call(self, group: Group) -> Call:
         """Return the call that computes a group, its weight packed."""
+        if group.scores:
+            return self._patterned(group, find_attention(group))
         if group.anchor:
             return self._product(group)
         if patterned := find_patterned(group.nodes[0]):
