@@ -10,6 +10,7 @@ from sparsec.ir.kernel import For, Kernel, Tile
 from sparsec.ir.layout import Layout
 from sparsec.ir.named import BUCKETED, CSR, dense_blocks
 from sparsec.ir.parser import parse_kernel
+from sparsec.ir.quads import WALKED
 from sparsec.ir.verifier import verify
 from tests.ir.named_layouts import depth_blocked
 from tests.ir.product_cases import attention, check, integers, linear, sparse, trace
