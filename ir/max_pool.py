@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import reduce
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from sparsec.ir.image import Image
-from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Var, call
+from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Tile, Var, call
 from sparsec.ir.repack import inside, runs
-from sparsec.ir.types import lowest
-
-Taps = tuple[int, ...]
+from sparsec.ir.types import arithmetic, lowest
 
 
 def build_max_pool(
@@ -29,8 +26,8 @@ def build_max_pool(
     """Write the kernel that takes the largest pixel of each window.
 
     The pixel (y, x) of the result is the largest of the pixels (y * sy + r * dy - top, x * sx + s * dx - left) of the
-    source that exist. Rows, and columns, that miss different taps have loops of their own, so that none needs a
-    condition.
+    source that exist. A tile holds the largest pixels of the rows of a window, column by column. Columns of the result
+    that miss different taps have loops of their own, so that none needs a condition.
 
     Parameters
     ----------
@@ -41,27 +38,40 @@ def build_max_pool(
     dtype : of the pixels, floats
     around : what is written around the pixels of the result; None where nobody reads that
     """
-    row, column, x_plane, y_plane = Var("y"), Var("v"), Var("c") * source.plane, Var("c") * target.plane
+    row, column, y_plane = Var("y"), Var("v"), Var("c") * target.plane
     body: list[Stmt] = []
     if around is not None and target.height * target.width != target.plane:
         cleared = Load("Y", (Var("b"), y_plane + column))
         body.append(For((Range("v", Const(0), Const(target.plane)),), (Assign(cleared, Const(float(around))),)))
 
-    def largest(rs: Taps, ss: Taps, start: int) -> Expr:
-        pixel = x_plane + row * (strides[0] * source.pitch) + column * strides[1]
-        shift = source.origin - padding[0] * source.pitch - padding[1] + start * strides[1]
-        places = [r * dilation[0] * source.pitch + s * dilation[1] + shift for r in rs for s in ss]
-        loads: list[Expr] = [Load("X", (Var("b"), pixel + place)) for place in places]
-        return reduce(lambda a, b: call("max", a, b), loads) if loads else Const(lowest(dtype))
+    def along(columns: range, *body: Stmt) -> Iterator[Stmt]:
+        """Run over columns, as whole vectors and what is left."""
+        for start, stop in runs(columns):
+            shifted = (Range("v", Const(start), Const(stop)),)
+            yield For(shifted, body)
 
-    for rows, rs in _alike(target.height, source.height, window[0], strides[0], dilation[0], padding[0]):
-        lanes: list[Stmt] = []
-        for columns, ss in _alike(target.width, source.width, window[1], strides[1], dilation[1], padding[1]):
-            for start, stop in runs(columns):
-                to = Load("Y", (Var("b"), y_plane + row * target.pitch + column + (target.origin + start)))
-                step = Assign(to, largest(rs, ss, start))
-                lanes.append(For((Range("v", Const(0), Const(stop - start)),), (step,)))
-        body.append(For((Range("y", Const(rows.start), Const(rows.stop)),), tuple(lanes)))
+    first = row * strides[0] - padding[0]
+    end = first + ((window[0] - 1) * dilation[0] + 1)
+    rows = Range("r", call("max", first, first % dilation[0]), call("min", end, source.height), dilation[0])
+    highest = Load("highest", (column,))
+    pixel = Load("X", (Var("b"), Var("c") * source.plane + source.origin + Var(rows.var) * source.pitch + column))
+    across: list[Stmt] = []
+    for columns, taps in _alike(target.width, source.width, window[1], strides[1], dilation[1], padding[1]):
+        loads = [Load(highest.buffer, (column * strides[1] + (tap * dilation[1] - padding[1]),)) for tap in taps]
+        to = Load("Y", (Var("b"), y_plane + row * target.pitch + column + target.origin))
+        across += along(columns, Assign(to, _largest(loads) if loads else Const(lowest(dtype))))
+    whole = range(source.width)
+    tile = Tile(
+        highest.buffer,
+        arithmetic(dtype),
+        (source.width,),
+        (
+            *along(whole, Assign(highest, Const(lowest(dtype)))),
+            For((rows,), tuple(along(whole, Assign(highest, call("max", highest, pixel))))),
+            *across,
+        ),
+    )
+    body.append(For((Range("y", Const(0), Const(target.height)),), (tile,)))
     extent = Var(batch) if isinstance(batch, str) else Const(batch)
     nest = (Range("b", Const(0), extent), Range("c", Const(0), Const(channels)))
     x, y = (Buffer(name, dtype, (batch, channels * form.plane)) for name, form in (("X", source), ("Y", target)))
@@ -70,9 +80,15 @@ def build_max_pool(
 
 def _alike(
     extent: int, source: int, taps: int, stride: int, dilation: int, padding: int
-) -> Iterator[tuple[range, Taps]]:
+) -> Iterator[tuple[range, tuple[int, ...]]]:
     """Yield runs of neighbours below `extent` along an axis, with the taps that are inside the source for them."""
     valid = [inside(extent, source, stride, tap * dilation - padding) for tap in range(taps)]
     ends = sorted({0, extent, *(end for one in valid if one for end in (one.start, one.stop))})
     for start, stop in pairwise(ends):
         yield range(start, stop), tuple(tap for tap, one in enumerate(valid) if start in one)
+
+
+def _largest(values: Sequence[Expr]) -> Expr:
+    """Return the largest of some values, by halves, so that wide windows are not deep expressions."""
+    half = len(values) // 2
+    return call("max", _largest(values[:half]), _largest(values[half:])) if half else values[0]

@@ -94,16 +94,21 @@ class Group:
         return "\n".join(lines)
 
 
-def fuse(graph: Graph) -> list[Group]:
+def fuse(graph: Graph, lanes: int = VECTOR) -> list[Group]:
     """Group all nodes that are no views, in an order in which they can run.
 
-    What surrounds the pixels of a padded image is set by the convolution that makes it, its epilogue included;
-    where an elementwise kernel makes it and may leave something else there, the graph gets a node that sets it.
+    What surrounds the pixels of a padded image is set by the convolution, its epilogue included, or the pooling that
+    makes it; where an elementwise kernel does and may leave something else there, the graph gets a node that sets it.
+
+    Parameters
+    ----------
+    lanes : float32 elements that the target takes at once; products of fewer columns leave it to other kernels to call
+        what is slow
     """
     clone_reads(graph)
-    groups = _group(graph)
+    groups = _group(graph, lanes)
     while keep_borders(graph, _borders(groups)):
-        groups = _group(graph)
+        groups = _group(graph, lanes)
     return groups
 
 
@@ -113,7 +118,7 @@ def _borders(groups: Sequence[Group]) -> dict[Value, int | None]:
     return {group.outputs[0]: group.nodes[0].attrs["borders"] for group in writers}
 
 
-def _group(graph: Graph) -> list[Group]:
+def _group(graph: Graph, lanes: int) -> list[Group]:
     index = {node: position for position, node in enumerate(graph.nodes)}
     group_of: dict[Node, Group] = {}
 
@@ -124,7 +129,7 @@ def _group(graph: Graph) -> list[Group]:
     for node in reversed(graph.nodes):
         anchor = None if node in group_of else find_anchor(node)
         if anchor is not None:
-            add(_Epilogue(graph, anchor, index, group_of).grow())
+            add(_Epilogue(graph, anchor, index, group_of, lanes).grow())
     for node in reversed(graph.nodes):
         if node not in group_of and not is_view(node):
             add(_absorb(graph, node, index, group_of))
@@ -158,8 +163,11 @@ class _Epilogue:
     what was added after the last such point is given back.
     """
 
-    def __init__(self, graph: Graph, anchor: Anchor, index: dict[Node, int], taken: dict[Node, Group]) -> None:
+    def __init__(
+        self, graph: Graph, anchor: Anchor, index: dict[Node, int], taken: dict[Node, Group], lanes: int
+    ) -> None:
         self.anchor = anchor
+        self.lanes = lanes
         self.index = index
         self.taken = taken
         self.results = set(graph.outputs)
@@ -187,7 +195,7 @@ class _Epilogue:
     def _has_few_columns(self) -> bool:
         """Whether sums are not whole vectors, though all results together are."""
         columns = self.anchor.product.columns
-        return isinstance(columns, int) and columns < VECTOR and not self.anchor.has_image
+        return isinstance(columns, int) and columns < self.lanes and not self.anchor.has_image
 
     def _reach(self, value: Value, frontier: list[tuple[int, Node]], seen: set[Node]) -> None:
         for user in value.users:

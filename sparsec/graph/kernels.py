@@ -17,6 +17,7 @@ from sparsec.codegen.lower import TVM_ERRORS
 from sparsec.errors import UnsupportedError, last_line
 from sparsec.graph.attention import find_attention
 from sparsec.graph.choose import Chooser
+from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.fuse import Group
 from sparsec.graph.graph import Value
 from sparsec.graph.layer import Layer, describe_layer
@@ -32,9 +33,12 @@ from sparsec.ir.product import Product
 from sparsec.ir.repack import build_repack
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.generic import schedule
+from sparsec.schedules.rules.images import schedule_images
 from sparsec.schedules.rules.product import Proposal
-from sparsec.schedules.rules.repack import schedule_repack
 from sparsec.schedules.trace import Scheduled, Trace
+
+VECTOR_BYTES = 256
+"""A row of this many bytes is whole vectors for every target, so no element of it is computed twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +170,7 @@ class Kernels:
         form = str(kernel)
         if form not in self._generic:
             name = self._name(node.op)
-            self._keep(name, schedule_repack(replace(kernel, name=name), self.target), form)
+            self._keep(name, schedule_images(replace(kernel, name=name), self.target), form)
             self._generic[form] = name
         shapes = [(x.shape[0], channels * source.plane), (x.shape[0], y.shape[1] * image.plane)]
         return Call(self._generic[form], tuple(map(Argument, (x, y), shapes)))
@@ -181,7 +185,8 @@ class Kernels:
             self._keep(name, schedule(func, self.target), str(func))
             self._generic[form] = name
         args = tuple(Argument(value, value.shape) for value in (*parameters, *group.outputs))
-        return Call(self._generic[form], args, multiply_add(group.outputs[0].dtype, self.target))
+        instruction = multiply_add(group.outputs[0].dtype, self.target)
+        return Call(self._generic[form], args, instruction, in_place=_is_in_place(group))
 
     def _lower(self, group: Group, parameters: Sequence[Value], name: str) -> tirx.PrimFunc:
         try:
@@ -201,6 +206,17 @@ class Kernels:
             (self.dump / f"{name}.scheduled.py").write_text(f"{func}\n")
             if trace is not None:
                 (self.dump / f"{name}.trace.json").write_text(f"{trace.to_json()}\n")
+
+
+def _is_in_place(group: Group) -> bool:
+    """Whether nodes that are no product compute every element of their result once, from those at its place.
+
+    Tiles at the end of a ragged row are computed twice, which is right only while what they read is still there.
+    """
+    (output, *more) = group.outputs
+    row = output.shape[-1] if output.shape else 1
+    whole = isinstance(row, int) and row * np.dtype(output.dtype).itemsize % VECTOR_BYTES == 0
+    return not more and whole and all(node.op in ELEMENTWISE for node in group.nodes)
 
 
 def _plain(value: Value) -> PlainImage:

@@ -10,7 +10,6 @@ from tvm import tirx
 
 from sparsec.codegen.plan import Plan, Step, Storage, Symbol, Tensor, max_elements
 from sparsec.errors import UnsupportedError
-from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.fuse import Group, root
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.kernels import Argument, Call, Kernels
@@ -29,9 +28,6 @@ TYPES = (
 
 MAX_ELEMENTS = 2**31 - 1
 """Kernels count elements in int32, which is faster."""
-
-VECTOR_BYTES = 256
-"""A row of this many bytes is whole vectors for every target, so no element of it is computed twice."""
 
 
 def lower(
@@ -208,12 +204,9 @@ class _Storages:
 
 
 def _overwrites(group: Group, call: Call) -> Value | None:
-    """The operand whose place the result of a group may take: each of its elements is read just before it is written.
-
-    Tiles at the end of a ragged row are computed twice, which is right only while the operand is still there.
-    """
+    """The operand whose place the result of a group may take, if the call reads and writes in place."""
     (output, *more) = group.outputs
-    if more or not (call.in_place or _is_in_place(group)):
+    if more or not call.in_place:
         return None
     anchor = group.anchor
     factors = [anchor.x, anchor.weight] if anchor else []
@@ -221,15 +214,6 @@ def _overwrites(group: Group, call: Call) -> Value | None:
     read = [root(value) for value in (*factors, *operands)]
     fitting = [root(value) for value in operands if _is_alike(value, output) and read.count(root(value)) == 1]
     return fitting[0] if fitting else None
-
-
-def _is_in_place(group: Group) -> bool:
-    """Whether nodes that are no product compute every element of their result once."""
-    if group.anchor or not all(node.op in ELEMENTWISE for node in group.nodes):
-        return False
-    output = group.outputs[0]
-    row = output.shape[-1] if output.shape else 1
-    return isinstance(row, int) and row * np.dtype(output.dtype).itemsize % VECTOR_BYTES == 0
 
 
 def _is_alike(value: Value, output: Value) -> bool:

@@ -3,11 +3,12 @@
 What is left of a row of columns behind the last whole vector would be tiles of its own, which take as long for a few
 columns as for many, and rows of an odd length start in the midst of a line. So in a physical graph
 (:mod:`sparsec.graph.plan_layouts`) the innermost axis is made longer from the first product on, and what stands there
-is computed with the rest and read by nobody. No operator that keeps its columns apart needs to know. Two are told:
+is computed with the rest and read by nobody. Operators that keep their columns apart need not know; only divisions of
+integers read no such rows. Two are told:
 
 ``linear_cols(X, W; columns)``, ``batch_matmul(A, B; lhs_transposed, rows, columns)``
     ``columns`` is how many of the innermost axis count. Along its own, ``A`` may be longer than what is read of it: the
-    depths that ``B`` has or, where it lies transposed, so many ``rows``.
+    depths that ``B`` has or, where it lies transposed, as many ``rows`` as the result.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.products import find_anchor
 from sparsec.graph.shape import Dim, Shape, product
+from sparsec.ir.types import is_float
 from sparsec.targets import Target
 
 MOVE = 0.25
@@ -28,6 +30,18 @@ MOVE = 0.25
 
 OPEN = 8
 """Cycles that a tile takes to open a row, beside its entries."""
+
+_ALONG = dict.fromkeys(REDUCTIONS, "axis") | {
+    "nn.layer_norm": "axes",
+    "nn.log_softmax": "axis",
+    "nn.rms_norm": "axes",
+    "nn.softmax": "axis",
+    "split": "axis",
+    "strided_slice": "axes",
+}
+"""The attribute with the axes along which an operator works; it treats what lies along others alike."""
+
+_DIVISIONS = {"divide", "floor_divide", "floor_mod", "mod"}
 
 
 def pad_columns(graph: Graph, target: Target) -> None:
@@ -96,7 +110,8 @@ class _Plan:
             return _Form()
         if node.op == "batch_matmul" and find_anchor(node) is not None:
             return self._matmul(node)
-        if node.op in ELEMENTWISE or (node.op == "concat" and _keeps_last(node, "axis")):
+        joins = node.op in ELEMENTWISE and not _may_trap(node)
+        if joins or (node.op == "concat" and _keeps_last(node, "axis")):
             return _Form(tuple(filter(self._has_columns, node.inputs)), (), True)
         x, *others = node.inputs
         if x in self.values and self.values.isdisjoint(others) and self._keeps_columns(node):
@@ -115,21 +130,15 @@ class _Plan:
             return self._has_columns(node.output)
         if node.op == "permute_dims":
             return node.attrs["axes"] is not None and node.attrs["axes"][-1] % node.output.rank == node.output.rank - 1
-        return node.op in ALONG and _keeps_last(node, ALONG[node.op])
+        return node.op in _ALONG and _keeps_last(node, _ALONG[node.op])
 
     def _has_columns(self, value: Value) -> bool:
         return value.rank > 0 and value.shape[-1] == self.extent
 
 
-ALONG = dict.fromkeys(REDUCTIONS, "axis") | {
-    "nn.layer_norm": "axes",
-    "nn.log_softmax": "axis",
-    "nn.rms_norm": "axes",
-    "nn.softmax": "axis",
-    "split": "axis",
-    "strided_slice": "axes",
-}
-"""The attribute with the axes along which an operator works; it treats what lies along others alike."""
+def _may_trap(node: Node) -> bool:
+    """Whether a node divides integers: nothing must do that by what fills up."""
+    return node.op in _DIVISIONS and not is_float(node.inputs[1].dtype)
 
 
 def _keeps_last(node: Node, name: str) -> bool:
@@ -152,7 +161,8 @@ class _Rewriter:
 
     def __init__(self, graph: Graph, plan: _Plan) -> None:
         self.graph, self.plan = graph, plan
-        self.padded: dict[Value, Value] = {}
+        self.made: dict[Value, Value] = {}  # what has padding, in the place of what had none
+        self.padded: dict[Value, Value] = {}  # copies
         self.plain: dict[Value, Value] = {}
 
     def run(self) -> None:
@@ -171,14 +181,16 @@ class _Rewriter:
         types = [(self.plan.widened(value.shape), value.dtype) for value in node.outputs]
         name = node.outputs[0].name
         made = self.graph.add_node(node.op, inputs, types, node.attrs | form.attrs, before=node, name=name)
-        self.padded |= dict(zip(node.outputs, made.outputs, strict=True))
+        self.made |= dict(zip(node.outputs, made.outputs, strict=True))
 
     def _read(self, value: Value, form: _Form, node: Node) -> Value:
         if value in form.padded:
             return self._as_padded(value, node)
-        return self._as_plain(value, node) if value in form.plain else self.padded.get(value, value)
+        return self._as_plain(value, node) if value in form.plain else self.made.get(value, value)
 
     def _as_padded(self, value: Value, before: Node) -> Value:
+        if value in self.made:
+            return self.made[value]
         if value not in self.padded:
             width = (0,) * (2 * value.rank - 1) + (self.plan.wide - self.plan.extent,)
             if value.data is not None:
@@ -191,11 +203,12 @@ class _Rewriter:
         return self.padded[value]
 
     def _as_plain(self, value: Value, before: Node | None) -> Value:
-        if value not in self.padded:
+        if value not in self.made:
             return value
         if value not in self.plain:
             ends = {"axes": (value.rank - 1,), "begin": (0,), "end": (self.plan.extent,), "strides": (1,)}
-            attrs = ends | {"assume_inbound": True}
-            x = self.padded[value]
-            self.plain[value] = self.graph.add("strided_slice", [x], value.shape, attrs, before=before, name=value.name)
+            attrs, x = ends | {"assume_inbound": True}, self.made[value]
+            self.plain[value] = self.graph.add(
+                "strided_slice", [x], value.shape, attrs, before=before, name=value.name
+            )
         return self.plain[value]

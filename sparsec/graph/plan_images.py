@@ -30,7 +30,7 @@ from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
 from sparsec.ir.image import VECTOR, Image
-from sparsec.ir.types import SINGLE_OR_HALF, STORED, is_float
+from sparsec.ir.types import STORED, is_float
 
 
 @dataclass(eq=False)
@@ -113,8 +113,8 @@ class _Planner:
             form.pitch = _columns_read(node)
 
     def _pool(self, node: Node) -> None:
-        """The result of pooling has a form of its own, where a filter reads it."""
-        if any(user.op == "conv2d" and _can_pad(user) for user in node.output.users):
+        """The result of pooling has a form of its own, where a filter reads it, or what is made of it alike."""
+        if _reaches_filter(node.output):
             height, width = (int(extent) for extent in node.output.shape[2:])  # type: ignore[arg-type]
             self.forms[node.output] = _Form(height, width, self.lanes)
 
@@ -250,11 +250,24 @@ def _can_pad(node: Node) -> bool:
     return weight.data is not None and constant and x.dtype in STORED
 
 
+def _reaches_filter(value: Value) -> bool:
+    """Whether a filter reads an image, through operators that keep its form if at all."""
+    waiting, seen = [value], {value}
+    while waiting:
+        for user in waiting.pop().users:
+            if user.op == "conv2d" and _can_pad(user):
+                return True
+            if (user.op in ELEMENTWISE or user.op == "concat") and not seen.issuperset(user.outputs):
+                seen.update(user.outputs)
+                waiting += user.outputs
+    return False
+
+
 def _can_pool(node: Node) -> bool:
-    """Whether a pooling is of floats in an image of constant size."""
+    """Whether a pooling is of floats in an image of constant size; TVM makes no vectors of constants of bfloat16."""
     x = node.inputs[0]
     constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
-    return constant and x.dtype in SINGLE_OR_HALF and node.attrs["layout"] == "NCHW"
+    return constant and x.dtype in ("float32", "float16") and node.attrs["layout"] == "NCHW"
 
 
 def _reach(node: Node, axis: int) -> int:

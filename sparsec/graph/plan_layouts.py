@@ -15,6 +15,8 @@ take the place of ``linear`` and ``matmul``:
 ``batch_matmul(A, B; lhs_transposed)``
     ``C[b.., p, m] = Σ_k A[b.., p, k] · B[b.., k, m]``, where ``A`` lies as ``[b.., k, p]`` if ``lhs_transposed``. ``B``
     is read by vectors along m, ``A`` by scalars. Leading axes broadcast as in NumPy.
+
+Where :mod:`sparsec.graph.pad_columns` makes columns longer, both are told how many count.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,8 @@ class Life:
     """The bytes of a tensor, and the steps between which it must keep them (both included).
 
     ``over`` is the index of a tensor in whose place this one may be written if that is then read for the last time:
-    an operand of an elementwise step that reads every element just before it writes it.
+    an operand of a step that reads every element before it writes what takes its place, as elementwise ones and the
+    epilogues of products do.
     """
 
     nbytes: int

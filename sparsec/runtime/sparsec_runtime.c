@@ -76,11 +76,12 @@ static size_t shape_bytes(const sparsec_tensor *tensor, const int64_t *shape) {
   return bytes;
 }
 
-/* Reserves the memory of a context, in huge pages where it fills one. Pages come zeroed and only when touched, so staging
-   that no run needs costs no memory. */
-static int reserve(sparsec_context *ctx, size_t bytes) {
-  size_t unit = bytes < HUGE_PAGE ? 1 : HUGE_PAGE;
-  ctx->mapping_bytes = round_up(bytes, unit) + (unit - 1);
+/* Reserves the memory of a context, its arena first, in huge pages where these are mostly of the arena. Other pages come
+   zeroed and only when touched, so staging that no run needs costs no memory. */
+static int reserve(sparsec_context *ctx, size_t arena, size_t beside) {
+  size_t huge = (arena + HUGE_PAGE / 2) / HUGE_PAGE * HUGE_PAGE, bytes = arena + beside;
+  size_t unit = huge ? HUGE_PAGE : 1;
+  ctx->mapping_bytes = (bytes < huge ? huge : bytes) + (unit - 1);
   int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   ctx->mapping = mmap(NULL, ctx->mapping_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (ctx->mapping == MAP_FAILED) {
@@ -88,7 +89,7 @@ static int reserve(sparsec_context *ctx, size_t bytes) {
     return fail("cannot reserve %zu bytes for the intermediate tensors of the model", bytes);
   }
   ctx->memory = (char *)round_up((uintptr_t)ctx->mapping, unit);
-  if (unit > 1) madvise(ctx->memory, round_up(bytes, unit), MADV_HUGEPAGE);
+  if (huge) madvise(ctx->memory, huge, MADV_HUGEPAGE);
   return 0;
 }
 
@@ -135,7 +136,7 @@ static int allocate_tables(sparsec_context *ctx) {
 static char *allocate_memory(sparsec_context *ctx) {
   size_t arena = round_up(model->arena_bytes, ALIGNMENT), staging = 0;
   for (int i = 0; i < num_ports(); i++) staging += round_up(shape_bytes(port(i), port(i)->max_shape), ALIGNMENT);
-  if (reserve(ctx, arena + staging + (size_t)ctx->threads * model->workspace_bytes + ALIGNMENT)) return NULL;
+  if (reserve(ctx, arena, staging + (size_t)ctx->threads * model->workspace_bytes + ALIGNMENT)) return NULL;
   char *next = ctx->memory + arena;
   for (int i = 0; i < num_ports(); i++) {
     ctx->staging[i] = next;

@@ -15,6 +15,8 @@ from sparsec.targets import TARGETS
 from tests.graph.small_models import canonical, import_small, ops, run, same
 from tests.graph.test_plan_layouts import const, encoder, layer
 
+COLUMNS = np.arange(19, dtype="float32")
+
 
 def padded(build, *shapes, target: str = "znver4", sizes=None, **symbols) -> Graph:
     graph = canonical(import_small(build, *shapes, **symbols))
@@ -80,6 +82,49 @@ def test_other_readers_get_what_was_there():
 
     graph = padded(build, (1, 19, 32), (1, 19, 64))
     assert "nn.pad" in copies(graph)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: op.mean(x, axis=[2]),
+        lambda x: op.max(op.negative(op.abs(x)), axis=[2]),
+        lambda x: op.nn.softmax(x, axis=2),
+        lambda x: op.permute_dims(x, (0, 2, 1)),
+        lambda x: op.multiply(x, relax.const(COLUMNS)),
+        op.negative,
+    ],
+)
+def test_an_input_or_a_constant_that_others_read_too_keeps_its_length(read):
+    """What feeds a product is copied for it alone."""
+
+    def build(bb, x):
+        y = bb.emit(op.multiply(bb.emit(op.matmul(const(64, 32), x)), relax.const(COLUMNS)))
+        return bb.emit(relax.Tuple([y, bb.emit(read(x)), x]))
+
+    assert "nn.pad" in copies(padded(build, (1, 32, 19)))
+
+
+def test_two_lengths_meet_in_attention():
+    def build(bb, x, memory):
+        q, k, v = (bb.emit(op.matmul(each, const(32, 32))) for each in (x, memory, memory))
+        scores = bb.emit(op.matmul(q, bb.emit(op.permute_dims(k, (0, 2, 1)))))
+        return bb.emit(op.matmul(bb.emit(op.matmul(bb.emit(op.nn.softmax(scores)), v)), const(32, 32)))
+
+    graph = padded(build, (1, 19, 32), (1, 21, 32))
+    assert [node.output.shape[-1] for node in graph.nodes if node.op == "batch_matmul"] == [24, 24]
+
+
+@pytest.mark.parametrize("divide", [op.divide, op.floor_divide, op.mod])
+def test_integers_are_divided_by_no_filling(divide):
+    def build(bb, x):
+        y = bb.emit(op.matmul(const(64, 32), x))
+        divisors = relax.const(np.arange(1, 20, dtype="int32"))
+        return bb.emit(divide(bb.emit(op.astype(y, "int32")), divisors))
+
+    graph = padded(build, (1, 32, 19))
+    (division,) = (node for node in graph.nodes if node.op in ("divide", "floor_divide", "mod"))
+    assert division.output.shape[-1] == 19
 
 
 def test_a_constant_along_the_columns_is_filled_up():

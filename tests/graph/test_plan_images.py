@@ -158,6 +158,19 @@ def test_pooling_goes_from_form_to_form(kernel, borders, ceil_mode):
     assert pooled.attrs["source"] and pooled.attrs["image"] and pooled.attrs["borders"] == borders
 
 
+@pytest.mark.parametrize("tail", [0, 3])
+def test_pooling_keeps_the_form_that_filters_behind_other_operators_read(tail):
+    def build(builder, x):
+        x = builder.emit(conv()(builder, x))
+        pools = [builder.emit(op.nn.max_pool2d(x, (size, size), padding=(size // 2,) * 4)) for size in (3, 5)]
+        joined = builder.emit(op.concat([builder.emit(op.nn.relu(pools[0])), pools[1], x], axis=1))
+        result = builder.emit(conv(channels=12, seed=1)(builder, joined))
+        return builder.emit(relax.Tuple([result, pools[0]] if tail else [result]))
+
+    graph = means_the_same(build, (1, 4, 7, 9 + tail))
+    assert ops(graph).count("max_pool") == 2 and ops(graph).count("repack") == (3 if tail else 2)
+
+
 def test_pooling_gives_a_plain_image_to_what_is_no_filter():
     build, shape = chain(conv(), unary(lambda x: op.nn.max_pool2d(x, (2, 2), strides=(2, 2))), unary(op.exp))
     graph = means_the_same(build, shape)

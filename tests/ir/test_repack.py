@@ -14,7 +14,7 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.lower import lower
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.repack import build_repack
-from sparsec.schedules.rules.repack import schedule_repack
+from sparsec.schedules.rules.images import schedule_images
 from tests.ir.product_cases import NATIVE, Compiled, integers
 
 
@@ -38,7 +38,7 @@ def agree(source, target, strides=(1, 1), phases=(1, 1), padding=(0, 0), batch=2
     arrays = {"X": x.reshape(batch, -1)}
     np.testing.assert_array_equal(interpret(kernel, arrays)["Y"], wanted)
     if run:
-        func = schedule_repack(kernel, NATIVE)
+        func = schedule_images(kernel, NATIVE)
         found = Compiled(lower(kernel), func)(arrays, {"Y": wanted.shape})["Y"]
         np.testing.assert_array_equal(found, wanted)
 
@@ -107,4 +107,4 @@ def test_any_form(size, target, border, strides, padding, data):
 
 def test_the_name_of_a_kernel_is_kept():
     kernel = replace(build_repack(1, 2, plain(3, 4), image(3, 4)), name="first")
-    assert str(schedule_repack(kernel, NATIVE).attrs["global_symbol"]) == "first"
+    assert str(schedule_images(kernel, NATIVE).attrs["global_symbol"]) == "first"

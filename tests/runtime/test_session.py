@@ -1,3 +1,5 @@
+import gc
+import re
 import subprocess
 import sys
 import time
@@ -224,6 +226,50 @@ def test_a_model_may_have_no_inputs() -> None:
         target=Target.parse("native"),
     )
     np.testing.assert_array_equal(build(plan).load(threads=1)(), weight * 2)
+
+
+HUGE = 2 << 20
+
+
+def arena_plan(nbytes: int) -> Plan:
+    """y = 4 x, what lies between at the end of an arena of so many bytes."""
+    tensors = [
+        Tensor("x", (4, 16), "float32", Storage("input", 0)),
+        Tensor("between", (4, 16), "float32", Storage("arena", offset=nbytes - 256)),
+        Tensor("y", (4, 16), "float32", Storage("output", 0)),
+    ]
+    steps = [Step("double", (0, 1), "double"), Step("double", (1, 2), "double")]
+    return Plan(tensors, [0], [2], steps, [], nbytes, module=only("double"), target=Target.parse("native"))
+
+
+def advised() -> set[tuple[int, int]]:
+    """Where this process has asked for huge pages."""
+    found, place = set(), (0, 0)
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            start, _, end = line.split()[0].partition("-")
+            place = int(start, 16), int(end, 16)
+        elif line.startswith("VmFlags:") and "hg" in line.split():
+            found.add(place)
+    return found
+
+
+def size(places: set[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in places)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="there are no huge pages here")
+@pytest.mark.parametrize("nbytes, pages", [(HUGE // 2 - 64, 0), (HUGE // 2, 1), (HUGE, 1), (2 * HUGE - 64, 2)])
+def test_arenas_lie_on_the_huge_pages_that_they_mostly_fill(nbytes: int, pages: int, tmp_path: Path) -> None:
+    build(arena_plan(nbytes)).save(tmp_path / "model.so")
+    before = advised()
+    session = load(tmp_path / "model.so", threads=1)
+    np.testing.assert_array_equal(session(np.ones((4, 16), np.float32)), np.full((4, 16), 4, np.float32))
+    assert size(advised()) - size(before) == pages * HUGE
+    assert all(start % HUGE == 0 for start, _ in advised() - before)
+    del session
+    gc.collect()
+    assert advised() == before
 
 
 def test_profile_names_every_step(session: Session) -> None:

@@ -9,17 +9,17 @@ from sparsec.errors import ScheduleError
 from sparsec.ir.kernel import Kernel
 from sparsec.ir.lower import lower
 from sparsec.schedules.rules.strided import shuffle_strided_loads
-from sparsec.schedules.steps import Vectorize
+from sparsec.schedules.steps import Accumulate, Vectorize, vectorize_lanes
 from sparsec.targets import Target
 
 
-def schedule_repack(kernel: Kernel, target: Target) -> tirx.PrimFunc:
+def schedule_images(kernel: Kernel, target: Target) -> tirx.PrimFunc:
     """Lower and schedule what `sparsec.ir.repack` or `sparsec.ir.max_pool` made."""
-    schedule = Schedule(lower(kernel).func)
-    for kind in ("clear", "finish"):
+    schedule, lanes = Schedule(lower(kernel).func), target.lanes(kernel.outputs[0].dtype)
+    for step in (Vectorize("clear", lanes), Vectorize("finish", lanes), Accumulate("init", lanes)):
         try:
-            Vectorize(kind, target.lanes(kernel.outputs[0].dtype)).apply(schedule)
+            step.apply(schedule)
         except ScheduleError:
-            continue  # nothing to clear, or nothing but zeros
+            continue  # nothing to clear, nothing but zeros, or no tile
     (func,) = schedule.mod.functions.values()
-    return shuffle_strided_loads(func)
+    return shuffle_strided_loads(vectorize_lanes(func))
