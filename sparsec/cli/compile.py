@@ -114,7 +114,7 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
         return
     compared = sizes[0] >= LEAST_SHARE_BYTES
     share = f", {sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}" if compared else ""
-    predicted = f", predicted {summed.speedup:.1f}× as fast as dense" if summed.sparse else ""
+    predicted = f"; these are predicted to be {summed.speedup:.1f}× as fast as dense" if summed.sparse else ""
     out = screen()
     out.print(f"{output}: {bytes_text(sizes[1])}{share}, for {manifest['target']['name']}, in {seconds:.1f} s")
     out.print(f"{plural(summed.layers, 'layer')}, {summed.sparse} of them sparse{predicted}")

@@ -177,7 +177,8 @@ def _check_closed(name: str, axes: list[int | str], binding: dict[str, Dim]) -> 
 
     raise ModelError(
         f"input {name!r} leaves {', '.join(map(repr, open_dims))} open in its shape ({', '.join(map(str, axes))}); "
-        f"close it with {example('1', str(inner))} or bound it with {example('1..8', f'1..{inner}')}"
+        f"close it with {example('1', str(inner))} or bound it with {example('1..8', f'1..{inner}')}; "
+        f"in Python, with shapes={{{open_dims[0]!r}: 1}} or shapes={{{open_dims[0]!r}: (1, 8)}}"
     )
 
 
