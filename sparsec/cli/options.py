@@ -78,9 +78,9 @@ def storage_option(function: Any) -> Any:
     return click.option(
         "--storage",
         type=click.Choice(["float16", "bfloat16", "int8", "int4", "int4:32", "int4:64", "int4:128"]),
-        help="Round the weights of layers to fewer bits: their values take a half, a quarter or an eighth of the bytes, the "
-        "places of entries in sparse layouts as many as before, and sums stay float32. With int4:32, 32 weights of a row "
-        "share a scale, else all of them do.",
+        help="Round the weights of layers to fewer bits: values take a half, a quarter or an eighth of the bytes, the "
+        "places of entries in sparse layouts as many as before, and sums stay float32. With int4:32, 32 weights of a "
+        "row share a scale, else all of them do.",
     )(function)
 
 
