@@ -108,8 +108,8 @@ show("the trace", "\n".join(json.dumps(step) for step in json.loads(text)))
 # -- What TVM gets -----------------------------------------------------------------------------------------------------
 # A block for each fiber, in it a block for each nonzero whose position and coordinate are constants to what is inside.
 
-show("lowered to TIR", brief(scheduled.lowered.func), lines=50)
-show("scheduled: vectors and instructions", brief(scheduled.func), lines=50)
+show("lowered to TIR", brief(scheduled.lowered.func), lines=70)
+show("scheduled: vectors and instructions", brief(scheduled.func), lines=70)
 
 # -- What the processor gets -------------------------------------------------------------------------------------------
 

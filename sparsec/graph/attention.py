@@ -62,14 +62,14 @@ def _names(group: Group, buffers: str, operands: str) -> dict[str, str]:
 
 def _find_softmax(graph: Graph, mix: Group, makes: Mapping[Value, Group]) -> tuple[Group, Group] | None:
     """Return the groups of the scores and of their softmax, of which the product alone reads the result."""
-    softmax = _sole_maker(graph, mix, makes)
+    softmax = _sole_maker(graph, mix, makes) if _is_constant_product(mix) else None
     if softmax is None or [node.op for node in softmax.nodes] != ["nn.softmax"]:
         return None
     (node,) = softmax.nodes
     scores = _sole_maker(graph, softmax, makes)
-    if scores is None or node.attrs["axis"] % node.output.rank != node.output.rank - 2:
+    if scores is None or not _is_constant_product(scores):
         return None
-    if not (_is_constant_product(scores) and _is_constant_product(mix)):
+    if node.attrs["axis"] % node.output.rank != node.output.rank - 2:
         return None
     assert scores.anchor is not None and mix.anchor is not None
     ends = {value.shape[-2:] for value in (scores.anchor.y, node.output, mix.anchor.x)}

@@ -48,8 +48,22 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 T.reads(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)])
                                 T.writes(buffer[p4 * 32 + v_6])
                                 buffer[p4 * 32 + v_6] = T.if_then_else(p1 == 0, T.float32(0.0), Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (m * 32 + v_6)])
-                        ahead: T.let[T.int32] = (start + p2_1 * lengths) * 2 + 1024
-                        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead]), 0, 3, 1)
+                        ahead: T.let[T.int32] = start + p2_1 * lengths + 2048
+                        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead]), 0, 2, 1)
+                        if lengths > 32:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead + 32]), 0, 2, 1)
+                        if lengths > 64:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead + 64]), 0, 2, 1)
+                        if lengths > 96:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead + 96]), 0, 2, 1)
+                        ahead_1: T.let[T.int32] = (start + p2_1 * lengths) * 2 + 1024
+                        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1]), 0, 2, 1)
+                        if lengths * 2 > 16:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1 + 16]), 0, 2, 1)
+                        if lengths * 2 > 32:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1 + 32]), 0, 2, 1)
+                        if lengths * 2 > 48:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1 + 48]), 0, 2, 1)
                         with T.sblock("apart"):
                             T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:64])
                             T.writes(Y[0, 0:480], buffer[0:64])
@@ -155,8 +169,22 @@ def linear(W_level2_coords: T.Buffer(("n_W_level2_coords",), "uint16"), W_level2
                                 T.reads(Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)])
                                 T.writes(buffer[p4 * 8 + v_6])
                                 buffer[p4 * 8 + v_6] = T.if_then_else(p1 == 0, T.float32(0.0), Y[b, (p0 * 4 + coords * 2 + p4) * 40 + (32 + m * 8 + v_6)])
-                        ahead: T.let[T.int32] = (start + p2_1 * lengths) * 2 + 1024
-                        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead]), 0, 3, 1)
+                        ahead: T.let[T.int32] = start + p2_1 * lengths + 2048
+                        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead]), 0, 2, 1)
+                        if lengths > 32:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead + 32]), 0, 2, 1)
+                        if lengths > 64:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead + 64]), 0, 2, 1)
+                        if lengths > 96:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_level3_indices[ahead + 96]), 0, 2, 1)
+                        ahead_1: T.let[T.int32] = (start + p2_1 * lengths) * 2 + 1024
+                        T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1]), 0, 2, 1)
+                        if lengths * 2 > 16:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1 + 16]), 0, 2, 1)
+                        if lengths * 2 > 32:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1 + 32]), 0, 2, 1)
+                        if lengths * 2 > 48:
+                            T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(W_data[ahead_1 + 48]), 0, 2, 1)
                         with T.sblock("apart_2"):
                             T.reads(W_level2_coords[0:n_W_level2_coords], W_level2_bucket_ptr[0:n_W_level2_bucket_ptr], W_level2_row_ptr[0:n_W_level2_row_ptr], W_level2_lengths[0:n_W_level2_lengths], W_level2_start[0:n_W_level2_start], W_level3_indices[0:n_W_level3_indices], W_data[0:n_W_data], X[0, 0:960], bias[0:12], Y[0, 0:480], buffer[0:16])
                             T.writes(Y[0, 0:480], buffer[0:16])

@@ -125,3 +125,11 @@ def test_views_between_the_products_and_operands_of_their_own():
     feed = {name: RNG.standard_normal(shape).astype("float32") for name, shape in shapes.items()}
     artifact = agree(b.model(shapes, {"y": [3, 7, 20]}), feed)
     assert kernels(artifact, **feed).count("attention") == 1
+
+
+def test_groups_that_read_nothing_are_left_alone():
+    g = Physical()
+    count_up = g.graph.add("arange", [], (20,), {"start": 0, "end": 20, "step": 1, "dtype": "float32"}, dtype="float32")
+    g.graph.outputs = [count_up]
+    groups = fuse(g.graph)
+    assert join_attention(g.graph, groups, ZEN4) == groups
