@@ -44,11 +44,10 @@ def build_max_pool(
         cleared = Load("Y", (Var("b"), y_plane + column))
         body.append(For((Range("v", Const(0), Const(target.plane)),), (Assign(cleared, Const(float(around))),)))
 
-    def along(columns: range, *body: Stmt) -> Iterator[Stmt]:
+    def along(columns: range, step: Assign) -> Iterator[Stmt]:
         """Run over columns, as whole vectors and what is left."""
         for start, stop in runs(columns):
-            shifted = (Range("v", Const(start), Const(stop)),)
-            yield For(shifted, body)
+            yield For((Range("v", Const(start), Const(stop)),), (step,))
 
     first = row * strides[0] - padding[0]
     end = first + ((window[0] - 1) * dilation[0] + 1)
