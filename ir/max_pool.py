@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from sparsec.ir.builders import as_extent
 from sparsec.ir.image import Image
 from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Tile, Var, call
 from sparsec.ir.repack import inside, runs
@@ -71,8 +72,7 @@ def build_max_pool(
         ),
     )
     body.append(For((Range("y", Const(0), Const(target.height)),), (tile,)))
-    extent = Var(batch) if isinstance(batch, str) else Const(batch)
-    nest = (Range("b", Const(0), extent), Range("c", Const(0), Const(channels)))
+    nest = (Range("b", Const(0), as_extent(batch)), Range("c", Const(0), Const(channels)))
     x, y = (Buffer(name, dtype, (batch, channels * form.plane)) for name, form in (("X", source), ("Y", target)))
     return Kernel("max_pool", (x,), (y,), (For(nest, tuple(body), parallel=True),))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparsec.ir.builders import as_extent
 from sparsec.ir.image import VECTOR, Image
 from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Var
 from sparsec.ir.types import is_float
@@ -50,8 +51,7 @@ def build_repack(
                 For((Range("v", Const(0), Const(stop - start)),), (copy(base, start),)) for start, stop in lines
             )
             body.append(For((Range("y", Const(rows.start), Const(rows.stop)),), lanes))
-    extent = Var(batch) if isinstance(batch, str) else Const(batch)
-    nest = (Range("b", Const(0), extent), Range("c", Const(0), Const(channels)))
+    nest = (Range("b", Const(0), as_extent(batch)), Range("c", Const(0), Const(channels)))
     return Kernel("repack", (x,), (y,), (For(nest, tuple(body), parallel=True),))
 
 

@@ -12,8 +12,8 @@ import math
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.shape import equal, is_one, same_shape
-from sparsec.graph.simplify import permute, reshape
+from sparsec.graph.shape import is_one, same_shape
+from sparsec.graph.simplify import permute, reshape, take_part
 
 LARGEST = 1 << 26
 """Elements of a block-diagonal matrix, beyond which the batches are split into several."""
@@ -57,18 +57,10 @@ def _layer(graph: Graph, x: Value, weight: Value, before: Node) -> Value | None:
     parts = []
     for start in range(0, count, size):
         part = matrices[start : start + size]
-        parts.append(_diagonal(graph, _slice(graph, x, at, start, len(part), before), part, weight.name, before))
+        parts.append(_diagonal(graph, take_part(graph, x, at, start, len(part), before), part, weight.name, before))
     whole = (*leading, count, *tokens, outputs)
     result = parts[0] if len(parts) == 1 else graph.add("concat", parts, whole, {"axis": at}, before=before)
     return reshape(graph, result, shape, before)
-
-
-def _slice(graph: Graph, x: Value, axis: int, begin: int, count: int, before: Node) -> Value:
-    if equal(x.shape[axis], count):
-        return x
-    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    attrs = {"axes": (axis,), "begin": (begin,), "end": (begin + count,), "strides": (1,), "assume_inbound": True}
-    return graph.add("strided_slice", [x], shape, attrs, before=before)
 
 
 def _swap(graph: Graph, x: Value, axis: int, before: Node) -> Value:

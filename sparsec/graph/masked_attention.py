@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.simplify import permute
+from sparsec.graph.simplify import add_zeros, permute
 from sparsec.ir.layout import Layout
 from sparsec.ir.sddmm import vector_axis
 
@@ -69,8 +69,8 @@ def masked_attention(
     if not mask.any():
         return graph.constant(np.full((*query.shape[:-1], value.shape[-1]), empty, query.dtype), "nothing")
     more_rows, more_keys = -rows % blocks[0], -keys % blocks[1]
-    query = _padded(graph, query, more_rows, before)
-    key, value = (_padded(graph, x, more_keys, before) for x in (key, value))
+    query = add_zeros(graph, query, query.rank - 2, more_rows, before)
+    key, value = (add_zeros(graph, x, x.rank - 2, more_keys, before) for x in (key, value))
     pattern = graph.constant(np.pad(mask.astype(np.uint8), ((0, more_rows), (0, more_keys))), "mask")
     scores = sampled_product(graph, query, key, pattern, layout, scale=scale, elsewhere=-np.inf, before=before)
     per_row = (*query.shape[:-2], rows + more_rows)
@@ -85,13 +85,3 @@ def masked_attention(
         return mixed
     ends = {"axes": (mixed.rank - 2,), "begin": (0,), "end": (rows,), "strides": (1,), "assume_inbound": False}
     return graph.add("strided_slice", [mixed], (*mixed.shape[:-2], rows, mixed.shape[-1]), ends, before=before)
-
-
-def _padded(graph: Graph, x: Value, more: int, before: Node | None) -> Value:
-    """Add rows of zeros to ``[.., rows, size]``."""
-    if not more:
-        return x
-    width = (*([0] * (2 * x.rank - 4)), 0, more, 0, 0)
-    shape = (*x.shape[:-2], x.shape[-2] + more, x.shape[-1])
-    attrs = {"pad_width": width, "pad_mode": "constant", "pad_value": 0.0}
-    return graph.add("nn.pad", [x], shape, attrs, before=before)

@@ -16,12 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.products import find_anchor
 from sparsec.graph.shape import Dim, Shape, product
+from sparsec.graph.simplify import add_zeros, take_part
 from sparsec.ir.types import is_float
 from sparsec.targets import Target
 
@@ -192,23 +191,14 @@ class _Rewriter:
         if value in self.made:
             return self.made[value]
         if value not in self.padded:
-            width = (0,) * (2 * value.rank - 1) + (self.plan.wide - self.plan.extent,)
-            if value.data is not None:
-                pairs = list(zip(width[::2], width[1::2], strict=True))
-                self.padded[value] = self.graph.constant(np.pad(value.data, pairs), value.name)
-            else:
-                attrs = {"pad_width": width, "pad_mode": "constant", "pad_value": 0.0}
-                shape = self.plan.widened(value.shape)
-                self.padded[value] = self.graph.add("nn.pad", [value], shape, attrs, before=before)
+            more = self.plan.wide - self.plan.extent
+            self.padded[value] = add_zeros(self.graph, value, value.rank - 1, more, before)
         return self.padded[value]
 
     def _as_plain(self, value: Value, before: Node | None) -> Value:
         if value not in self.made:
             return value
         if value not in self.plain:
-            ends = {"axes": (value.rank - 1,), "begin": (0,), "end": (self.plan.extent,), "strides": (1,)}
-            attrs, x = ends | {"assume_inbound": True}, self.made[value]
-            self.plain[value] = self.graph.add(
-                "strided_slice", [x], value.shape, attrs, before=before, name=value.name
-            )
+            x, extent = self.made[value], self.plan.extent
+            self.plain[value] = take_part(self.graph, x, x.rank - 1, 0, extent, before, value.name)
         return self.plain[value]

@@ -103,9 +103,8 @@ class _Planner:
         """A filter that keeps the size of its image reads it in the form of its output."""
         x, weight = node.inputs
         assert weight.data is not None
-        height, width = (int(extent) for extent in node.output.shape[2:])  # type: ignore[arg-type]
         lanes = self.lanes if is_float(x.dtype) and is_float(node.output.dtype) else VECTOR
-        form = self.forms[node.output] = _Form(height, width, lanes)
+        form = self.forms[node.output] = _Form(*_size(node.output), lanes)
         if self._shares(node):
             self.forms[x].find().pads.append(tuple(node.attrs["padding"]))
             self.forms[x].join(form)
@@ -115,8 +114,7 @@ class _Planner:
     def _pool(self, node: Node) -> None:
         """The result of pooling has a form of its own, where a filter reads it, or what is made of it alike."""
         if _reaches_filter(node.output):
-            height, width = (int(extent) for extent in node.output.shape[2:])  # type: ignore[arg-type]
-            self.forms[node.output] = _Form(height, width, self.lanes)
+            self.forms[node.output] = _Form(*_size(node.output), self.lanes)
 
     def _shares(self, node: Node) -> bool:
         x = node.inputs[0]
@@ -246,8 +244,7 @@ class _Planner:
 def _can_pad(node: Node) -> bool:
     """Whether a convolution has constant weights, an image of constant size, and types that products have."""
     x, weight = node.inputs
-    constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
-    return weight.data is not None and constant and x.dtype in STORED
+    return weight.data is not None and _is_constant(node) and x.dtype in STORED
 
 
 def _reaches_filter(value: Value) -> bool:
@@ -265,9 +262,18 @@ def _reaches_filter(value: Value) -> bool:
 
 def _can_pool(node: Node) -> bool:
     """Whether a pooling is of floats in an image of constant size; TVM makes no vectors of constants of bfloat16."""
-    x = node.inputs[0]
-    constant = all(isinstance(extent, int) for extent in (*x.shape[1:], *node.output.shape[1:]))
-    return constant and x.dtype in ("float32", "float16") and node.attrs["layout"] == "NCHW"
+    return _is_constant(node) and node.inputs[0].dtype in ("float32", "float16") and node.attrs["layout"] == "NCHW"
+
+
+def _is_constant(node: Node) -> bool:
+    """Whether the images that a node reads and makes have constant sizes."""
+    return all(isinstance(extent, int) for value in (node.inputs[0], node.output) for extent in value.shape[1:])
+
+
+def _size(image: Value) -> tuple[int, int]:
+    """Return height and width of an image of constant size."""
+    height, width = (int(extent) for extent in image.shape[2:])  # type: ignore[arg-type]
+    return height, width
 
 
 def _reach(node: Node, axis: int) -> int:

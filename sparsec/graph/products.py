@@ -265,9 +265,7 @@ def _convolution(node: Node) -> Anchor:
     return _scaled(anchor, node)
 
 
-def _tap(
-    k: Var, kernel: tuple[int, int], strides: tuple[int, int], dilation: tuple[int, int], image: Image
-) -> Expr:
+def _tap(k: Var, kernel: tuple[int, int], strides: tuple[int, int], dilation: tuple[int, int], image: Image) -> Expr:
     """Return the offset in x of depth `k`, which is the tap (r, s) of channel c."""
     taps = kernel[0] * kernel[1]
     sy, sx = strides

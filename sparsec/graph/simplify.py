@@ -7,7 +7,7 @@ import numpy as np
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
-from sparsec.graph.shape import Shape, broadcast, is_one, same_shape
+from sparsec.graph.shape import Shape, broadcast, equal, is_one, same_shape
 
 
 def simplify(graph: Graph) -> None:
@@ -52,6 +52,30 @@ def permute(graph: Graph, value: Value, axes: tuple[int, ...], before: Node | No
     if moved == sorted(moved):
         return reshape(graph, value, shape, before)
     return graph.add("permute_dims", [value], shape, {"axes": axes}, before=before)
+
+
+def take_part(
+    graph: Graph, value: Value, axis: int, begin: int, count: int, before: Node | None, name: str | None = None
+) -> Value:
+    """So many elements of the value along an axis, itself where that is all of them."""
+    if equal(value.shape[axis], count):
+        return value
+    shape = (*value.shape[:axis], count, *value.shape[axis + 1 :])
+    attrs = {"axes": (axis,), "begin": (begin,), "end": (begin + count,), "strides": (1,), "assume_inbound": True}
+    return graph.add("strided_slice", [value], shape, attrs, before=before, name=name)
+
+
+def add_zeros(graph: Graph, value: Value, axis: int, more: int, before: Node | None) -> Value:
+    """The value with so many zeros more at the end of an axis."""
+    if not more:
+        return value
+    pairs = [(0, more if each == axis else 0) for each in range(value.rank)]
+    if value.data is not None:
+        return graph.constant(np.pad(value.data, pairs), value.name)
+    shape = (*value.shape[:axis], value.shape[axis] + more, *value.shape[axis + 1 :])
+    width = tuple(extent for pair in pairs for extent in pair)
+    attrs = {"pad_width": width, "pad_mode": "constant", "pad_value": 0.0}
+    return graph.add("nn.pad", [value], shape, attrs, before=before)
 
 
 def _narrow(graph: Graph, node: Node) -> None:
