@@ -7,6 +7,7 @@ from sparsec.graph.fold_batch_norm import fold_batch_norm
 from sparsec.graph.fold_constants import fold_constants
 from sparsec.graph.graph import Graph
 from sparsec.graph.layer_names import layer_names
+from sparsec.graph.merge_positions import merge_positions
 from sparsec.graph.move_reshapes import move_reshapes
 from sparsec.graph.recognize import recognize
 from sparsec.graph.remove_dead_channels import remove_dead_channels
@@ -25,6 +26,7 @@ PASSES = (
     fold_batch_norm,  # what both left in biases
     fold_constants,
     simplify,
+    merge_positions,
 )
 
 

@@ -37,12 +37,12 @@ def move_reshapes(graph: Graph) -> None:
 def _sink(graph: Graph, node: Node) -> bool:
     """f(reshape(x)) → reshape(f(x)), where the reshape merges axes."""
     sources = [v.producer.inputs[0] for v in node.inputs if v.producer is not None and v.producer.op == "reshape"]
-    if not sources or not _is_row_wise(node):
+    if not sources or not is_row_wise(node):
         return False
     source, target = sources[0], _rows(node)
     if not _merges(source.shape, target.shape) or not all(same_shape(s.shape, source.shape) for s in sources):
         return False
-    moved = _rewrite(graph, node, source.shape[:-1])
+    moved = with_leading(graph, node, source.shape[:-1])
     if moved is not None:
         graph.replace(node.output, reshape(graph, moved, node.output.shape, node))
     return moved is not None
@@ -50,7 +50,7 @@ def _sink(graph: Graph, node: Node) -> bool:
 
 def _hoist(graph: Graph, node: Node) -> bool:
     """reshape(f(x)) → f(reshape(x)), where every reader splits axes in the same way."""
-    if not _is_row_wise(node) or not node.output.users or node.output in graph.outputs:
+    if not is_row_wise(node) or not node.output.users or node.output in graph.outputs:
         return False
     readers = list(dict.fromkeys(node.output.users))
     target = readers[0].outputs[0]
@@ -58,14 +58,14 @@ def _hoist(graph: Graph, node: Node) -> bool:
         return False
     if not _merges(target.shape, node.output.shape):
         return False
-    moved = _rewrite(graph, node, target.shape[:-1])
+    moved = with_leading(graph, node, target.shape[:-1])
     if moved is not None:
         for reader in readers:
             graph.replace(reader.output, moved)
     return moved is not None
 
 
-def _rewrite(graph: Graph, node: Node, leading: Shape) -> Value | None:
+def with_leading(graph: Graph, node: Node, leading: Shape) -> Value | None:
     """The node over inputs with other leading axes; None where an operand broadcasts along them."""
     if node.op == "linear":
         x, weight = node.inputs
@@ -87,7 +87,7 @@ def _rewrite(graph: Graph, node: Node, leading: Shape) -> Value | None:
     return graph.add(node.op, inputs, shape, attrs, dtype=node.output.dtype, before=node)
 
 
-def _is_row_wise(node: Node) -> bool:
+def is_row_wise(node: Node) -> bool:
     """Whether a node computes each row of its output from the same row of its inputs."""
     if node.op in ELEMENTWISE or node.op == "linear":
         return node.output.rank > 0
