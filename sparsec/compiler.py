@@ -341,7 +341,7 @@ class _Run:
         if self.storage is not None:
             store_weights(graph, self.storage)
             self.write("store_weights", graph)
-        groups = join_attention(graph, fuse(graph, self.target.unit_lanes("float32")), self.target)
+        groups = join_attention(graph, fuse(graph, self.target), self.target)
         self.write("fuse", "\n".join(map(str, groups)))
         return groups
 
