@@ -23,7 +23,7 @@ from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
 from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.kernels import Kernels
-from sparsec.graph.layer import Layer, describe_layer
+from sparsec.graph.layer import Layer, describe_layer, in_model
 from sparsec.graph.layer_names import layer_names
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.pad_columns import pad_columns
@@ -201,14 +201,14 @@ def inspect(
             matrix = group.anchor.matrix()
             proposal = run.choose(group, matrix)
             known = find_options(group.product, matrix, run.target, proposal) if options else ()
-            layers.append(describe_layer(group, matrix, proposal, run.target, known).repeated(graph.slices))
+            layers.append(describe_layer(group, matrix, proposal, run.target, known))
             maps.append(WeightMap.of(matrix))
         elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
-            layers.append(patterned.describe(group.works[0], run.target).repeated(graph.slices))
+            layers.append(patterned.describe(group.works[0], run.target))
             maps.append(WeightMap.of(patterned.matrix()))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()
-    return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps), tuple(run.removed))
+    return Report(run.target, tuple(in_model(layers, graph)), dict(graph.symbols), tuple(maps), tuple(run.removed))
 
 
 def op(

@@ -59,7 +59,7 @@ def is_sparse(layout: str) -> bool:
     return set(re.findall(r": (\w+)", layout)) != {"dense"}
 
 
-DROPPED = ("dense", "activations", "bytes", "operator", "weight", "predicted")
+DROPPED = ("removed", "dense", "activations", "bytes", "operator", "weight", "predicted")
 """What a terminal that is too narrow for all columns goes without, the first first."""
 
 NAME_WIDTH = 18
@@ -83,6 +83,7 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _Column("layout", [f"{kind} {letters[layer['layout']]}" for kind, layer in zip(kinds, layers, strict=True)]),
         *_activations(layers),
         *_stored(layers),
+        *_removed(layers),
         _numbers("bytes", [bytes_text(layer["nbytes"]) for layer in layers], bytes_text(summed.nbytes)),
         _numbers("predicted", [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
         *([_numbers("measured", measured, seconds_text(sum(times)))] if times else []),
@@ -107,6 +108,12 @@ def _stored(layers: Layers) -> list[_Column]:
         return []
     errors = [layer.get("storage_error", 0.0) for layer in layers]
     return [_Column("stored as", types), _numbers("off by", [f"{error:.2%}" if error else "–" for error in errors])]
+
+
+def _removed(layers: Layers) -> list[_Column]:
+    """What of the layers is gone, where anything is."""
+    lost = [removed_channels(layer) for layer in layers]
+    return [_Column("removed", [text or "–" for text in lost])] if any(lost) else []
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,16 @@ class _Fitted:
 def _spare(columns: Sequence[_Column], width: int) -> int:
     """The cells that are left where each column has its least width, two of padding and a line after it."""
     return width - 1 - sum(column.least + 3 for column in columns)
+
+
+def removed_channels(layer: Mapping[str, Any]) -> str:
+    """Say which channels of a layer are gone; empty where none is.
+
+    >>> removed_channels({"removed_outputs": 64, "removed_inputs": 1})
+    '64 outputs, 1 input'
+    """
+    lost = {"output": layer.get("removed_outputs", 0), "input": layer.get("removed_inputs", 0)}
+    return ", ".join(plural(count, noun) for noun, count in lost.items() if count)
 
 
 def removed_text(names: Sequence[str]) -> str:

@@ -154,6 +154,14 @@ def test_measured_times_are_a_column_where_there_are_any() -> None:
     assert "–" in printed(layer_table([layers[0] | {"measured": 0.5}, layers[1]], "model"))
 
 
+def test_layers_tell_which_channels_they_have_lost() -> None:
+    whole, less = layer("whole", removed_outputs=0), layer("less", removed_outputs=12, removed_inputs=1)
+    assert "removed" not in printed(layer_table([whole, layer("older")], "model"), 200)
+    text = printed(layer_table([whole, less], "model"), 200)
+    assert "removed" in text and "12 outputs, 1 input" in text and "–" in text
+    assert "narrow: removed" in printed(layer_table([whole, less], "model"), 100)
+
+
 @pytest.mark.parametrize(
     ("width", "dropped"), [(80, ["dense", "bytes", "operator", "weight"]), (100, ["dense", "bytes"]), (240, [])]
 )
