@@ -35,6 +35,7 @@ from sparsec.graph.round_activations import COMPUTED, round_activations
 from sparsec.graph.split_batch import split_batch
 from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.operators import MASKED, build_operator
+from sparsec.report import plural, summary, text_of, totals
 from sparsec.report.maps import WeightMap
 from sparsec.schedules.rules.options import options as find_options
 from sparsec.schedules.rules.product import propose
@@ -110,9 +111,9 @@ def compile(
     return run.build(run.read(model, example_inputs, shapes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What `inspect` found.
+    """What `inspect` found; printed, it is the table that `sparsec inspect` shows.
 
     Parameters
     ----------
@@ -128,6 +129,13 @@ class Report:
     symbols: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     maps: tuple[WeightMap, ...] = field(default=(), repr=False, compare=False)
     removed: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        summed = totals(self.as_dict()["layers"])
+        return f"<Report of {plural(summed.layers, 'layer')}, {summed.sparse} sparse, on {self.target.name}>"
+
+    def __str__(self) -> str:
+        return text_of(summary(self.as_dict(), "the model"))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values, without the maps."""

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import sparsec
 from tests.cli.command_lines import DEPTH, HIDDEN, ROWS, Call, expect_failure, perceptron, raises
 from tests.report.page_reader import Page
 
@@ -28,6 +29,14 @@ def test_inspect_shows_each_layer(cli: Call, files: Path, name: str) -> None:
     assert result.status == 0
     for word in ("fc1", "fc2", f"{HIDDEN}×{DEPTH}", "unstructured", "(i, k) -> "):
         assert word in result.out
+
+
+def test_a_report_prints_what_inspect_shows(cli: Call, files: Path) -> None:
+    report = sparsec.inspect(files / "model.onnx")
+    shown = cli("inspect", files / "model.onnx").out
+    table = str(report).partition("\n")[2]
+    assert "fc1" in table and table in shown and len(str(report).splitlines()) < 20
+    assert repr(report) == f"<Report of 2 layers, 2 sparse, on {report.target.name}>"
 
 
 def test_inspect_says_the_same_of_a_model_and_of_its_artifact(cli: Call, files: Path) -> None:

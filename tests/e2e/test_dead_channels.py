@@ -43,6 +43,7 @@ def test_a_perceptron_without_its_dead_units(tmp_path):
     assert removed(artifact.manifest["layers"]) == [(12, 0), (3, 12), (0, 3)]
     report = sparsec.inspect(perceptron(), shapes={"batch": (1, 7)})
     assert removed(report.as_dict()["layers"]) == removed(artifact.manifest["layers"])
+    assert "12 outputs" in str(report) and "3 layers, 0 sparse" in repr(report)
     page = report.to_html(tmp_path / "page.html").read_text()
     assert "Removed, since zeros left them without effect: 3 outputs, 12 inputs." in page
 
