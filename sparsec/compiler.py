@@ -92,7 +92,7 @@ def compile(
         Layouts that are not to be chosen: one for all layers, or by the name of the layer, in which ``*`` stands for
         anything; a whole name counts before others, and of these the first that fits. A layout has a name, such as
         ``"CSR"``, or is written out, as ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its
-        inputs ``k``.
+        inputs ``k``. Of grouped convolutions ``dense`` is what is best for the zeros between the groups.
     compute : {"bfloat16"}, optional
         What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
         stay float32. See `sparsec.graph.round_activations` for how far off results are.
