@@ -67,8 +67,9 @@ def inspect(
     """Show layers, their zeros and their layouts.
 
     MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
-    how they lie, the layout that is chosen for it, its bytes in that layout, and its predicted time on one core beside
-    that of the best dense layout. Of a library the memory that it takes when it runs is told too.
+    how they lie, the layout that is chosen for it, its bytes in that layout, and its time on one core beside that of
+    the best dense layout, predicted, or as it was measured to choose. Of a library the memory that it takes when it
+    runs is told too.
     """
     import sparsec
     from sparsec.report import memory_text, planned_memory, print_json, screen, summary, totals, with_times

@@ -42,7 +42,9 @@ class Layer:
         product of few bits the name of its encoding, as are `reads`
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
-    seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
+    seconds, dense_seconds : for one core, in this layout and in the best one for a weight without zeros
+    timed : whether both were measured when the layout was chosen, rather than predicted; in a grouped convolution the
+        second one never is
     flops : of one run that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
     traffic : bytes that one run moves at least: the weight in this layout, and what is read and written, once
         for each slice of a batch
@@ -66,6 +68,7 @@ class Layer:
     storage_error: float = 0.0
     reads: str = "float32"
     writes: str = "float32"
+    timed: bool = False
     removed_outputs: int = 0
     removed_inputs: int = 0
     options: tuple[Option, ...] = ()
@@ -135,6 +138,7 @@ def describe_layer(
         storage_error=group.nodes[0].attrs.get(ERROR, 0.0),
         reads=product.x.dtype,
         writes=product.y.dtype,
+        timed=proposal.timed and groups == 1,
         options=tuple(options),
         why=why(options, dense_seconds),
     )

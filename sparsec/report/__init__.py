@@ -1,6 +1,6 @@
 """Tables and numbers for people, made from the data that programs read: manifests, reports of `inspect`, profiles."""
 
-from sparsec.report.layers import Totals, layer_table, removed_text, totals
+from sparsec.report.layers import Totals, known_by, layer_table, removed_text, totals
 from sparsec.report.measured import with_times
 from sparsec.report.memory import memory_text, planned_memory
 from sparsec.report.options import options_tables
@@ -13,6 +13,7 @@ from sparsec.report.units import bytes_text, plural, seconds_text, some
 __all__ = [
     "Totals",
     "bytes_text",
+    "known_by",
     "layer_table",
     "memory_text",
     "options_tables",

@@ -22,7 +22,7 @@ Layers = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over layers: how many, how many of them sparse, their weights in bytes and predicted seconds of one core."""
+    """Sums over layers: how many, how many of them sparse, their weights in bytes and seconds of one core."""
 
     layers: int
     sparse: int
@@ -33,7 +33,7 @@ class Totals:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than dense the layers are predicted to be."""
+        """How many times faster than dense the layers are."""
         return self.dense_seconds / self.seconds if self.seconds else 1.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,7 +59,19 @@ def is_sparse(layout: str) -> bool:
     return set(re.findall(r": (\w+)", layout)) != {"dense"}
 
 
-DROPPED = ("removed", "dense", "activations", "bytes", "operator", "weight", "predicted")
+def known_by(layers: Layers) -> str:
+    """How the times of layers alone are known: they are predicted, or were measured when layouts were chosen.
+
+    Times of the layers in their network may be measured as well.
+
+    >>> known_by([{"timed": True}]), known_by([{"timed": True, "measured": 1e-3}])
+    ('measured', 'measured alone')
+    """
+    known = " or ".join(sorted({"measured" if layer.get("timed") else "predicted" for layer in layers})) or "predicted"
+    return f"{known} alone" if known != "predicted" and any("measured" in layer for layer in layers) else known
+
+
+DROPPED = ("removed", "dense", "activations", "bytes", "operator", "weight", "predicted", "measured alone")
 """What a terminal that is too narrow for all columns goes without, the first first."""
 
 NAME_WIDTH = 18
@@ -85,7 +97,7 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         *_stored(layers),
         *_removed(layers),
         _numbers("bytes", [bytes_text(layer["nbytes"]) for layer in layers], bytes_text(summed.nbytes)),
-        _numbers("predicted", [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
+        _numbers(known_by(layers), [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
         *([_numbers("measured", measured, seconds_text(sum(times)))] if times else []),
         _numbers("dense", [seconds_text(x["dense_seconds"]) for x in layers], seconds_text(summed.dense_seconds)),
         _numbers("speed-up", [f"{x['dense_seconds'] / x['seconds']:.2f}×" for x in layers], f"{summed.speedup:.2f}×"),

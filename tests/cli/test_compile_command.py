@@ -57,6 +57,15 @@ def test_storage_halves_the_bytes_of_weights(cli: Call, files: Path, command: st
     assert found["dense_nbytes"] * 2 == plain["dense_nbytes"] and found["nbytes"] < plain["nbytes"]
 
 
+def test_compile_says_whether_speed_is_predicted_or_measured(cli: Call, files: Path) -> None:
+    assert "these are predicted to be " in cli("compile", files / "model.onnx").out
+    assert "these are measured to be " in cli("compile", files / "model.onnx", "--measure").out
+    table = cli("inspect", "model.so").out
+    assert "measured" in table and "predicted" not in table
+    assert cli("inspect", "model.so", "--html", "page.html").status == 0
+    assert "chosen layout, measured" in Path("page.html").read_text(encoding="utf-8")
+
+
 def test_what_to_do_next_can_be_pasted(cli: Call, files: Path) -> None:
     assert "Next: sparsec run 'my model.so'" in cli("compile", files / "model.onnx", "-o", "my model.so").out
 
