@@ -21,6 +21,18 @@ def test_run_takes_symbols(cli: Call, files: Path) -> None:
     expect_failure(cli("run", "open.so", "--shape", f"x=9,{DEPTH}"), "'x' expects .*got")
 
 
+@pytest.mark.parametrize("command", [["run"], ["bench", "--seconds", 0.05]])
+def test_more_threads_than_cores_are_warned_of(
+    cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch, command: list
+) -> None:
+    monkeypatch.setattr("sparsec.targets.native.physical_cores", lambda: 2)
+    name, *args = command
+    two, five = (cli(name, files / "model.so", *args, "--threads", threads) for threads in (2, 5))
+    assert (two.status, two.err) == (five.status, "") == (0, "")
+    warning = "warning: 5 threads share the 2 physical cores that this process may use, and are slower than 2\n"
+    assert five.err == warning
+
+
 def test_run_as_json_is_the_same_for_the_same_seed(cli: Call, files: Path) -> None:
     outputs = [
         json.loads(cli("run", files / "model.so", "--json", "--seed", seed).out)["outputs"] for seed in (3, 3, 4)
