@@ -75,7 +75,7 @@ class Outcome:
 
 def race(case: Case, target: Target, rounds: int = ROUNDS) -> Outcome:
     """Time the candidates for one layer."""
-    product, matrix = case.product()
+    product, matrix = case.product(target)
     chosen = propose(product, matrix, target)
     families = contenders(product, matrix, target, RUNNERS_UP)
     proposals = [proposal for members in families.values() for proposal in members]

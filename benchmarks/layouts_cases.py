@@ -15,6 +15,7 @@ from sparsec.graph.fuse import fuse
 from sparsec.graph.plan_images import plan_images
 from sparsec.graph.plan_layouts import plan_layouts
 from sparsec.ir.product import Product
+from sparsec.targets import Target
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Case:
             values *= STRUCTURES[self.structure][0](rng, rows, depth, self.kept)
         return values.reshape(shape)
 
-    def product(self) -> tuple[Product, np.ndarray]:
-        """The layer as the compiler sees it, alone in a network, and its weight as a matrix [rows, depth]."""
+    def product(self, target: Target) -> tuple[Product, np.ndarray]:
+        """The layer as the compiler for a target sees it, alone in a network, and its weight as [rows, depth]."""
         graph = from_relax(load_model(layer_model(self.weight(), self.shape.extent)))
         for pass_ in (canonicalize, plan_images, plan_layouts):
             pass_(graph)
-        (group,) = [group for group in fuse(graph) if group.anchor]
+        (group,) = [group for group in fuse(graph, target) if group.anchor]
         assert group.anchor is not None and group.anchor.matrix is not None
         return group.product, group.anchor.matrix()
 

@@ -32,6 +32,13 @@ LIMITS = (
     "what of this peak the pruned layers reach."
 )
 
+WRONG = (
+    " Behind ≠ stands the error of answers that are not right: those in bytes may lie "
+    f"{FLOAT_TOLERANCE:.0%} (root mean square) from the float network's, and the form that a peer is fastest on may "
+    "round more than that. Its time counts all the same."
+)
+"""What a mark in the tables means, where there is one."""
+
 FOLDED = "Two threads, batches, other sizes and networks, AVX2"
 
 
@@ -47,7 +54,8 @@ def tables(results: dict[str, Any]) -> str:
     shown = [text for section, text in parts.items() if section in UPFRONT]
     if folded:
         shown.append(f"<details><summary>{FOLDED}</summary>\n\n{folded}\n\n</details>")
-    return "\n\n".join([*shown, _note(Machine(**results["machine"]), list(rows.values()))])
+    note = _note(Machine(**results["machine"]), list(rows.values()))
+    return "\n\n".join([*shown, note + (WRONG if any("≠" in text for text in shown) else "")])
 
 
 def _table(heading: str, raced: Sequence[tuple[Row, dict[str, Any]]]) -> str:
@@ -72,7 +80,7 @@ def _cells(row: Row, found: dict[str, Any]) -> list[str]:
 
 
 def _time(row: Row, lane: dict[str, Any], found: dict[str, Any]) -> str:
-    """Milliseconds for one item, remarks on them, and a mark where the answers are not right."""
+    """Milliseconds for one item, remarks on them, and a mark with the error where the answers are not right."""
     engine, milliseconds = lane["engine"], median(lane["times"]) / row.batch * 1e3
     remarks = ["in fp32"] if row.precision == "int8" and found["forms"].get(engine) == "fp32" else []
     if engine in found["gain"]:
@@ -80,7 +88,7 @@ def _time(row: Row, lane: dict[str, Any], found: dict[str, Any]) -> str:
         remarks.append(_reached(found["gain"][engine]["median"], aim))
     text = f"{milliseconds:.1f}" if milliseconds >= 10 else f"{milliseconds:.2f}"
     right = found["float_error"][engine] <= FLOAT_TOLERANCE if "float_error" in found else lane["agrees"]
-    return text + (f" ({', '.join(remarks)})" if remarks else "") + ("" if right else " ≠")
+    return text + (f" ({', '.join(remarks)})" if remarks else "") + ("" if right else f" ≠ {_error(lane, found)}")
 
 
 def _error(lane: dict[str, Any], found: dict[str, Any]) -> str:
@@ -102,4 +110,4 @@ def _note(machine: Machine, found: Sequence[dict[str, Any]]) -> str:
     named = ", ".join(f"{display_name(engine)} {' and '.join(seen)}" for engine, seen in versions.items() if seen)
     days = sorted({race["date"][:10] for race in found})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim; at ≠ answers are not right.{LIMITS}"
+    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim; the error is sparsec's.{LIMITS}"

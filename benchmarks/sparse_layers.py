@@ -95,7 +95,7 @@ class Heat:
 
 def race(case: Case, target: Target, rounds: int) -> Heat:
     """Race one layer, its result held against PyTorch's."""
-    product, matrix = case.product()
+    product, matrix = case.product(target)
     chosen, dense = (propose(product, matrix, target, only_dense) for only_dense in (False, True))
     kernels = Candidates([chosen, dense], matrix, target)
     engines = dict(_peers(case))

@@ -20,7 +20,6 @@ from sparsec.ir.printer import print_statement
 
 QUAD = 4  # values, or coordinates of 16 bits, that one load brings
 WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
-LINE = 64  # bytes of a line of the cache
 READ, DATA, ALL_CACHES, FROM_L2 = 0, 1, 3, 2  # what `llvm.prefetch` is told: why, what, and where to keep it
 
 

@@ -19,7 +19,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
-from sparsec.ir.emission import LINE, along, fetch_line
+from sparsec.ir.emission import along, fetch_line
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -49,6 +49,7 @@ from sparsec.ir.quads import Quads
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
 from sparsec.ir.verifier import verify
+from sparsec.targets import LINE
 
 
 @dataclass(frozen=True)

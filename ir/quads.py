@@ -17,13 +17,13 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.emission import LINE, QUAD, Emission, along, fetch_line, repeat_quad
+from sparsec.ir.emission import QUAD, Emission, along, fetch_line, repeat_quad
 from sparsec.ir.kernel import Assign, For, Load, Stmt, Walk, walk_expressions
 from sparsec.ir.levels import Cursor, Dense
 from sparsec.ir.standing import keep
 from sparsec.ir.types import stored_bits
+from sparsec.targets import LINE, PAGE
 
-PAGE = 4096  # bytes
 WALKED = 4  # lines, at most, that a walk asks for at once
 CHAINS = 8  # vectors of sums that keep multiply-add units busy: two for each cycle that an addition takes
 

@@ -23,7 +23,7 @@ from sparsec.graph.given_layouts import Given, GivenLayouts
 from sparsec.graph.graph import Graph
 from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.kernels import Kernels
-from sparsec.graph.layer import Layer, describe_layer
+from sparsec.graph.layer import Layer, describe_layer, in_model
 from sparsec.graph.layer_names import layer_names
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.pad_columns import pad_columns
@@ -35,6 +35,7 @@ from sparsec.graph.round_activations import COMPUTED, round_activations
 from sparsec.graph.split_batch import split_batch
 from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.operators import MASKED, build_operator
+from sparsec.report import plural, summary, text_of, totals
 from sparsec.report.maps import WeightMap
 from sparsec.schedules.rules.options import options as find_options
 from sparsec.schedules.rules.product import propose
@@ -91,7 +92,7 @@ def compile(
         Layouts that are not to be chosen: one for all layers, or by the name of the layer, in which ``*`` stands for
         anything; a whole name counts before others, and of these the first that fits. A layout has a name, such as
         ``"CSR"``, or is written out, as ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its
-        inputs ``k``.
+        inputs ``k``. Of grouped convolutions ``dense`` is what is best for the zeros between the groups.
     compute : {"bfloat16"}, optional
         What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
         stay float32. See `sparsec.graph.round_activations` for how far off results are.
@@ -110,9 +111,9 @@ def compile(
     return run.build(run.read(model, example_inputs, shapes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """What `inspect` found.
+    """What `inspect` found; printed, it is the table that `sparsec inspect` shows.
 
     Parameters
     ----------
@@ -128,6 +129,13 @@ class Report:
     symbols: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     maps: tuple[WeightMap, ...] = field(default=(), repr=False, compare=False)
     removed: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        summed = totals(self.as_dict()["layers"])
+        return f"<Report of {plural(summed.layers, 'layer')}, {summed.sparse} sparse, on {self.target.name}>"
+
+    def __str__(self) -> str:
+        return text_of(summary(self.as_dict(), "the model"))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values, without the maps."""
@@ -201,14 +209,14 @@ def inspect(
             matrix = group.anchor.matrix()
             proposal = run.choose(group, matrix)
             known = find_options(group.product, matrix, run.target, proposal) if options else ()
-            layers.append(describe_layer(group, matrix, proposal, run.target, known).repeated(graph.slices))
+            layers.append(describe_layer(group, matrix, proposal, run.target, known))
             maps.append(WeightMap.of(matrix))
         elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
-            layers.append(patterned.describe(group.works[0], run.target).repeated(graph.slices))
+            layers.append(patterned.describe(group.works[0], run.target))
             maps.append(WeightMap.of(patterned.matrix()))
         run.progress("choose layouts", 0.6 + 0.4 * (done + 1) / len(groups))
     run.choose.given.check_all_used()
-    return Report(run.target, tuple(layers), dict(graph.symbols), tuple(maps), tuple(run.removed))
+    return Report(run.target, tuple(in_model(layers, graph)), dict(graph.symbols), tuple(maps), tuple(run.removed))
 
 
 def op(
@@ -341,7 +349,7 @@ class _Run:
         if self.storage is not None:
             store_weights(graph, self.storage)
             self.write("store_weights", graph)
-        groups = join_attention(graph, fuse(graph, self.target.unit_lanes("float32")), self.target)
+        groups = join_attention(graph, fuse(graph, self.target), self.target)
         self.write("fuse", "\n".join(map(str, groups)))
         return groups
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.prices import HIDES, L1_SHARE, LINE, Nest, batch, extent, idle_cores
-from sparsec.targets import Target
+from sparsec.schedules.rules.prices import HIDES, L1_SHARE, Nest, batch, extent, idle_cores
+from sparsec.targets import LINE, Target
 
 if TYPE_CHECKING:
     from sparsec.schedules.rules.dots import Dot

@@ -21,7 +21,7 @@ from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
-from sparsec.schedules.rules.prices import LINE, WAIT, Inner, Nest
+from sparsec.schedules.rules.prices import WAIT, Inner, Nest
 from sparsec.schedules.rules.refusals import (
     Refusal,
     cannot_hold,
@@ -33,7 +33,7 @@ from sparsec.schedules.rules.refusals import (
     ragged_rows,
 )
 from sparsec.schedules.rules.weight import Weight
-from sparsec.targets import Target
+from sparsec.targets import LINE, Target
 
 FULL = 0.95  # of a weight, from which on it is taken as dense
 SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name

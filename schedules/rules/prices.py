@@ -19,7 +19,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import HALVES, is_float, stored_bits
-from sparsec.targets import Target
+from sparsec.targets import LINE, PAGE, Target
 
 CONVERT = 0.25  # cycles to convert a weight, or a vector of X, from half precision
 DECODE = {"int8": 0.02, "int4": 0.08}  # cycles to decode a weight, many of them at once
@@ -31,8 +31,6 @@ STREAM = 12  # bytes of weights that come from memory in a cycle
 INDEX_BYTES = 2  # of a stored coordinate
 L1_SHARE = 0.95  # of L1 that keeps rows which are read again
 HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
-LINE = 64  # bytes
-PAGE = 4096  # bytes
 PAGES = 48  # of X that the TLB keeps beside those of Y and of the weight
 SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED = 128  # for a symbolic extent

@@ -54,7 +54,8 @@ class Choice:
 class Proposal:
     """The product with its weight's layout, its trace, and what the model predicts of it and of the dense layout.
 
-    `family` is the kind of layout, such as ``N:M``, and `name` that of the layout in it, such as ``2:4``.
+    `family` is the kind of layout, such as ``N:M``, and `name` that of the layout in it, such as ``2:4``. Where it was
+    `timed`, both numbers are measured ones.
     """
 
     product: Product
@@ -63,6 +64,7 @@ class Proposal:
     dense_seconds: float
     family: str = "dense"
     name: str = "dense"
+    timed: bool = False
 
     def nbytes(self, mask: np.ndarray) -> int:
         """Return how many bytes the kernel takes for a weight with entries where `mask` [rows, depth] is not zero."""

@@ -22,6 +22,8 @@ def shuffle_strided_loads(func: tirx.PrimFunc) -> tirx.PrimFunc:
         realize = loop.body
         if loop.kind != tirx.stmt.ForKind.VECTORIZED or not isinstance(realize, SBlockRealize) or _is(loop.extent, 1):
             return loop
+        if not _is(realize.predicate, 1):
+            return loop  # the last vector is cut short
         return _rewrite_loop(loop, realize) or loop
 
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, rewrite), order="post"))

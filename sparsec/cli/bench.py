@@ -22,6 +22,7 @@ from sparsec.cli.options import (
     is_artifact,
     quiet_flag,
     storage_option,
+    warn_of_threads,
 )
 from sparsec.errors import ArtifactError, SparsecError
 
@@ -50,7 +51,14 @@ Examples:
     "--peers", help=f"Runtimes to race against, out of onnxruntime, openvino, deepsparse.  [default: {PEERS}]"
 )
 @click.option("--artifact", type=MODEL, help="A library that was compiled from MODEL before, to save the time.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads of each engine.")
+@click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    callback=warn_of_threads,
+    help="Threads of each engine.",
+)
 @click.option(
     "--seconds", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Time to run for."
 )

@@ -103,7 +103,7 @@ def compile(
 
 
 def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float, as_json: bool) -> None:
-    from sparsec.report import bytes_text, plural, print_json, removed_text, screen, totals
+    from sparsec.report import bytes_text, known_by, plural, print_json, removed_text, screen, totals
 
     summed = totals(manifest["layers"])
     sizes = model.stat().st_size, output.stat().st_size
@@ -114,10 +114,11 @@ def _report(model: Path, output: Path, manifest: dict[str, Any], seconds: float,
         return
     compared = sizes[0] >= LEAST_SHARE_BYTES
     share = f", {sizes[1] / sizes[0]:.0%} of the model's {bytes_text(sizes[0])}" if compared else ""
-    predicted = f"; these are predicted to be {summed.speedup:.1f}× as fast as dense" if summed.sparse else ""
+    known = known_by(manifest["layers"])
+    faster = f"; these are {known} to be {summed.speedup:.1f}× as fast as dense" if summed.sparse else ""
     out = screen()
     out.print(f"{output}: {bytes_text(sizes[1])}{share}, for {manifest['target']['name']}, in {seconds:.1f} s")
-    out.print(f"{plural(summed.layers, 'layer')}, {summed.sparse} of them sparse{predicted}")
+    out.print(f"{plural(summed.layers, 'layer')}, {summed.sparse} of them sparse{faster}")
     if gone := removed_text(manifest["removed"]):
         out.print(gone)
     out.print(f"Next: sparsec {'run' if runs_here(manifest['target']) else 'inspect'} {quote(str(output))}")

@@ -67,21 +67,12 @@ def inspect(
     """Show layers, their zeros and their layouts.
 
     MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
-    how they lie, the layout that is chosen for it, its bytes in that layout, and its predicted time on one core beside
-    that of the best dense layout. Of a library the memory that it takes when it runs is told too.
+    how they lie, the layout that is chosen for it, its bytes in that layout, and its time on one core beside that of
+    the best dense layout, predicted, or as it was measured to choose. Of a library the memory that it takes when it
+    runs is told too.
     """
     import sparsec
-    from sparsec.report import (
-        layer_table,
-        memory_text,
-        options_tables,
-        planned_memory,
-        print_json,
-        removed_text,
-        screen,
-        totals,
-        with_times,
-    )
+    from sparsec.report import memory_text, planned_memory, print_json, screen, summary, totals, with_times
 
     if html:
         check_writable(html)
@@ -105,23 +96,17 @@ def inspect(
         session = sparsec.load(model, threads=1) if compiled else _compile(model, options, quiet)
         steps = _profile(session, shapes if compiled else {}, quiet)
     report = report | {"layers": with_times(report["layers"], steps)}
-    layers, title = report["layers"], f"{model} on {report['target']['name']}"
     if html:
         from sparsec.report.page import WITHOUT_WEIGHTS, render_page, write_page  # plots load slowly
 
         write_page(html, render_page(report, model.name, maps, steps, notes=[WITHOUT_WEIGHTS] if compiled else []))
     if as_json:
-        print_json(report | {"totals": totals(layers).as_dict()})
-    elif not layers:
-        screen().print(f"{model} has no layers with weights")
-    elif shown:
-        screen().print(options_tables(layers, shown == "all"))
-    elif not html:
-        screen().print(layer_table(layers, title))
-    if compiled and not (as_json or html):
+        print_json(report | {"totals": totals(report["layers"]).as_dict()})
+        return
+    if shown or not html:
+        screen().print(summary(report, str(model), shown))
+    if compiled and not html:
         screen().print(memory_text(planned_memory(report)))
-    if not (as_json or html) and (gone := removed_text(report.get("removed", ()))):
-        screen().print(gone)
     if html and not quiet:
         screen().print(f"{html}: {html.stat().st_size / 1e6:.1f} MB, to open in a browser")
 

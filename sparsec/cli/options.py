@@ -59,8 +59,22 @@ def close_shapes(function: Any) -> Any:
 def threads_option(function: Any) -> Any:
     """``--threads``."""
     return click.option(
-        "--threads", type=click.IntRange(min=1), help="Threads.  [default: SPARSEC_NUM_THREADS, or all physical cores]"
+        "--threads",
+        type=click.IntRange(min=1),
+        callback=warn_of_threads,
+        help="Threads.  [default: SPARSEC_NUM_THREADS, or all physical cores]",
     )(function)
+
+
+def warn_of_threads(ctx: click.Context, param: click.Parameter, threads: int | None) -> int | None:
+    """Say on standard error where cores are fewer than threads, which are taken as they are."""
+    from sparsec.targets.native import physical_cores
+
+    if threads and threads > (cores := physical_cores()):
+        warning = click.style("warning:", fg="yellow", bold=True)
+        shared = f"{cores} physical core{'s' if cores > 1 else ''} that this process may use"
+        click.echo(f"{warning} {threads} threads share the {shared}, and are slower than {cores}", err=True)
+    return threads
 
 
 def target_option(function: Any) -> Any:

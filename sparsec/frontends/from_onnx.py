@@ -13,7 +13,7 @@ from sparsec.frontends.bounds import Bounds
 from sparsec.frontends.layers import trace_layers
 from sparsec.frontends.model import Imported
 from sparsec.frontends.onnx_importer import OnnxImporter
-from sparsec.frontends.onnx_read import densify
+from sparsec.frontends.onnx_read import densify, import_operator_sets
 from sparsec.frontends.onnx_rewrites import inline_functions, is_imported, rewrite
 from sparsec.frontends.onnx_stored_weights import expand_stored_weights
 from sparsec.frontends.quiet import silence
@@ -27,6 +27,7 @@ def import_onnx(source: onnx.ModelProto, shapes: Shapes | None) -> Imported:
     """Turn an ONNX model, checked by `check_onnx`, into Relax; see `load_model`."""
     model = onnx.ModelProto()
     model.CopyFrom(source)
+    import_operator_sets(model)
     densify(model)
     _drop_initializer_inputs(model.graph)
     groups = expand_stored_weights(model)
@@ -133,11 +134,10 @@ def _check_operators(model: onnx.ModelProto, names: dict[str, str]) -> None:
         if is_imported(node):
             continue
         hint = " (its condition does not fold to a constant)" if node.op_type in ("If", "Loop", "Scan") else ""
-        domain = f"{node.domain}." if node.domain else ""
-        raise UnsupportedError(
-            f"node {names[node.name]!r}: operator {domain}{node.op_type} of operator set {opset_of(model)} "
-            f"is not supported{hint}"
-        )
+        operator = f"{node.op_type} of operator set {opset_of(model)}"
+        if node.domain:
+            operator = f"{node.domain}.{node.op_type}"
+        raise UnsupportedError(f"node {names[node.name]!r}: operator {operator} is not supported{hint}")
 
 
 def _import(

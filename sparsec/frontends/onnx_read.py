@@ -118,6 +118,25 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(subgraph)
 
 
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph, those of its subgraphs included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _nodes(subgraph)
+
+
+def import_operator_sets(model: onnx.ModelProto) -> None:
+    """State, in place, the operator sets that nodes are of and the model forgot to import, without which ONNX infers
+    no shapes; the standard one is the newest then, which is what ONNX Runtime takes.
+    """
+    stated = {"" if entry.domain == "ai.onnx" else entry.domain for entry in model.opset_import}
+    used = {"" if node.domain == "ai.onnx" else node.domain for node in _nodes(model.graph)}
+    for domain in sorted(used - stated):
+        model.opset_import.add(domain=domain, version=1 if domain else onnx.defs.onnx_opset_version())
+
+
 def densify(model: onnx.ModelProto) -> None:
     """Turn sparse initializers, and `Constant` nodes with a sparse value, into dense initializers, in place."""
     graph = model.graph

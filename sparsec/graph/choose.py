@@ -10,6 +10,7 @@ import numpy as np
 from sparsec.errors import LayoutError
 from sparsec.graph.fuse import Group
 from sparsec.graph.given_layouts import GivenLayouts
+from sparsec.ir.named import DENSE
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.rules.product import Proposal
@@ -28,9 +29,9 @@ class Chooser:
     ----------
     target : the processor
     choose : what proposes for a weight whose layout is free
-    given : layouts that are not to be chosen
-    dense : whether weights that are free take the best dense layout, but for those of grouped convolutions, which have
-        zeros between their groups
+    given : layouts that are not to be chosen; of grouped convolutions, which have zeros between their groups, ``dense``
+        leaves the weight free
+    dense : whether weights that are free take the best dense layout, but for those of grouped convolutions
     """
 
     target: Target
@@ -46,6 +47,8 @@ class Chooser:
         LayoutError : if a given layout cannot hold the weight without loss
         """
         layout = None if matrix is None else self.given(group.label)
+        if matrix is not None and layout == DENSE and not _is_whole(group, matrix):
+            layout = None
         skips = group.nodes[0].attrs.get("sparse_activations")
         try:
             if matrix is not None and skips:

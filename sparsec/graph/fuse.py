@@ -23,10 +23,11 @@ from sparsec.graph.plan_images import WRITES_BORDERS, keep_borders
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, broadcast_in, is_one, same_shape
 from sparsec.graph.work import Work, find_work
-from sparsec.ir.image import VECTOR
 from sparsec.ir.kernel import Buffer, Expr, Load, Op, walk_expressions
 from sparsec.ir.printer import print_expression
 from sparsec.ir.product import SUM, Product
+from sparsec.schedules.rules.prices import has_few_columns
+from sparsec.targets import Target
 
 _RELABELS = {"expand_dims", "flatten", "nn.batch_flatten", "reshape", "squeeze"}
 _NORMALIZE = {"nn.layer_norm", "nn.log_softmax", "nn.rms_norm", "nn.softmax"}
@@ -94,7 +95,7 @@ class Group:
         return "\n".join(lines)
 
 
-def fuse(graph: Graph, lanes: int = VECTOR) -> list[Group]:
+def fuse(graph: Graph, target: Target) -> list[Group]:
     """Group all nodes that are no views, in an order in which they can run.
 
     What surrounds the pixels of a padded image is set by the convolution, its epilogue included, or the pooling that
@@ -102,13 +103,12 @@ def fuse(graph: Graph, lanes: int = VECTOR) -> list[Group]:
 
     Parameters
     ----------
-    lanes : float32 elements that the target takes at once; products of fewer columns leave it to other kernels to call
-        what is slow
+    target : whose vector units say of which products the columns are so few that other kernels call what is slow
     """
     clone_reads(graph)
-    groups = _group(graph, lanes)
+    groups = _group(graph, target)
     while keep_borders(graph, _borders(groups)):
-        groups = _group(graph, lanes)
+        groups = _group(graph, target)
     return groups
 
 
@@ -118,7 +118,7 @@ def _borders(groups: Sequence[Group]) -> dict[Value, int | None]:
     return {group.outputs[0]: group.nodes[0].attrs["borders"] for group in writers}
 
 
-def _group(graph: Graph, lanes: int) -> list[Group]:
+def _group(graph: Graph, target: Target) -> list[Group]:
     index = {node: position for position, node in enumerate(graph.nodes)}
     group_of: dict[Node, Group] = {}
 
@@ -129,7 +129,7 @@ def _group(graph: Graph, lanes: int) -> list[Group]:
     for node in reversed(graph.nodes):
         anchor = None if node in group_of else find_anchor(node)
         if anchor is not None:
-            add(_Epilogue(graph, anchor, index, group_of, lanes).grow())
+            add(_Epilogue(graph, anchor, index, group_of, target).grow())
     for node in reversed(graph.nodes):
         if node not in group_of and not is_view(node):
             add(_absorb(graph, node, index, group_of))
@@ -160,14 +160,15 @@ class _Epilogue:
     """Grows an anchor by the elementwise nodes that read it, as long as one result is left for others to read.
 
     A GELU that is spelled out reads its input twice, so nodes are added until all its branches have met again, and
-    what was added after the last such point is given back.
+    what was added after the last such point is given back. Where sums are less than a vector, though all results
+    together are many, what is slow is left to other kernels.
     """
 
     def __init__(
-        self, graph: Graph, anchor: Anchor, index: dict[Node, int], taken: dict[Node, Group], lanes: int
+        self, graph: Graph, anchor: Anchor, index: dict[Node, int], taken: dict[Node, Group], target: Target
     ) -> None:
         self.anchor = anchor
-        self.lanes = lanes
+        self.leaves_slow = has_few_columns(anchor.product, target) and not anchor.has_image
         self.index = index
         self.taken = taken
         self.results = set(graph.outputs)
@@ -192,11 +193,6 @@ class _Epilogue:
                 best = self._group(escaping.pop())
         return best
 
-    def _has_few_columns(self) -> bool:
-        """Whether sums are not whole vectors, though all results together are."""
-        columns = self.anchor.product.columns
-        return isinstance(columns, int) and columns < self.lanes and not self.anchor.has_image
-
     def _reach(self, value: Value, frontier: list[tuple[int, Node]], seen: set[Node]) -> None:
         for user in value.users:
             if user not in seen:
@@ -212,7 +208,7 @@ class _Epilogue:
             if len(node.outputs) != 1 or not same_shape(node.output.shape, inner.shape):
                 return False
             result = self._express(node, inner.shape)
-            if result is None or (self._has_few_columns() and _calls_slow(result)):
+            if result is None or (self.leaves_slow and _calls_slow(result)):
                 return False
             self.known[node.output] = result
         self.nodes.append(node)

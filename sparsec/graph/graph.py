@@ -76,7 +76,8 @@ class Graph:
     """Inputs, outputs and the nodes between them, in topological order.
 
     ``symbols`` maps the name of a symbolic dimension to its inclusive range. The model is the graph run ``slices``
-    times, for one part of the first axis of all its inputs and outputs after the other.
+    times, for one part of the first axis of all its inputs and outputs after the other. ``removed`` holds by name how
+    many outputs and inputs the layers of this name, in their order, have lost to zeros.
     """
 
     inputs: list[Value] = field(default_factory=list)
@@ -84,6 +85,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     symbols: dict[str, tuple[int, int]] = field(default_factory=dict)
     slices: int = 1
+    removed: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict, repr=False)
 
     def input(self, name: str, shape: Sequence[Dim], dtype: str) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.graph.fuse import Group
+from sparsec.graph.graph import Graph
 from sparsec.graph.store_weights import ERROR
 from sparsec.graph.why import why
 from sparsec.ir.product import Product
@@ -31,7 +32,8 @@ class Layer:
     Parameters
     ----------
     name, op : the node in the model, and the product that it is
-    shape : of the weight in the model, outputs first
+    shape : of the weight, outputs first, without the channels that are gone
+    removed_outputs, removed_inputs : channels that are gone, since zeros left them without effect
     sparsity : the part of the weight that is zero
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
     layout : in the notation of :mod:`sparsec.ir.notation`
@@ -40,7 +42,9 @@ class Layer:
         product of few bits the name of its encoding, as are `reads`
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
-    seconds, dense_seconds : predicted for one core, in this layout and in the best one for a weight without zeros
+    seconds, dense_seconds : for one core, in this layout and in the best one for a weight without zeros
+    timed : whether both were measured when the layout was chosen, rather than predicted; in a grouped convolution the
+        second one never is
     flops : of one run that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
     traffic : bytes that one run moves at least: the weight in this layout, and what is read and written, once
         for each slice of a batch
@@ -64,6 +68,9 @@ class Layer:
     storage_error: float = 0.0
     reads: str = "float32"
     writes: str = "float32"
+    timed: bool = False
+    removed_outputs: int = 0
+    removed_inputs: int = 0
     options: tuple[Option, ...] = ()
     why: str = ""
 
@@ -83,6 +90,16 @@ class Layer:
         """The fields as JSON values; options and the reason only where there are any."""
         fields = asdict(self) | {"shape": list(self.shape), "options": [asdict(option) for option in self.options]}
         return {name: value for name, value in fields.items() if value or name not in ("options", "why")}
+
+
+def in_model(layers: Iterable[Layer], graph: Graph) -> list[Layer]:
+    """Return the layers of a graph as one run of the model has them: for all slices, and with what they have lost."""
+    removed = {name: iter(counts) for name, counts in graph.removed.items()}
+    found = []
+    for layer in layers:
+        outputs, inputs = next(removed.get(layer.name, iter(())), (0, 0))
+        found.append(replace(layer.repeated(graph.slices), removed_outputs=outputs, removed_inputs=inputs))
+    return found
 
 
 def describe_layer(
@@ -121,6 +138,7 @@ def describe_layer(
         storage_error=group.nodes[0].attrs.get(ERROR, 0.0),
         reads=product.x.dtype,
         writes=product.y.dtype,
+        timed=proposal.timed and groups == 1,
         options=tuple(options),
         why=why(options, dense_seconds),
     )

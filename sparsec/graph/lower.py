@@ -13,6 +13,7 @@ from sparsec.errors import UnsupportedError
 from sparsec.graph.fuse import Group, root
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.kernels import Argument, Call, Kernels
+from sparsec.graph.layer import in_model
 from sparsec.graph.plan_memory import Life, plan_memory
 from sparsec.graph.shape import Dim, Shape, product, same_shape
 from sparsec.graph.work import useful_flops
@@ -246,7 +247,7 @@ def _assemble(
 
 
 def _layers(graph: Graph, calls: Sequence[tuple[Group, Call]]) -> list[dict[str, Any]]:
-    return [call.layer.repeated(graph.slices).as_dict() for _, call in calls if call.layer]
+    return [layer.as_dict() for layer in in_model((call.layer for _, call in calls if call.layer), graph)]
 
 
 def _step(group: Group, call: Call, tensors: _Tensors, slices: int) -> Step:

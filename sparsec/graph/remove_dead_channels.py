@@ -31,6 +31,7 @@ from sparsec.graph.channel_relations import (
 from sparsec.graph.evaluate import ELEMENTWISE
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.known_channels import Known, find_known, seen_everywhere
+from sparsec.graph.layer_names import channel_counts
 from sparsec.graph.shape import broadcast, same_shape
 from sparsec.graph.structure_period import find_periods
 
@@ -41,7 +42,9 @@ def remove_dead_channels(graph: Graph) -> None:
     """Fold constant channels into the biases behind them, then remove channels that nothing needs, until none is left.
 
     Runs after :func:`sparsec.graph.fold_batch_norm.fold_batch_norm`; inputs and outputs of the graph keep their shapes.
+    `Graph.removed` tells what each layer that is left has lost, where all layers of its name are.
     """
+    before = channel_counts(graph)
     changed = True
     while changed:
         known = find_known(graph)
@@ -51,6 +54,9 @@ def remove_dead_channels(graph: Graph) -> None:
                 changed = _fold_known_inputs(graph, node, known) or changed
         graph.remove_dead()
         changed = _remove(graph, known) or changed
+    for name, left in channel_counts(graph).items():
+        if len(left) == len(counts := before.get(name, ())):
+            graph.removed[name] = [(n - rows, k - depth) for (n, k), (rows, depth) in zip(counts, left, strict=True)]
 
 
 # Known channels

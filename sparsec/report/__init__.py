@@ -1,17 +1,19 @@
 """Tables and numbers for people, made from the data that programs read: manifests, reports of `inspect`, profiles."""
 
-from sparsec.report.layers import Totals, layer_table, removed_text, totals
+from sparsec.report.layers import Totals, known_by, layer_table, removed_text, totals
 from sparsec.report.measured import with_times
 from sparsec.report.memory import memory_text, planned_memory
 from sparsec.report.options import options_tables
-from sparsec.report.screen import print_json, screen
+from sparsec.report.screen import print_json, screen, text_of
 from sparsec.report.steps import step_table
+from sparsec.report.summary import summary
 from sparsec.report.tensors import summarize_tensor, tensor_table
 from sparsec.report.units import bytes_text, plural, seconds_text, some
 
 __all__ = [
     "Totals",
     "bytes_text",
+    "known_by",
     "layer_table",
     "memory_text",
     "options_tables",
@@ -24,7 +26,9 @@ __all__ = [
     "some",
     "step_table",
     "summarize_tensor",
+    "summary",
     "tensor_table",
+    "text_of",
     "totals",
     "with_times",
 ]

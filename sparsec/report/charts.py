@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from sparsec.report.layers import Layers
+from sparsec.report.layers import Layers, known_by
 from sparsec.report.units import seconds_text
 
 COLORS = {"text": "#010203", "grid": "#040506", "dense": "#070809", "chosen": "#0a0b0c", "measured": "#0d0e0f"}
@@ -34,8 +34,8 @@ STYLE: dict[Any, Any] = {  # matplotlib's type for the keys has every one of the
 
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
-SERIES = {"chosen": ("seconds", "o", "predicted"), "measured": ("measured", "D", "measured")}
-"""What is known of the chosen layout by color: the field of a layer, its mark, and how it is known."""
+SERIES = {"chosen": ("seconds", "o"), "measured": ("measured", "D")}
+"""What is known of the chosen layout by color: the field of a layer, and its mark."""
 
 
 def time_chart(layers: Layers) -> str:
@@ -45,7 +45,7 @@ def time_chart(layers: Layers) -> str:
     figure, axes = _axes(2.9)
     for color, field, width in (("dense", "dense_seconds", 0.9), ("chosen", "seconds", 0.55)):
         heights = [layer[field] / scale for layer in layers]
-        label = f"{'dense' if color == 'dense' else 'chosen layout'}, predicted"
+        label = f"{'dense' if color == 'dense' else 'chosen layout'}, {known_by(layers)}"
         bars = axes.bar(places, heights, width, color=COLORS[color], label=label, linewidth=0)
         for place, bar in zip(places, bars, strict=True):
             bar.set_url(f"#layer-{place}")
@@ -87,7 +87,8 @@ def roofline(layers: Layers, target: Mapping[str, Any], bandwidth: float | None 
         axes.plot((low, peak / slope), (low * slope, peak), color=COLORS["text"], linewidth=1.2, linestyle="--")
         _note(axes, name, low, low * slope, "left")
     lowest = min(low * slope for slope in roofs.values())
-    for color, (field, mark, label) in SERIES.items():
+    for color, (field, mark) in SERIES.items():
+        label = known_by(layers) if color == "chosen" else "measured"
         points = [(x, layer["flops"] / layer[field] / 1e9, f"#layer-{n}") for n, layer, x in dots if field in layer]
         if points:
             xs, ys, urls = zip(*points, strict=True)

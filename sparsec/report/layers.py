@@ -22,7 +22,7 @@ Layers = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over layers: how many, how many of them sparse, their weights in bytes and predicted seconds of one core."""
+    """Sums over layers: how many, how many of them sparse, their weights in bytes and seconds of one core."""
 
     layers: int
     sparse: int
@@ -33,7 +33,7 @@ class Totals:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than dense the layers are predicted to be."""
+        """How many times faster than dense the layers are."""
         return self.dense_seconds / self.seconds if self.seconds else 1.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,7 +59,19 @@ def is_sparse(layout: str) -> bool:
     return set(re.findall(r": (\w+)", layout)) != {"dense"}
 
 
-DROPPED = ("dense", "activations", "bytes", "operator", "weight", "predicted")
+def known_by(layers: Layers) -> str:
+    """How the times of layers alone are known: they are predicted, or were measured when layouts were chosen.
+
+    Times of the layers in their network may be measured as well.
+
+    >>> known_by([{"timed": True}]), known_by([{"timed": True, "measured": 1e-3}])
+    ('measured', 'measured alone')
+    """
+    known = " or ".join(sorted({"measured" if layer.get("timed") else "predicted" for layer in layers})) or "predicted"
+    return f"{known} alone" if known != "predicted" and any("measured" in layer for layer in layers) else known
+
+
+DROPPED = ("removed", "dense", "activations", "bytes", "operator", "weight", "predicted", "measured alone")
 """What a terminal that is too narrow for all columns goes without, the first first."""
 
 NAME_WIDTH = 18
@@ -83,8 +95,9 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _Column("layout", [f"{kind} {letters[layer['layout']]}" for kind, layer in zip(kinds, layers, strict=True)]),
         *_activations(layers),
         *_stored(layers),
+        *_removed(layers),
         _numbers("bytes", [bytes_text(layer["nbytes"]) for layer in layers], bytes_text(summed.nbytes)),
-        _numbers("predicted", [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
+        _numbers(known_by(layers), [seconds_text(layer["seconds"]) for layer in layers], seconds_text(summed.seconds)),
         *([_numbers("measured", measured, seconds_text(sum(times)))] if times else []),
         _numbers("dense", [seconds_text(x["dense_seconds"]) for x in layers], seconds_text(summed.dense_seconds)),
         _numbers("speed-up", [f"{x['dense_seconds'] / x['seconds']:.2f}×" for x in layers], f"{summed.speedup:.2f}×"),
@@ -107,6 +120,12 @@ def _stored(layers: Layers) -> list[_Column]:
         return []
     errors = [layer.get("storage_error", 0.0) for layer in layers]
     return [_Column("stored as", types), _numbers("off by", [f"{error:.2%}" if error else "–" for error in errors])]
+
+
+def _removed(layers: Layers) -> list[_Column]:
+    """What of the layers is gone, where anything is."""
+    lost = [removed_channels(layer) for layer in layers]
+    return [_Column("removed", [text or "–" for text in lost])] if any(lost) else []
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,16 @@ class _Fitted:
 def _spare(columns: Sequence[_Column], width: int) -> int:
     """The cells that are left where each column has its least width, two of padding and a line after it."""
     return width - 1 - sum(column.least + 3 for column in columns)
+
+
+def removed_channels(layer: Mapping[str, Any]) -> str:
+    """Say which channels of a layer are gone; empty where none is.
+
+    >>> removed_channels({"removed_outputs": 64, "removed_inputs": 1})
+    '64 outputs, 1 input'
+    """
+    lost = {"output": layer.get("removed_outputs", 0), "input": layer.get("removed_inputs", 0)}
+    return ", ".join(plural(count, noun) for noun, count in lost.items() if count)
 
 
 def removed_text(names: Sequence[str]) -> str:

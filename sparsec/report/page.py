@@ -14,7 +14,7 @@ import sparsec
 from sparsec.errors import ArtifactError
 from sparsec.report.bandwidth import memory_bandwidth
 from sparsec.report.charts import roofline, time_chart
-from sparsec.report.layers import is_sparse, removed_text, totals
+from sparsec.report.layers import is_sparse, known_by, removed_channels, removed_text, totals
 from sparsec.report.maps import WeightMap, picture
 from sparsec.report.measured import with_times
 from sparsec.report.units import bytes_text, plural, seconds_text
@@ -90,6 +90,7 @@ def render_page(
         layers=_rows(layers, maps),
         maps=bool(maps),
         timed=timed,
+        known=known_by(layers),
         threads=threads,
         notes=[*notes, *_open_dimensions(report["symbols"]), *([gone] if gone else [])],
         time_chart=Markup(time_chart(layers)) if layers else "",
@@ -124,6 +125,7 @@ def _rows(layers: Sequence[Mapping[str, Any]], maps: Sequence[WeightMap]) -> lis
             "map": _pictures(maps[place]) if maps else None,
             "rank": rank[place],
             "kind": _kind(layer),
+            "lost": removed_channels(layer),
             "bars": [(color, seconds / longest) for color, seconds in _times(layer).items()],
             **layer,
         }

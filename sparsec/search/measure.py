@@ -71,7 +71,8 @@ def fastest(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -
     best = min(range(len(proposals)), key=times.__getitem__)
     dense = [seconds for seconds, proposal in zip(times, proposals, strict=True) if proposal.family == "dense"]
     winner = proposals[best]
-    return replace(winner, seconds=times[best], dense_seconds=min(dense, default=winner.dense_seconds))
+    dense_seconds = min(dense, default=winner.dense_seconds)
+    return replace(winner, seconds=times[best], dense_seconds=dense_seconds, timed=bool(dense))
 
 
 def measure(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target, rounds: int = 1) -> list[float]:

@@ -13,6 +13,9 @@ _BITS = {
     **{"float16": 16, "bfloat16": 16, "int16": 16, "int8": 8, "uint8": 8},
 }
 
+LINE, PAGE = 64, 4096
+"""Bytes of a line of the cache, and of a page that addresses are translated for: alike on all processors here."""
+
 EMULATE = "emulate:"
 """Starts the name of a target whose schedules run on this machine."""
 

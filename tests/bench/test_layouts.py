@@ -8,6 +8,7 @@ from benchmarks.layouts_cases import Case, Shape, fits, grid, held_out
 from benchmarks.layouts_masks import STRUCTURES
 from benchmarks.sparse_layers import RACES, Heat
 from sparsec.ir.named import fkw, n_of_m, permuted_diagonal, tile_wise, tile_wise_two_sided, tvw, v_n_m
+from sparsec.targets import TARGETS
 
 HELD = {
     "tile-wise": tile_wise(128),
@@ -62,7 +63,7 @@ def test_held_out_layers_follow_the_seed() -> None:
 @pytest.mark.parametrize("shape", [Shape(32, 48, 24), Shape(32, 16, 6, 1), Shape(32, 16, 6, 3)], ids=str)
 def test_a_case_is_the_product_that_the_compiler_sees(shape: Shape) -> None:
     case = Case(shape, "2:4", 0.5)
-    product, matrix = case.product()
+    product, matrix = case.product(TARGETS["znver5"])
     assert (product.rows, product.depth) == matrix.shape == (32, matrix.size // 32)
     np.testing.assert_array_equal(matrix, case.weight().reshape(32, -1))
     assert product.taps == max(1, shape.kernel**2)

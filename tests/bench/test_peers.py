@@ -72,14 +72,17 @@ def test_tables_say_what_is_wrong_or_absent():
     race = found(row)
     race["lanes"][2]["agrees"] = False
     del race["lanes"][3]
-    assert "| 60.0 ≠ | – | **6.00× ✓ 5×** | – | 2e-06 | – | – |" in shown((row, race))
+    race["lanes"][2]["error"] = 0.4
+    text = shown((row, race))
+    assert "| 60.0 ≠ 4e-01 | – | **6.00× ✓ 5×** | – | 2e-06 | – | – |" in text
+    assert "Behind ≠ stands the error" in text and "≠" not in shown((row, found(row)))
 
 
 def test_tables_of_bytes_show_forms_and_the_error_against_floats():
     row = SECTIONS["int8"][1]
     race = found(row, float_error=dict.fromkeys(TIMES, 0.043) | {"onnxruntime": 0.11})
     race["forms"]["deepsparse"] = "fp32"
-    assert "| 70.0 ≠ | 60.0 | 15.0 (in fp32) | **6.00× ✓ 3×** | **1.50×** | 4.3% |" in shown((row, race))
+    assert "| 70.0 ≠ 11.0% | 60.0 | 15.0 (in fp32) | **6.00× ✓ 3×** | **1.50×** | 4.3% |" in shown((row, race))
 
 
 def test_more_threads_and_items_are_compared_with_one():

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 
+import sparsec
 from tests.test_compiler import Builder, agree
 
 RNG = np.random.default_rng(1)
@@ -23,6 +24,10 @@ def weights(artifact) -> list[list[int]]:
     return [layer["shape"] for layer in artifact.manifest["layers"]]
 
 
+def removed(layers: list[dict]) -> list[tuple[int, int]]:
+    return [(layer["removed_outputs"], layer["removed_inputs"]) for layer in layers]
+
+
 def perceptron() -> onnx.ModelProto:
     b = Builder()
     hidden = b.Tanh(b.Gemm("x", pruned(30, 24, rows=range(5, 15)), normal(30), transB=1))
@@ -31,10 +36,16 @@ def perceptron() -> onnx.ModelProto:
     return b.model({"x": ["batch", 24]}, {"y": ["batch", 4]})
 
 
-def test_a_perceptron_without_its_dead_units():
+def test_a_perceptron_without_its_dead_units(tmp_path):
     feeds = [{"x": normal(n, 24)} for n in (1, 7)]
     artifact = agree(perceptron(), *feeds, shapes={"batch": (1, 7)})
     assert weights(artifact) == [[18, 24], [17, 18], [4, 17]]
+    assert removed(artifact.manifest["layers"]) == [(12, 0), (3, 12), (0, 3)]
+    report = sparsec.inspect(perceptron(), shapes={"batch": (1, 7)})
+    assert removed(report.as_dict()["layers"]) == removed(artifact.manifest["layers"])
+    assert "12 outputs" in str(report) and "3 layers, 0 sparse" in repr(report)
+    page = report.to_html(tmp_path / "page.html").read_text()
+    assert "Removed, since zeros left them without effect: 3 outputs, 12 inputs." in page
 
 
 def residual_network() -> onnx.ModelProto:

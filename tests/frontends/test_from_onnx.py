@@ -250,6 +250,22 @@ def test_unsupported_domain_names_it():
         load_model(model_of([node], {"x": (TensorProto.FLOAT, (3, 3))}))
 
 
+@pytest.mark.parametrize("domain", ["my.domain", "com.microsoft"])
+def test_a_domain_that_is_not_imported_is_named(domain):
+    """Mish is rewritten by its type, which ONNX infers of models with all their imports alone."""
+    nodes = [helper.make_node("Odd", ["x"], ["h"], name="n", domain=domain), helper.make_node("Mish", ["h"], ["y"])]
+    with pytest.raises(UnsupportedError, match=rf"node 'n': operator {domain}\.Odd is not supported"):
+        load_model(model_of(nodes, {"x": (TensorProto.FLOAT, (3, 3))}, opset=18))
+
+
+@pytest.mark.parametrize("left_out", ["", "com.microsoft"])
+def test_operator_sets_that_are_known_need_no_import(left_out):
+    nodes = [helper.make_node("Gelu", ["x"], ["h"], domain="com.microsoft"), helper.make_node("Mish", ["h"], ["y"])]
+    model = model_of(nodes, {"x": (TensorProto.FLOAT, (3, 3))}, opset=18)
+    model.opset_import[0].domain = "com.microsoft" if left_out == "" else ""
+    assert load_model(model).outputs == ("y",)
+
+
 def test_unsupported_attribute_names_node_and_shapes():
     node = helper.make_node("MaxPool", ["x"], ["y", "indices"], name="pool", kernel_shape=[2, 2])
     with pytest.raises(UnsupportedError, match=r"node 'pool': operator MaxPool .*float32\[1, 1, 4, 4\]"):

@@ -10,6 +10,7 @@ from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import fuse
 from sparsec.graph.graph import Graph
 from sparsec.graph.plan_layouts import plan_layouts
+from sparsec.targets import TARGETS
 from tests.graph.small_models import canonical, import_small, ops, run, same
 
 rng = np.random.default_rng(4)
@@ -69,6 +70,6 @@ def test_the_layer_is_a_product_and_nothing_is_moved(tokens: int) -> None:
 
     graph = check(build, (3, "m", 4), sizes={"m": tokens}, m=(1, 64))
     plan_layouts(graph)
-    groups = fuse(graph)
+    groups = fuse(graph, TARGETS["znver5"])
     assert sum(group.anchor is not None and group.anchor.matrix is not None for group in groups) == 2
     assert len(groups) <= 4  # both layers, and a transpose at either end

@@ -8,6 +8,7 @@ import pytest
 from sparsec.graph.fuse import Group, fuse, is_view, root
 from sparsec.graph.graph import Graph, Value
 from sparsec.ir.printer import print_expression
+from sparsec.targets import TARGETS
 from tests.graph.small_models import ops
 
 ROWS, DEPTH, COLUMNS = 12, 8, 20
@@ -34,9 +35,9 @@ class Physical:
     def reshape(self, x: Value, *shape: int) -> Value:
         return self.graph.add("reshape", [x], shape, {"shape": shape})
 
-    def fuse(self, *outputs: Value) -> list[Group]:
+    def fuse(self, *outputs: Value, target: str = "znver5") -> list[Group]:
         self.graph.outputs = list(outputs)
-        groups = fuse(self.graph)
+        groups = fuse(self.graph, TARGETS[target])
         check(self.graph, groups)
         return groups
 
@@ -86,10 +87,13 @@ def test_an_activation_that_is_spelled_out_reads_the_sum_twice(g):
     assert print_expression(group.epilogue).count("acc") == 2
 
 
-@pytest.mark.parametrize("columns, count", [(1, 2), (15, 2), (16, 1)])
-def test_few_columns_leave_slow_functions_to_a_kernel_with_whole_vectors(g, columns, count):
+@pytest.mark.parametrize(
+    "columns, count, target",
+    [(1, 2, "znver5"), (15, 2, "znver5"), (16, 1, "znver5"), (7, 2, "znver4"), (8, 1, "znver4"), (4, 1, "neoverse-n1")],
+)
+def test_few_columns_leave_slow_functions_to_a_kernel_with_whole_vectors(g, columns, count, target):
     x = g.graph.input("few", (1, DEPTH, columns), "float32")
-    groups = g.fuse(g.nn_gelu(g.add(g.linear(x), g.constant(ROWS, 1))))
+    groups = g.fuse(g.nn_gelu(g.add(g.linear(x), g.constant(ROWS, 1))), target=target)
     assert [len(group.nodes) for group in groups] == ([2, 1] if count == 2 else [3])
 
 

@@ -112,8 +112,11 @@ def test_grouped_convolutions_keep_the_zeros_between_their_groups():
     x, y = (helper.make_tensor_value_info(name, 1, [1, 32, 14, 14]) for name in "xy")
     graph = helper.make_graph([node], "depthwise", [x], [y], [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    chosen, dense = (sparsec.compile(model, dense=dense).manifest["layers"] for dense in (False, True))
-    assert chosen == dense
+    ways = {"dense": True}, {"layouts": "dense"}, {"layouts": {"*": "(i, k) -> (i : dense, k : dense)"}}
+    chosen, *dense = (sparsec.compile(model, **options).manifest["layers"] for options in ({}, *ways))
+    assert all(layers == chosen for layers in dense)
+    (layer,) = sparsec.compile(model, layouts="CSR").manifest["layers"]
+    assert layer["layout"] == str(CSR) != chosen[0]["layout"]
 
 
 def test_a_name_that_no_layer_has_is_refused():

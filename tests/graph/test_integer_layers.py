@@ -32,7 +32,7 @@ def fused(model: onnx.ModelProto, target: Target = X86) -> tuple[Graph, list[Gro
     graph = imported(model, target)
     for pass_ in (canonicalize, plan_images, plan_layouts):
         pass_(graph)
-    return graph, fuse(graph)
+    return graph, fuse(graph, target)
 
 
 def layers(graph: Graph) -> list[Node]:

@@ -21,7 +21,7 @@ ZEN4 = Target.parse("znver4")
 def groups_of(build, *shapes, **symbols) -> tuple[Graph, list[Group]]:
     graph = canonical(import_small(build, *shapes, **symbols))
     plan_layouts(graph)
-    groups = join_attention(graph, fuse(graph), ZEN4)
+    groups = join_attention(graph, fuse(graph, ZEN4), ZEN4)
     check(graph, groups)
     return graph, groups
 
@@ -131,5 +131,5 @@ def test_groups_that_read_nothing_are_left_alone():
     g = Physical()
     count_up = g.graph.add("arange", [], (20,), {"start": 0, "end": 20, "step": 1, "dtype": "float32"}, dtype="float32")
     g.graph.outputs = [count_up]
-    groups = fuse(g.graph)
+    groups = fuse(g.graph, ZEN4)
     assert join_attention(g.graph, groups, ZEN4) == groups

@@ -66,7 +66,7 @@ def test_symbolic_columns_stay():
 def test_work_counts_what_is_read():
     flops = {}
     for target in ("znver4", "znver5"):  # which fill up to 24 and to 32
-        groups = fuse(padded(lambda bb, x: layer(bb, x), (1, 21, 32), target=target))
+        groups = fuse(padded(lambda bb, x: layer(bb, x), (1, 21, 32), target=target), TARGETS[target])
         flops[target] = sum(work.flops for group in groups for work in group.works)
     assert flops["znver4"] == flops["znver5"] == 2 * 21 * (12 * 32 * 32 + 2 * 21 * 32)
 

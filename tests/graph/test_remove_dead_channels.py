@@ -32,6 +32,18 @@ def test_hidden_units_without_weights_go_into_the_next_bias(dtype: str) -> None:
     assert ops(graph) == ["linear", "add", "square", "linear", "add"]
 
 
+def test_layers_tell_what_they_have_lost() -> None:
+    net = Network(1, 3, 8, 8)
+    first = net.conv(net.x, 8)
+    grouped = net.conv(first, 8, groups=4, columns=[1], kernel=3)
+    last = net.conv(grouped, 4, columns=[6, 7])
+    again = net.conv(last, 4)
+    for y, name in ((first, "first"), (grouped, "grouped"), (last, "twice"), (again, "twice")):
+        y.producer.where = name
+    graph = check(net, again)
+    assert graph.removed == {"first": [(5, 0)], "grouped": [(2, 5)], "twice": [(0, 2), (0, 0)]}
+
+
 def test_what_only_feeds_dead_channels_is_dead() -> None:
     net = Network(2, 5)
     first = net.relu(net.linear(net.x, 6))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from sparsec.ir.named import CSR
-from sparsec.ir.quads import PAGE, WALKED
+from sparsec.ir.quads import WALKED
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
-from sparsec.targets import Target
+from sparsec.targets import PAGE, Target
 from tests.ir.named_layouts import depth_blocked, row_vectors
 from tests.ir.product_cases import check, linear, sparse
 from tests.schedules.assembly import assembly, hottest, spills

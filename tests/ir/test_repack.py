@@ -15,6 +15,7 @@ from sparsec.ir.lower import lower
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.repack import build_repack
 from sparsec.schedules.rules.images import schedule_images
+from sparsec.targets import TARGETS
 from tests.ir.product_cases import NATIVE, Compiled, integers
 
 
@@ -28,7 +29,18 @@ def image(height, width, border=1, rows=1):
     return Image(height, width, pitch, rows * pitch + border, rows * pitch + border)
 
 
-def agree(source, target, strides=(1, 1), phases=(1, 1), padding=(0, 0), batch=2, channels=3, symbolic=False, run=True):
+def agree(
+    source,
+    target,
+    strides=(1, 1),
+    phases=(1, 1),
+    padding=(0, 0),
+    batch=2,
+    channels=3,
+    symbolic=False,
+    run=True,
+    processor=NATIVE,
+):
     """Hold the kernel against what the operator means; whatever surrounds the pixels of the source is NaN."""
     pixels = integers(batch, channels, source.height, source.width) + np.float32(20)
     x = np.where(pad(np.ones_like(pixels), source) > 0, pad(pixels, source), np.float32(np.nan))
@@ -38,7 +50,7 @@ def agree(source, target, strides=(1, 1), phases=(1, 1), padding=(0, 0), batch=2
     arrays = {"X": x.reshape(batch, -1)}
     np.testing.assert_array_equal(interpret(kernel, arrays)["Y"], wanted)
     if run:
-        func = schedule_images(kernel, NATIVE)
+        func = schedule_images(kernel, processor)
         found = Compiled(lower(kernel), func)(arrays, {"Y": wanted.shape})["Y"]
         np.testing.assert_array_equal(found, wanted)
 
@@ -84,6 +96,14 @@ def test_borders_of_a_filter():
 )
 def test_phases(source, strides, phases, padding):
     agree(source, Image(6, 7, 8), strides, phases, padding)
+
+
+@pytest.mark.parametrize("processor", ["znver3", "x86-64-v2", "skylake-avx512"])
+@pytest.mark.parametrize("width", [9, 12, 13, 15, 16, 17, 31])
+def test_what_is_left_of_a_row_writes_nothing_behind_it(width, processor):
+    """Schedules for vectors of all lengths, in code for this machine; the next row begins where this one ends."""
+    target = Image(4, width + 1, width + 1)
+    agree(plain(7, 2 * width), target, (2, 2), (2, 2), (1, 1), processor=TARGETS[processor])
 
 
 def test_a_phase_without_a_pixel_is_zero():

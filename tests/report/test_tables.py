@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sparsec.report import layer_table, memory_text, options_tables, planned_memory, step_table, with_times
+from sparsec.report import known_by, layer_table, memory_text, options_tables, planned_memory, step_table, with_times
 from sparsec.runtime.session import StepTime
 
 CSR = "(i, k) -> (i : dense, k : compressed)"
@@ -152,6 +152,22 @@ def test_measured_times_are_a_column_where_there_are_any() -> None:
     layers = [layer("fc1"), layer("fc2")]
     assert "measured" not in printed(layer_table(layers, "model"))
     assert "–" in printed(layer_table([layers[0] | {"measured": 0.5}, layers[1]], "model"))
+
+
+def test_times_that_layouts_were_chosen_by_are_no_predictions() -> None:
+    timed, predicted = layer("timed", timed=True), layer("older")
+    assert "predicted" not in printed(layer_table([timed], "model")) and known_by([predicted]) == "predicted"
+    assert "measured or predicted" in printed(layer_table([timed, predicted], "model"), 200)
+    header = printed(layer_table([timed | {"measured": 0.5}], "model"), 200)
+    assert "measured alone" in header and "measured " in header.replace("measured alone", "")
+
+
+def test_layers_tell_which_channels_they_have_lost() -> None:
+    whole, less = layer("whole", removed_outputs=0), layer("less", removed_outputs=12, removed_inputs=1)
+    assert "removed" not in printed(layer_table([whole, layer("older")], "model"), 200)
+    text = printed(layer_table([whole, less], "model"), 200)
+    assert "removed" in text and "12 outputs, 1 input" in text and "–" in text
+    assert "narrow: removed" in printed(layer_table([whole, less], "model"), 100)
 
 
 @pytest.mark.parametrize(

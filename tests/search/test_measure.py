@@ -35,6 +35,7 @@ def test_the_fastest_is_a_candidate_with_a_measured_time() -> None:
     best = fastest(proposals, matrix, target)
     assert (best.product, best.trace) in [(p.product, p.trace) for p in proposals]
     assert best.seconds not in [p.seconds for p in proposals] and 0 < best.seconds < 1
+    assert best.timed and not any(p.timed for p in proposals)
     assert best.seconds <= best.dense_seconds and best.dense_seconds != proposals[0].dense_seconds
 
 
