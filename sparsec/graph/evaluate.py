@@ -10,7 +10,7 @@ from tvm import tirx
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.image_semantics import conv_padded, max_pool, repack
+from sparsec.graph.image_semantics import conv_padded, max_pool, repack, unpad
 from sparsec.graph.quantized_semantics import dequantize, flip_sign, quantize
 from sparsec.graph.shape import evaluate_dim
 from sparsec.graph.window_semantics import adaptive_avg_pool2d, avg_pool2d, conv1d, conv2d, in_sums, max_pool2d
@@ -313,6 +313,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "permute_dims": lambda x, axes=None: np.transpose(x, axes),
     "quantize": quantize,
     "repeat": lambda x, repeats, axis=None: np.repeat(x, repeats, axis),
+    "pixels": unpad,
     "repack": repack,
     "reshape": lambda x, shape: np.reshape(x, shape),
     "shape_to_tensor": lambda expr: np.array(expr, "int64"),

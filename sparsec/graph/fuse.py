@@ -310,7 +310,7 @@ def _fits(node: Node, members: Sequence[Node]) -> bool:
         return all(reader.op in _MAPS for reader in readers)
     if _is_reduction(node):
         return all(_same_axes(node, member) for member in members if _is_reduction(member))
-    return node.op in _MAPS
+    return node.op in _MAPS or node.op == "pixels"
 
 
 def _is_reduction(node: Node) -> bool:

@@ -15,18 +15,20 @@ in padded form are `[N, C, plane]`, and these operators have taken the place of 
     Copy the pixels of `source` (None for plain `[N, C, H, W]`) into planes of `image` (None for plain), the pixel
     (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
     in each direction; everything else becomes `blank`: 0, or the integer that means it.
+``pixels(x; image)``
+    The pixels as plain `[N, C, H, W]`, for what reduces them as it reads them.
 ``max_pool(x; source, image, window, strides, dilation, padding, ceil_mode, borders)``
     Pool the pixels of `source` (None for plain) into planes of `image` (None for plain), `borders` around them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsec.graph.evaluate import ELEMENTWISE
+from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
 from sparsec.ir.image import VECTOR, Image
@@ -128,19 +130,21 @@ class _Planner:
         """Elementwise operators and concatenations of channels keep the form of their images."""
         if len(node.outputs) != 1:
             return
-        images = [value for value in node.inputs if value in self.forms]
-        if not images or any(not same_shape(v.shape[2:], node.output.shape[2:]) for v in images):
-            return
+        images = [value for value in node.inputs if self._is_image(value, node.output)]
         if node.op == "concat":
-            fits = node.attrs["axis"] in (1, -3) and all(value in self.forms for value in node.inputs)
+            fits = node.attrs["axis"] in (1, -3) and len(images) == len(node.inputs)
         else:
-            fits = all(v in self.forms or _per_channel(v, node.output) for v in node.inputs)
-        if not fits or node.output.rank != 4:
+            fits = all(v in images or _per_channel(v, node.output) for v in node.inputs)
+        if not images or not fits or node.output.rank != 4:
             return
         first, *rest = images
         for value in rest:
             self.forms[first].join(self.forms[value])
         self.forms[node.output] = self.forms[first].find()
+
+    def _is_image(self, value: Value, image: Value) -> bool:
+        """Whether a value has a form, and the pixels of an image: no factor for each channel, as of a gate."""
+        return value in self.forms and same_shape(value.shape[2:], image.shape[2:])
 
     # -- rewriting -------------------------------------------------------------------------------------------------
 
@@ -152,6 +156,8 @@ class _Planner:
                 self._rewrite_pool(node)
             elif len(node.outputs) == 1 and node.output in self.forms:
                 self._rewrite_follower(node)
+            elif _reduces_pixels(node) and node.inputs[0] in self.padded:
+                self.graph.set_inputs(node, [self._pixels(node.inputs[0], node)])
             elif any(value in self.padded for value in node.inputs):
                 self.graph.set_inputs(node, [self._as_plain(value, node) for value in node.inputs])
         self.graph.outputs = [self._as_plain(value, None) for value in self.graph.outputs]
@@ -210,14 +216,17 @@ class _Planner:
 
     def _rewrite_follower(self, node: Node) -> None:
         image = self.forms[node.output].image()
-        inputs = [self._operand(value, node) for value in node.inputs]
+        inputs = [
+            self.padded[value]
+            if self._is_image(value, node.output)
+            else self._operand(self._as_plain(value, node), node)
+            for value in node.inputs
+        ]
         attrs = node.attrs | ({"axis": 1} if node.op == "concat" else {})
         shape = (*node.output.shape[:2], image.plane)
         self.padded[node.output] = self._add(node.op, node, inputs, shape, attrs)
 
     def _operand(self, value: Value, node: Node) -> Value:
-        if value in self.forms:
-            return self.padded[value]
         if value.rank < 3:
             return value  # a scalar
         shape = value.shape[:-1]
@@ -228,6 +237,11 @@ class _Planner:
     def _add(self, op: str, node: Node, inputs: list[Value], shape: tuple, attrs: dict) -> Value:
         name = node.output.name
         return self.graph.add(op, inputs, shape, attrs, dtype=node.output.dtype, before=node, name=name)
+
+    def _pixels(self, value: Value, before: Node) -> Value:
+        """Return the pixels of an image for a kernel that takes them from where they lie."""
+        attrs = {"image": self.forms[value].image()}
+        return self.graph.add("pixels", [self.padded[value]], value.shape, attrs, dtype=value.dtype, before=before)
 
     def _as_plain(self, value: Value, before: Node | None) -> Value:
         """Return the value as `[N, C, H, W]`."""
@@ -263,6 +277,13 @@ def _reaches_filter(value: Value) -> bool:
 def _can_pool(node: Node) -> bool:
     """Whether a pooling is of floats in an image of constant size; TVM makes no vectors of constants of bfloat16."""
     return _is_constant(node) and node.inputs[0].dtype in ("float32", "float16") and node.attrs["layout"] == "NCHW"
+
+
+def _reduces_pixels(node: Node) -> bool:
+    """Whether a node reduces all pixels of an image."""
+    if node.op not in REDUCTIONS or node.inputs[0].rank != 4 or not isinstance(node.attrs.get("axis"), Sequence):
+        return False
+    return sorted(axis % 4 for axis in node.attrs["axis"]) == [2, 3]
 
 
 def _is_constant(node: Node) -> bool:

@@ -10,6 +10,7 @@ from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Node, Value
 from sparsec.graph.relax_ops import LIST_PARAMETERS, find_function, parameters
 from sparsec.graph.shape import symbols_of
+from sparsec.ir.image import Image
 
 
 def to_relax(nodes: Sequence[Node], inputs: Sequence[Value], outputs: Sequence[Value]) -> ir.IRModule:
@@ -132,10 +133,20 @@ def _batch_matmul(node: Node, lhs: relax.Expr, rhs: relax.Expr) -> relax.Expr:
     return relax.op.matmul(lhs, rhs)
 
 
+def _pixels(node: Node, x: relax.Expr) -> relax.Expr:
+    image: Image = node.attrs["image"]
+    *outer, _ = node.inputs[0].shape
+    end = image.origin + image.height * image.pitch
+    rows = relax.op.strided_slice(x, [2], [image.origin], [end], [1], assume_inbound=True)
+    rows = relax.op.reshape(rows, [*outer, image.height, image.pitch])
+    return relax.op.strided_slice(rows, [3], [0], [image.width], [1], assume_inbound=True)
+
+
 _INTRODUCED: dict[str, Callable[..., relax.Expr]] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "linear_cols": _linear_cols,
     "batch_matmul": _batch_matmul,
+    "pixels": _pixels,
 }
 """The operators that passes introduce, as calls of Relax's own."""

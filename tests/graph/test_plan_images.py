@@ -213,6 +213,36 @@ def test_channels_gated_by_an_activation():
     means_the_same(build, (2, 4, 7, 9), (2, 4, 1, 1))
 
 
+def test_squeeze_and_excitation_copies_no_image():
+    def build(builder, x):
+        image = builder.emit(conv()(builder, x))
+        squeezed = builder.emit(op.mean(image, axis=[2, 3], keepdims=True))
+        for layer in (conv(2, (1, 1)), conv(4, (1, 1), 2)):
+            squeezed = builder.emit(op.nn.relu(builder.emit(layer(builder, squeezed))))
+        gated = builder.emit(op.multiply(image, builder.emit(op.sigmoid(squeezed))))
+        return builder.emit(conv()(builder, gated))
+
+    graph = means_the_same(build, (2, 4, 7, 9))
+    copied = [node.inputs[0] for node in graph.nodes if node.op == "repack"]
+    assert sum(np.prod(value.shape[2:]) > 16 for value in copied) == 2 and ops(graph).count("pixels") == 1
+
+
+@pytest.mark.parametrize("reduce, axis", [(op.max, [3, 2]), (op.sum, [-2, -1]), (op.mean, [2, 3])])
+def test_what_reduces_all_pixels_reads_them_where_they_lie(reduce, axis):
+    def build(builder, x):
+        return builder.emit(reduce(builder.emit(conv()(builder, x)), axis=axis))
+
+    assert ops(means_the_same(build, (1, 4, 5, 6))).count("pixels") == 1
+
+
+@pytest.mark.parametrize("axis", [[2], [1, 2, 3]])
+def test_what_reduces_other_axes_reads_a_plain_image(axis):
+    def build(builder, x):
+        return builder.emit(op.mean(builder.emit(conv()(builder, x)), axis=axis))
+
+    assert "pixels" not in ops(means_the_same(build, (1, 4, 5, 6)))
+
+
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(
     ("between", "kept"),
