@@ -54,7 +54,7 @@ def loop_order(
     whole_rows: bool = False,
     width: int = TILE_ROWS,
     tile_rows: int = TILE_ROWS,
-    apart: bool = True,
+    apart: bool = False,
 ) -> LoopOrder:
     """Order the loops of a product with a weight `[rows, depth]`.
 

@@ -66,7 +66,7 @@ def count_loops(
     """Count the loops over any layout of a weight with these nonzeros, bool [rows, depth], for tiles of a width."""
     rows, depth = mask.shape
     sizes, packed = layout.sizes((rows, depth)), layout.pack(mask)
-    order = loop_order(layout, (rows, depth), whole_rows, width)
+    order = loop_order(layout, (rows, depth), whole_rows, width, apart=True)
     lanes = prod(sizes[level] for level in order.lanes)
     sparse = max((n for n in order.outside if not isinstance(layout.levels[n][1], Dense | Bucketed)), default=-1)
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
