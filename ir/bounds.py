@@ -72,7 +72,8 @@ def logical_extent(layout: Layout, shape: tuple[int, ...], dim: str) -> int:
     """Return how many coordinates of `dim` the walks of a tensor of `shape` may visit, padding included.
 
     A sparse level holds coordinates of entries only, and the levels below it that pad run to the end of their block. A
-    level with slots has coordinate 0 where there is no entry, so levels above it may run into padding as well.
+    level with slots has coordinate 0 where there is no entry, so levels above it may run into padding as well. So do
+    lanes that share slots, and what tells them apart.
     """
     sizes = layout.sizes(shape)
     digits = {n: digit for n, (digit, _) in enumerate(layout.levels) if digit.dim == dim}
@@ -93,7 +94,8 @@ def logical_extent(layout: Layout, shape: tuple[int, ...], dim: str) -> int:
         level = layout.levels[n][1]
         if not level.pads:
             found = max(found, furthest(n))
-            if not level.slots:
+            lanes_above = any(above.shares_lanes for _, above in layout.levels[:n])
+            if not (level.slots or lanes_above):
                 return found + 1
             slots.add(n)
     return max(found, furthest(-1)) + 1

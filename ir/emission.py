@@ -13,10 +13,12 @@ from tvm.tirx.script import builder as T
 from sparsec.errors import KernelError
 from sparsec.ir.footprint import Operand, Scope
 from sparsec.ir.instruction import Instruction, find_instruction
-from sparsec.ir.kernel import Assign, Buffer, For, Kernel, Stored, Var
+from sparsec.ir.kernel import Assign, Buffer, For, Kernel, Load, Stored, Var, Walk
+from sparsec.ir.levels import Cursor
 from sparsec.ir.matcher import Match, Place, Refusal, Segment, match_innermost, types_of
 from sparsec.ir.nesting import Nesting
 from sparsec.ir.printer import print_statement
+from sparsec.ir.standing import keep
 
 QUAD = 4  # values, or coordinates of 16 bits, that one load brings
 WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
@@ -111,6 +113,8 @@ class Emission(Nesting):
 
     def register(self, nest: For, place: Place, segments: Sequence[Segment], outer: Sequence[int]) -> Any:
         """Load the elements of one register."""
+        if parts := self.gathered(nest, place, segments, outer):
+            return shuffle(parts, range(len(parts)))
         parts = []
         for segment in segments:
             if isinstance(place.value, Stored) and place.value.buffer in self.quads and not any(segment.offsets):
@@ -119,6 +123,30 @@ class Emission(Nesting):
             handle, indices = self.find(nest, place.value, segment.first, outer)
             parts.append(_load(handle, indices, segment.offsets))
         return parts[0] if len(parts) == 1 else shuffle(parts, range(sum(len(s.offsets) for s in segments)))
+
+    def gathered(self, nest: For, place: Place, segments: Sequence[Segment], outer: Sequence[int]) -> list[Any]:
+        """Load elements that each have a coordinate of their own, four of 16 bits at once; nothing where it is not so.
+
+        Loads are what such a step waits for; other units take the coordinates apart.
+        """
+        walk = nest.axes[-1]
+        if len(segments) % QUAD or not isinstance(place.value, Load) or not isinstance(walk, Walk):
+            return []
+        indices = self.handles.get(f"{walk.buffer}.level{walk.level}.indices")
+        if not self.level(walk).shares_positions or indices is None or str(indices.dtype) != "uint16":
+            return []
+        parts = []
+        for start in range(0, len(segments), QUAD):
+            self.find(nest, place.value, segments[start].first, outer)
+            first = self.cursors[walk.buffer][walk.level].position
+            quad = keep(tirx.reinterpret("uint64", indices[T.ramp(first, 1, QUAD)]), "quad")
+            for lane in range(QUAD):
+                handle, _ = self.find(nest, place.value, segments[start + lane].first, outer)
+                coordinate = keep(of_quad(quad, lane), "coordinate")
+                self.cursors[walk.buffer][walk.level] = Cursor(first + lane, coordinate)
+                self.values[walk.var] = coordinate
+                parts.append(handle[tuple(self.place(place.value))])
+        return parts
 
     def store(self, nest: For, place: Place, segments: Sequence[Segment], outer: Sequence[int], value: Any) -> None:
         """Store the elements of one register."""
@@ -162,6 +190,12 @@ def repeat_quad(quad: Any, lanes: int) -> Any:
     """
     wide = shuffle([quad], [n % QUAD for n in range(lanes)])
     return tirx.call_llvm_pure_intrin(f"float32x{lanes}", "llvm.arithmetic.fence", wide)
+
+
+def of_quad(quad: Any, lane: int) -> Any:
+    """Take a coordinate out of four of 16 bits."""
+    shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
+    return T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
 
 
 def _of_quad(wide: Any, lane: int, count: int) -> Any:

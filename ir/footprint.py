@@ -71,9 +71,15 @@ class Scope:
             return int(self.level(axis).together) if axis.part == "run" else None
         try:
             loop = next(self.level(axis).visit(self.axis(axis), Cursor(0, 0), lambda name, index: index))
-        except (TypeError, StopIteration):
+        except StopIteration:
+            return 1
+        except TypeError:
             return None
         return loop.extent if loop.kind == "dense" and isinstance(loop.extent, int) else None
+
+    def is_single(self, axis: Axis) -> bool:
+        """Say whether a walk is no loop: it is at a given coordinate, or where another level stands."""
+        return isinstance(axis, Walk) and (axis.at is not None or self.level(axis).shares_positions)
 
     def layout(self, buffer: str) -> Layout:
         """Return how a packed operand is stored."""

@@ -76,9 +76,12 @@ class Layout:
         object.__setattr__(self, "levels", normal)
         for depth, (digit, level) in enumerate(self.levels):
             above = self.levels[depth - 1][1] if depth else None
+            if level.shares_positions and depth > 1 and self.levels[depth - 2][1].shares_lanes:
+                above = self.levels[depth - 2][1]
             below = self.levels[depth + 1][1] if depth + 1 < len(self.levels) else None
             if objection := level.objection(above, below):
                 raise LayoutError(f"In the layout {self}, level {depth} ({digit} : {level}) {objection}.")
+        self._check_lanes()
         self._check_sizes([digit.size for digit, _ in self.levels])
         for depth, (digit, level) in enumerate(self.levels):
             if level.together > 1 and depth != self.leaf - 1:
@@ -107,6 +110,17 @@ class Layout:
                 f"The levels of the layout {self} must hold every coordinate of {dim} exactly once; write {dim}, or "
                 f"a pair such as {dim} floordiv 4 and {dim} mod 4."
             )
+
+    def _check_lanes(self) -> None:
+        """Raise unless what shares lanes is followed by levels that tell them apart, or by dense ones."""
+        kinds = [level for _, level in self.levels]
+        first = next((depth for depth, level in enumerate(kinds) if level.shares_lanes), len(kinds))
+        for depth, level in enumerate(kinds[first + 1 :], first + 1):
+            if not (isinstance(level, Dense) or level.shares_positions):
+                raise LayoutError(
+                    f"In the layout {self}, level {depth} ({self.levels[depth][0]} : {level}) is below {kinds[first]}, "
+                    "under which there can only be dense and singleton levels."
+                )
 
     def _check_sizes(self, sizes: Sequence[int | None], where: str = "") -> None:
         """Raise if a level cannot hold a digit of its size."""
@@ -163,7 +177,7 @@ class Layout:
             Axis(
                 size=size,
                 parents=prod(sizes[:depth]),
-                positions=prod(sizes[: self.reach(depth)]),
+                positions=prod(sizes[: self.reach(depth)]) // self._lanes(depth, sizes),
                 child=prod(sizes[depth + 1 : self.reach(depth + 1)]),
                 above=self.levels[depth - 1][1] if depth else None,
                 below=self.levels[depth + 1][1] if depth + 1 < len(sizes) else None,
@@ -173,10 +187,15 @@ class Layout:
 
     def reach(self, depth: int) -> int:
         """Return the depth below level `depth` and the singletons that share its positions."""
-        depth += 1
+        shares_lanes = depth < len(self.levels) and self.levels[depth][1].shares_lanes
+        depth += 2 if shares_lanes else 1
         while depth < len(self.levels) and self.levels[depth][1].shares_positions:
             depth += 1
         return depth
+
+    def _lanes(self, depth: int, sizes: Sequence[int]) -> int:
+        """Return how many fibers of the next level share each position of this one."""
+        return sizes[depth + 1] if self.levels[depth][1].shares_lanes else 1
 
     def index_types(self, shape: Sequence[int], min_index_bits: int = 8) -> dict[str, np.dtype]:
         """Return the element type of every index array of a tensor of `shape`, whatever its zeros.

@@ -177,6 +177,7 @@ class _Lowering(Quads):
             self.open(stmt, frames)
             if self.depth:
                 self.enter_block("step", frames)
+                self.fetch_slot(stmt.axes[-1])
             self._body(stmt.body)
 
     def _tile(self, stmt: Tile) -> None:

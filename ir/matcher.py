@@ -127,7 +127,7 @@ def match_in(nest: For, scope: Scope, instruction: Instruction, ragged: bool = F
 def match_innermost(nest: For, scope: Scope, instruction: Instruction) -> Match | Refusal:
     """Match an instruction once in each iteration of the outer axes of a nest: its axes are the last ones."""
     matching = _Matching(nest, scope, instruction, ragged=False)
-    free = [n for n, axis in enumerate(nest.axes) if not _is_single(axis)]
+    free = [n for n, axis in enumerate(nest.axes) if not scope.is_single(axis)]
     return matching.run(tuple(free[len(free) - len(instruction.extents) :]))
 
 
@@ -230,6 +230,12 @@ class _Matching:
         return found
 
     @property
+    def has_coordinates_of_lanes(self) -> bool:
+        """Whether each lane has a coordinate of its own, so that elements are loaded one by one in any case."""
+        walks = [axis for axis in self.nest.axes if isinstance(axis, Walk)]
+        return any(self.scope.level(axis).shares_positions for axis in walks)
+
+    @property
     def inputs(self) -> set[str]:
         return {buffer.name for buffer in self.instruction.semantics.inputs}
 
@@ -237,7 +243,7 @@ class _Matching:
 
     def mapped(self, bindings: list[dict[str, Operand]], given: tuple[int, ...] | None) -> Match | Refusal:
         """Return the match that takes the least effort over all orders of the axes, or why the first order fails."""
-        free = [n for n, axis in enumerate(self.nest.axes) if not _is_single(axis)]
+        free = [n for n, axis in enumerate(self.nest.axes) if not self.scope.is_single(axis)]
         needed = len(self.instruction.extents)
         if len(free) < needed:
             loops = "there is 1 loop" if len(free) == 1 else f"there are {len(free)} loops"
@@ -329,6 +335,8 @@ class _Matching:
             row, len(addresses) // self.instruction.pieces(operand)
         ):
             return None
+        if operand in self.inputs and self.has_coordinates_of_lanes and not self.instruction.in_memory:
+            return None
         what = "only known at run time" if operand in self.inputs else "not contiguous"
         return Refusal("access", f"where {text} is along the last axis of {operand} of {name} is {what}")
 
@@ -338,10 +346,6 @@ def _operand(instruction: Instruction, name: str) -> Load:
     parts = [part for part in (stmt.target, *parts_of(stmt.value)) if isinstance(part, Load)]
     loads = (*parts, *(index for part in parts for index in part.indices if isinstance(index, Load)))
     return next(load for load in loads if load.buffer == name)
-
-
-def _is_single(axis: Axis) -> bool:
-    return isinstance(axis, Walk) and axis.at is not None
 
 
 def _pitch(starts: np.ndarray) -> int:

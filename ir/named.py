@@ -24,6 +24,13 @@ def ell(n: int = 8) -> Layout:
     return parse_layout(f"(i, k) -> (i : dense, k : structured[{n}])")
 
 
+def sell(c: int = 8, depth: int = 64, chunks: int = 1) -> Layout:
+    """Return SELL: slices of c rows of alike length, their entries by turns (Kreutzer et al., SISC 2014)."""
+    alike = f"alike[{c}, {chunks}]" if chunks > 1 else f"alike[{c}]"
+    levels = f"i floordiv {c} : dense, k floordiv {depth} : slots, i mod {c} : dense, k mod {depth} : singleton"
+    return parse_layout(f"(i : {alike}, k) -> ({levels})")
+
+
 def bsr(r: int = 4, c: int = 4) -> Layout:
     """Return CSR of dense blocks of r rows and c columns; r×1 are vectors of rows, 1×c of columns."""
     (rows, row), (columns, column) = _block("i", r), _block("k", c)
@@ -144,6 +151,7 @@ NAMED: dict[str, Callable[..., Layout | Sum]] = {
     "CSC": lambda: CSC,
     "COO": lambda: COO,
     "ELL": ell,
+    "SELL": sell,
     "BSR": bsr,
     "row vectors": row_vectors,
     "column vectors": column_vectors,

@@ -70,6 +70,27 @@ class Balance(Order):
 
 
 @dataclass(frozen=True)
+class Alike(Order):
+    """Coordinates with nearly as many entries stand together, in runs of `group`, so that slices of them are full.
+
+    The runs are dealt to equal chunks, forth and back, so that these have nearly as many entries, and ascend in each.
+    Where `group` does not divide the extent, those with the fewest entries are the last run, beside padding.
+    """
+
+    group: int
+    chunks: int = 1
+    name: ClassVar[str] = "alike"
+
+    def order(self, pattern: np.ndarray) -> np.ndarray:
+        by_weight = np.argsort(np.count_nonzero(pattern, axis=1), kind="stable")
+        ragged = len(by_weight) % self.group
+        runs = by_weight[ragged:].reshape(-1, self.group)
+        nth = np.arange(len(runs)) % (2 * self.chunks)
+        chunk = np.minimum(nth, 2 * self.chunks - 1 - nth)
+        return np.concatenate((runs[np.argsort(chunk, kind="stable")].ravel(), by_weight[:ragged]))
+
+
+@dataclass(frozen=True)
 class Condense(Order):
     """Coordinates with entries come first, the empty ones last, both as they were.
 
@@ -201,4 +222,4 @@ class Combine(Order):
             yield run
 
 
-ORDERS: dict[str, type[Order]] = {order.name: order for order in (Balance, Condense, Similar, Combine)}
+ORDERS: dict[str, type[Order]] = {order.name: order for order in (Balance, Alike, Condense, Similar, Combine)}

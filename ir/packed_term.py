@@ -133,7 +133,8 @@ class PackedTerm:
         weight: Expr = Stored(self.name)
         if product.values is not None:
             weight = Load(product.values.name, (BATCH, Position(self.name)))
-        step: Stmt = For(self.places, (Assign(acc, weight * x, accumulate=True),))
+        beside = tuple(self.walks[level] for level in self.order.beside)
+        step: Stmt = For((*self.places, *beside), (Assign(acc, weight * x, accumulate=True),))
         if inside := is_inside(self.layout, self.shape, self.name, self.layout.dims[1:]):
             step = If(inside, (step,))
         return nest_of(walks, step)
@@ -264,7 +265,8 @@ class PackedTerm:
 
     @cached_property
     def order(self) -> LoopOrder:
-        return loop_order(self.layout, self.shape, self.tiling.whole_rows, self.width)
+        apart = not is_decoded(self.product, self.weight)
+        return loop_order(self.layout, self.shape, self.tiling.whole_rows, self.width, apart=apart)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -303,7 +305,7 @@ class PackedTerm:
             levels[inner][0].divisor < levels[level][0].divisor for inner in order.inside for level in outside
         )
         ordered = any(dim == self.layout.dims[1] for dim, _ in self.layout.orders)
-        if not (leading and order.inside and order.in_place) or ordered:
+        if not (leading and order.inside and order.in_place) or ordered or order.beside:
             raise LayoutError(
                 f"X cannot be staged for {self.layout}: the levels around its rows must be dense and hold the leading "
                 "digits of the depth; store the weight depth-blocked"

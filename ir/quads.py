@@ -17,8 +17,8 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.emission import QUAD, Emission, along, fetch_line, repeat_quad
-from sparsec.ir.kernel import Assign, For, Load, Stmt, Walk, walk_expressions
+from sparsec.ir.emission import QUAD, Emission, along, fetch_line, of_quad, repeat_quad
+from sparsec.ir.kernel import Assign, Axis, For, Load, Stmt, Walk, walk_expressions
 from sparsec.ir.levels import Cursor, Dense
 from sparsec.ir.standing import keep
 from sparsec.ir.types import stored_bits
@@ -65,8 +65,7 @@ class Quads(Emission):
             for lane in range(QUAD):
                 if values is not None:
                     self.quads[axis.buffer] = values, lane
-                shifted = tirx.shift_right(quad, tirx.const(16 * lane, "uint64"))
-                coordinate = T.cast(tirx.bitwise_and(shifted, tirx.const(65535, "uint64")), "int32")
+                coordinate = of_quad(quad, lane)
                 self.handles |= sums[lane % len(sums)]
                 step(axis, Cursor(first + lane, keep(coordinate, "coordinate")))
             self.quads.pop(axis.buffer, None)
@@ -76,6 +75,17 @@ class Quads(Emission):
             position = keep(self._position(axis, length // QUAD * QUAD + nth), "position")
             coordinate = T.cast(self._indices(axis)[position], "int32")
             step(axis, Cursor(position, keep(coordinate, "coordinate")))
+
+    def fetch_slot(self, axis: Axis) -> None:
+        """Ask for what lies a page behind a slot, where an axis walks slots: values, and coordinates of their own."""
+        if not isinstance(axis, Walk) or not self.level(axis).shares_lanes:
+            return
+        levels = self.axes(axis.buffer)
+        lanes, last = levels[axis.level + 1].size, len(levels) - 1
+        first = self.cursor(axis.buffer, axis.level).position * lanes
+        for array in (self._values(axis), self.handles.get(f"{axis.buffer}.level{last}.indices")):
+            if array is not None:
+                self._fetch_lines(array, first, -(-lanes * _itemsize(array) // LINE))
 
     def _fetch_walk(self, array: Any, start: Any, length: Any) -> None:
         """Ask for what lies a page behind the elements of a walk: a line, and more where it takes more."""

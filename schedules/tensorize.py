@@ -116,6 +116,7 @@ class _Rewriting:
         """Split the axes that the instruction takes, move what it takes innermost, and name it."""
         outer: list[Axis] = []
         inner: dict[int, list[Axis]] = {}
+        beside: list[Axis] = []
         bindings: dict[str, Expr] = {}
         for place, axis in enumerate(nest.axes):
             if isinstance(axis, Walk) and axis.at is not None:
@@ -123,6 +124,8 @@ class _Rewriting:
                 owner = next((p for p in inner if nest.axes[p].var in variables), None)
                 at = replace(axis, at=substitute(axis.at, bindings))
                 (outer if owner is None else inner[owner]).append(at)
+            elif scope.is_single(axis):
+                beside.append(axis)
             elif place not in taken:
                 outer.append(axis)
             elif scope.extent(axis) == taken[place]:
@@ -138,7 +141,7 @@ class _Rewriting:
                 else:
                     outer.append(Range(block, Const(0), Const(extent), step))
                     inner[place] = [lanes, replace(axis, at=Var(block) + Var(lane))]
-        last = [axis for place in taken for axis in inner[place]]
+        last = [*(axis for place in taken for axis in inner[place]), *beside]
         count = self.loops(outer, scope)
         body = tuple(_substituted(stmt, bindings) for stmt in nest.body)
         named = For((*outer[count:], *last), body, instruction=instruction.name)

@@ -22,12 +22,13 @@ from sparsec.ir.levels.protocol import (
     pointers,
 )
 from sparsec.ir.levels.singleton import Singleton
+from sparsec.ir.levels.slots import Slots
 from sparsec.ir.levels.structured import Structured
 from sparsec.ir.levels.vnm import Vnm
 
 LEVELS: dict[str, type[Level]] = {
     level.name: level
-    for level in (Dense, Compressed, Singleton, Bucketed, Structured, Bitmap, Pattern, Taps, Diagonal, Vnm)
+    for level in (Dense, Compressed, Singleton, Slots, Bucketed, Structured, Bitmap, Pattern, Taps, Diagonal, Vnm)
 }
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Loop",
     "Pattern",
     "Singleton",
+    "Slots",
     "Stored",
     "Structured",
     "Taps",

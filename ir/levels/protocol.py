@@ -171,6 +171,7 @@ class Level(Attribute):
     gives_fibers: ClassVar[bool] = False  # its cursors carry the bounds of the fibers below
     pads: ClassVar[bool] = False  # its coordinates run to the end of a ragged block, past the extent of the tensor
     slots: ClassVar[bool] = False  # fibers without an entry have positions, too, at coordinate 0
+    shares_lanes: ClassVar[bool] = False  # its positions are shared by the fibers of the dense level that follows
     shares_positions: ClassVar[bool] = False  # its positions are those of the level above, which repeats coordinates
     coordinates: ClassVar[tuple[str, ...]] = ()  # the arrays that hold coordinates, each the sum of a value of each
     words: ClassVar[tuple[str, ...]] = ()  # the arrays that hold words of bits; a level that loops over bits has some

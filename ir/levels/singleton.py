@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsec.ir.levels.compressed import Compressed
 from sparsec.ir.levels.protocol import Axis, Cursor, Entries, Level, Load, Stored, Visit
+from sparsec.ir.levels.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class Singleton(Level):
     shares_positions: ClassVar[bool] = True
 
     def objection(self, above: Level | None, below: Level | None) -> str | None:
-        if isinstance(above, Singleton) or (isinstance(above, Compressed) and above.nonunique):
+        if isinstance(above, Singleton | Slots) or (isinstance(above, Compressed) and above.nonunique):
             return None
-        return "must follow compressed(nonunique) or another singleton, so that each parent has one coordinate"
+        return "must follow compressed(nonunique) or another singleton, or share slots, so that parents have one each"
 
     def arrays(self, axis: Axis) -> dict[str, int]:
         return {"indices": axis.size - 1}

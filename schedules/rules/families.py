@@ -15,13 +15,13 @@ from sparsec.ir.decoded import DECODED
 from sparsec.ir.emission import QUAD
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
-from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, tvw, v_n_m
+from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, sell, tvw, v_n_m
 from sparsec.ir.product import Product
 from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
-from sparsec.schedules.rules.prices import WAIT, Inner, Nest
+from sparsec.schedules.rules.prices import WAIT, Inner, Nest, extent
 from sparsec.schedules.rules.refusals import (
     Refusal,
     cannot_hold,
@@ -41,6 +41,7 @@ WASTE = 1.5  # places of N:M for each entry, at most
 FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
+FEW = 8  # columns that are a vector on any processor
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(  # with vectors of a line
@@ -49,6 +50,7 @@ ENTRIES = Inner(  # with vectors of a line
 HALF_LINES = Inner(  # and of half of one
     step=0.22, sums=2.33, open=6.8, miss=0.56, busy=1.08, far=1.26, wait=1.0, copy=1.84, first=2.29
 )
+SLICES = Inner(step=0.0, sums=1.0, open=100.0, busy=1.9)  # each element of X is a load
 FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
 BLOCKS = {"step": 0.13, "group": 1.24, "miss": 0.1}  # neighbouring rows of X are fetched ahead
 KERNELS = {"step": 4.0, "busy": 1.3}
@@ -110,6 +112,14 @@ def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
         layout = partial(in_rows, cut, "bucketed", "compressed")
         inner = entries(panel.target, load=1 / QUAD if r == 1 else 1.0)
         yield _nest(name, layout, cut, weight.blocks(r), inner)
+
+
+def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield slices of r rows of few columns, whose vectors are of entries that have a row of X each."""
+    if panel.keeps_few_columns and panel.holds_by_rows(r) and _few_to_slice(r, weight, panel.product) is None:
+        count, slots = -(-weight.rows // r), weight.slots(r)
+        layout = partial(sell, r, weight.depth, min(panel.target.cores, count))
+        yield Nest(f"SELL-{r}", layout, r, slots, count, weight.depth, SLICES, tasks=count, gathers=True)
 
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -245,6 +255,16 @@ class Family:
     worth: Callable[[Weight, Product], bool] = lambda weight, product: True
 
 
+def _few_to_slice(r: int, weight: Weight, product: Product) -> str | None:
+    if weight.rows < r:
+        return f"{weight.rows} rows are less than a slice of {r}"
+    types = {product.weight.dtype, product.x.dtype, product.sums}
+    if types != {"float32"}:
+        return f"vectors are gathered of float32 alone, and not of {' and '.join(sorted(types))}"
+    columns = extent(product.columns)
+    return f"{columns} columns are a vector by themselves" if columns >= FEW else None
+
+
 def _no_n_of_m(weight: Weight, product: Product) -> str | None:
     m = next((m for m in (4, 2) if weight.depth % m == 0), 0)
     n = weight.most_of(m) if m else 0
@@ -289,6 +309,10 @@ def _has_zeros(weight: Weight, product: Product) -> bool:
     return weight.entries <= FULL * weight.mask.size
 
 
+def _has_few(weight: Weight, product: Product) -> bool:
+    return _has_zeros(weight, product) and extent(product.columns) < FEW
+
+
 def _has_blocks(r: int, c: int, weight: Weight, product: Product) -> bool:
     """Whether the columns of blocks of r rows stand in groups of c."""
     grouped = c in (4, product.taps) and weight.blocks(r, c) * c <= FILLED * weight.blocks(r)
@@ -316,6 +340,7 @@ FAMILIES: list[Family] = [
     Family("dense", dense),
     Family("CSR", partial(row_vectors, 1), worth=_has_zeros),
     *(Family(f"{r}x1 blocks", partial(row_vectors, r), ragged_rows(r), _has_zeros) for r in (2, 4, 8)),
+    *(Family(f"slices of {r} rows", partial(slices, r), partial(_few_to_slice, r), _has_few) for r in (8, 16, 32)),
     *(
         Family(
             f"{r}x4 blocks",

@@ -11,12 +11,12 @@ import numpy as np
 from sparsec.errors import LayoutError
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Bucketed, Dense
-from sparsec.ir.loop_order import loop_order
+from sparsec.ir.loop_order import TILE_ROWS, loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import PANELS, entries
-from sparsec.schedules.rules.prices import Nest, Prices
+from sparsec.schedules.rules.families import FEW, PANELS, SLICES, entries
+from sparsec.schedules.rules.prices import Nest, Prices, extent
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
 from sparsec.schedules.steps import Tile
 from sparsec.targets import Target
@@ -51,7 +51,8 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
     parts = layout.split(mask) if isinstance(layout, Sum) else [mask]
     prices, lanes = Prices(product, target), target.lanes(product.sums)
     for whole_rows in (False, True):
-        nests = [count_loops(term, part, target, whole_rows) for term, part in zip(terms, parts, strict=True)]
+        width = min(extent(product.columns), TILE_ROWS)
+        nests = [count_loops(term, part, target, whole_rows, width) for term, part in zip(terms, parts, strict=True)]
         for vectors in VECTORS:
             if all(Panel(product, vectors * lanes, target).holds(nest.rows) for nest in nests) or vectors == 1:
                 widths = column_widths(product, vectors, target)
@@ -59,14 +60,18 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
                 yield Choice("given", nests[0], Tile(widths, whole_rows=whole_rows), cycles)
 
 
-def count_loops(layout: Layout, mask: np.ndarray, target: Target, whole_rows: bool = False) -> Nest:
-    """Count the loops over any layout of a weight with these nonzeros, bool [rows, depth]."""
+def count_loops(
+    layout: Layout, mask: np.ndarray, target: Target, whole_rows: bool = False, width: int = TILE_ROWS
+) -> Nest:
+    """Count the loops over any layout of a weight with these nonzeros, bool [rows, depth], for tiles of a width."""
     rows, depth = mask.shape
-    sizes, order, packed = layout.sizes((rows, depth)), loop_order(layout, (rows, depth), whole_rows), layout.pack(mask)
+    sizes, packed = layout.sizes((rows, depth)), layout.pack(mask)
+    order = loop_order(layout, (rows, depth), whole_rows, width, apart=True)
     lanes = prod(sizes[level] for level in order.lanes)
     sparse = max((n for n in order.outside if not isinstance(layout.levels[n][1], Dense | Bucketed)), default=-1)
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
     steps = packed.arrays["data"].size // lanes
     inner = PANELS if layout.is_dense else entries(target)
-    return Nest("given", lambda: layout, lanes, steps, opens, part, inner)
+    gathers = bool(order.beside) and width < FEW
+    return Nest("given", lambda: layout, lanes, steps, opens, part, SLICES if gathers else inner, gathers=gathers)

@@ -27,7 +27,7 @@ DECODED_ROWS = 8  # fewer take as long, since they are a vector
 DECODE_ONE = {"int8": 0.2, "int4": 0.8}  # cycles to decode a weight by itself
 SCALE_ONE = 2.0  # cycles to find the scale of the group of a weight by itself
 WAIT = 4  # cycles from one addition to the next one to the same sum
-STREAM = 12  # bytes of weights that come from memory in a cycle
+STREAM = 8  # bytes of weights that come from memory in a cycle
 INDEX_BYTES = 2  # of a stored coordinate
 L1_SHARE = 0.95  # of L1 that keeps rows which are read again
 HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
@@ -93,6 +93,7 @@ class Nest:
     tasks : chunks or blocks of rows that cores can take
     rest : the loops over the other terms of a sum of layouts
     together : whether many stored integers are decoded at once
+    gathers : whether each of the rows has an element of X of its own in a step
     """
 
     name: str
@@ -108,6 +109,7 @@ class Nest:
     tasks: int = 1
     rest: Nest | None = None
     together: bool = False
+    gathers: bool = False
 
 
 class Prices:
@@ -154,6 +156,8 @@ class Prices:
 
     def _step(self, nest: Nest, vectors: float, loads: float) -> float:
         """Return the cycles of a step whose operands are in L1."""
+        if nest.gathers:
+            return self._step_of_gathered(nest)
         if nest.rows > 1 and has_few_columns(self.product, self.target) and not nest.scatter:
             return self._step_by_rows(nest)
         arithmetic = max(nest.inner.wait, nest.rows * vectors / self.target.fma_per_cycle)
@@ -168,6 +172,12 @@ class Prices:
         arithmetic = max(WAIT, vectors * columns / self.target.fma_per_cycle)
         loading = (vectors + columns) / self.target.loads_per_cycle + nest.inner.step
         return (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)
+
+    def _step_of_gathered(self, nest: Nest) -> float:
+        """Return the cycles of a step that loads an element of X for each row and column, one by one."""
+        target, sums = self.target, self.product.sums
+        at_once = target.loads_per_cycle * target.lanes(sums) // target.unit_lanes(sums)
+        return nest.inner.busy * nest.rows * extent(self.product.columns) / at_once + nest.inner.step
 
     def _outside_l1(self, nest: Nest, columns: float, together: bool) -> float:
         """Return which share of the loads of X misses L1.

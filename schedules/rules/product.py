@@ -146,7 +146,8 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     updates = [Tensorize("update", f"fma.{lanes}")]
     if choice.dot:
         updates = list(choice.dot.moves(product, choice.tile, target))
-    moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", lanes))
+    scattered = choice.nest.gathers  # rows that lie anywhere are finished one by one
+    moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", 1 if scattered else lanes))
     laid_out = product.stored_as(choice.layout, choice.dot.widens(product) if choice.dot else "")
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))

@@ -67,6 +67,12 @@ class Weight:
         """Return how many r × c blocks hold an entry, ragged ones among them."""
         return self.jammed(r, c).entries
 
+    def slots(self, r: int) -> int:
+        """Return how many entries the fullest rows have together, of each slice of r rows of alike length."""
+        counts = np.sort(np.count_nonzero(self.mask, axis=1))
+        ragged = len(counts) % r
+        return int(counts[:ragged].max(initial=0) + counts[ragged + r - 1 :: r].sum())
+
     def full_blocks(self, r: int) -> tuple[int, int]:
         """Return how many r × 1 blocks are at least half full, and how many entries stand outside of them.
 

@@ -4,8 +4,20 @@ import numpy as np
 from hypothesis import strategies as st
 
 from sparsec.ir.layout import Digit, Layout
-from sparsec.ir.levels import Bitmap, Bucketed, Compressed, Dense, Diagonal, Pattern, Singleton, Structured, Taps, Vnm
-from sparsec.ir.orders import Balance, Combine, Condense, Similar
+from sparsec.ir.levels import (
+    Bitmap,
+    Bucketed,
+    Compressed,
+    Dense,
+    Diagonal,
+    Pattern,
+    Singleton,
+    Slots,
+    Structured,
+    Taps,
+    Vnm,
+)
+from sparsec.ir.orders import Alike, Balance, Combine, Condense, Similar
 
 DTYPES = ("float32", "float16", "int8")
 
@@ -16,7 +28,7 @@ def layouts(draw, most_dims=3, least_dims=1):
     digits = [digit for name in names for digit in draw(_digits(name))]
     levels = []
     for depth in range(len(digits)):
-        levels.append(draw(st.sampled_from(_allowed(levels[-1] if levels else None, depth == len(digits) - 1))))
+        levels.append(draw(st.sampled_from(_allowed(levels, depth == len(digits) - 1))))
     levels = draw(_in_runs(levels))
     orders = draw(st.dictionaries(st.sampled_from(names), st.builds(Balance, st.integers(1, 4), st.integers(1, 3))))
     order_of_dims = tuple((name, orders[name]) for name in names if name in orders)
@@ -32,10 +44,10 @@ def choosy_layouts(draw, most_dims=3, least_dims=1):
     for depth, digit in enumerate(digits):
         above = levels[-1] if levels else None
         last = depth == len(digits) - 1
-        options = _allowed(above, last)
+        options = _allowed(levels, last)
         if isinstance(above, Bucketed):
             options.append(Bitmap())
-        elif len(options) > 1:
+        elif len(options) > 1 and Slots() not in levels:
             options += _choosy(draw, digit.size, digits[depth - 1].size if isinstance(above, Dense) else None)
             options += [] if last else [draw(st.builds(Pattern, st.integers(1, 3), st.integers(1, 3)))]
         levels.append(draw(st.sampled_from(options)))
@@ -51,6 +63,7 @@ def orders(draw):
     number = st.integers(1, 4)
     return draw(
         st.builds(Balance, number, number)
+        | st.builds(Alike, number, number)
         | st.just(Condense())
         | st.builds(Similar, number)
         | st.builds(Combine, number)
@@ -106,7 +119,11 @@ def _digits(draw, name):
     return [*digits, Digit(name, divisor)]
 
 
-def _allowed(above, last):
+def _allowed(levels, last):
+    above = levels[-1] if levels else None
+    if Slots() in levels:
+        tells_apart = levels[-2:-1] == [Slots()] or above == Singleton()
+        return [Dense()] if above == Slots() or not tells_apart else [Dense(), Singleton()]
     if isinstance(above, Bucketed):
         return [Compressed()]
     if isinstance(above, Pattern):
@@ -116,7 +133,7 @@ def _allowed(above, last):
     options = [Dense(), Compressed()]
     if isinstance(above, Singleton):
         options.append(Singleton())
-    return options if last else [*options, Bucketed(), Compressed(nonunique=True)]
+    return options if last else [*options, Bucketed(), Slots(), Compressed(nonunique=True)]
 
 
 @st.composite

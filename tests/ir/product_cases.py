@@ -21,7 +21,7 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Const, Expr, Kernel, Load, Var, call, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.lower import Lowered
-from sparsec.ir.named import CSR, dense_blocks
+from sparsec.ir.named import CSR, dense_blocks, sell
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
 from sparsec.ir.sums import Sum
@@ -210,6 +210,9 @@ CHOSEN = {  # the layouts that rules propose, for 13 rows and a depth of 24
     "buckets of blocks in parts": depth_blocked(8, r=2, parts=3),
     "buckets of blocks in chunks": depth_blocked(24, r=2, chunk=4),
     "buckets of blocks in chunks and parts": depth_blocked(6, r=4, chunk=8, parts=4),
+    "slices of rows": sell(4, 24),
+    "slices of rows in parts": sell(8, 8),
+    "slices of rows in chunks": sell(4, 24, 2),
     "compressed rows": CSR,
     "row vectors": row_vectors(4),
     "balanced rows": parse_layout("(i : balance[3], k) -> (i floordiv 5 : dense, i mod 5 : dense, k : compressed)"),

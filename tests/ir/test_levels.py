@@ -16,6 +16,7 @@ from sparsec.ir.levels import (
     Diagonal,
     Pattern,
     Singleton,
+    Slots,
     Structured,
     Taps,
     Vnm,
@@ -92,6 +93,12 @@ SHAPE = Cursor(Symbol("p"), Symbol("i"), (Symbol("s"), 2))
             Cursor("(indptr[p] + a)", "indices[((indptr[p] + a) * 4 + b)]", lane="b"),
         ),
         (Singleton(), ROW, [], Cursor("p", "indices[p]")),
+        (
+            Slots(),
+            ROW,
+            ["dense a in 6", "sparse b in (slot_ptr[((p * 6 + a) + 1)] - slot_ptr[(p * 6 + a)])"],
+            Cursor("(slot_ptr[(p * 6 + a)] + b)", "a"),
+        ),
         (
             Bucketed(),
             ROW,

@@ -17,6 +17,7 @@ from sparsec.ir.named import (
     n_of_m,
     permuted_diagonal,
     row_vectors,
+    sell,
     tew,
     tile_wise,
     tile_wise_two_sided,
@@ -28,6 +29,7 @@ from sparsec.ir.notation import parse_storage
 
 SMALL = {
     "ELL": ell(3),
+    "SELL": sell(2, 5, 2),
     "BSR": bsr(2, 3),
     "row vectors": row_vectors(2),
     "column vectors": column_vectors(3),

@@ -87,6 +87,11 @@ def test_what_is_parsed():
         ("(i) -> (i : dense) x", r"at column 20: expected the end of the layout, found 'x'\."),
         ("(i) -> (i : dense", r"at column 18: expected ',' or '\)', found the end\."),
         ("(i) -> (i ! dense)", r"at column 11: expected ':', found '!'\."),
+        ("(i, k) -> (i : dense, k : slots)", r"level 1 \(k : slots\) must be followed by a dense level"),
+        (
+            "(i, k) -> (k floordiv 4 : slots, i : dense, k mod 4 : compressed)",
+            r"level 2 .* is below slots, under which there can only be dense and singleton levels",
+        ),
         ("(i, k) -> (i : dense, k : singleton)", r"level 1 \(k : singleton\) must follow compressed\(nonunique\) or"),
         ("(i, k) -> (i : dense, k : bucketed)", r"level 1 \(k : bucketed\) must be followed by a compressed level"),
         ("(i) -> (i : compressed(nonunique))", r"level 0 .* must be followed by a singleton level"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparsec.ir.named import combined_columns, tile_wise_two_sided
 from sparsec.ir.notation import parse_layout
-from sparsec.ir.orders import Balance, Combine, Condense, Similar
+from sparsec.ir.orders import Alike, Balance, Combine, Condense, Similar
 from tests.ir.layout_strategies import orders
 
 patterns = st.tuples(
@@ -58,6 +58,25 @@ def test_balanced_rows_reach_the_arrays():
     assert sorted(stored.arrays["i.order"].tolist()) == list(range(6))
     coordinates, position = stored.entries()
     np.testing.assert_array_equal(array[coordinates], stored.arrays["data"][position])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 5))
+def test_runs_of_alike_rows_have_as_few_slots_as_sorted_ones(weights, group, chunks):
+    order = Alike(group, chunks).order(pattern(weights))
+    by_weight = sorted(weights)
+    ragged = len(weights) % group
+    runs = [order[:-ragged]] if ragged else [order]
+    found = np.asarray(weights)[runs[0]].reshape(-1, group).max(axis=1)
+    assert sorted(found) == by_weight[ragged + group - 1 :: group]
+    assert sorted(np.asarray(weights)[order[len(order) - ragged :]]) == by_weight[:ragged]
+
+
+def test_runs_of_alike_rows_are_dealt_to_chunks_of_nearly_equal_weight():
+    weights = np.sort(np.random.default_rng(0).integers(10, 200, 3072))
+    parts = weights[Alike(8, 4).order(pattern(weights))].reshape(4, -1)
+    assert parts.sum(axis=1).max() <= 1.01 * parts.sum(axis=1).mean()
+    assert np.all(np.diff(parts.reshape(4, -1, 8).max(axis=2), axis=1) >= 0)
 
 
 def test_condensed_rows_fill_the_first_tiles():

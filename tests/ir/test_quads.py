@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from sparsec.ir.named import CSR
+from sparsec.ir.named import CSR, sell
 from sparsec.ir.quads import WALKED
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
@@ -110,3 +110,31 @@ def test_a_tile_without_whole_vectors_adds_to_its_sums_alone():
     case = linear(rows([9, 17]), 37, layout=CSR)
     func = check(case, schedule((37,))).func
     assert str(func).count('T.sblock_alloc_buffer((37,), scope="local")') == 1
+
+
+def slices(columns: int, r: int = 8, lanes: int = 8) -> Trace:
+    moves = (Vectorize("init", lanes), Tensorize("update", f"fma.{lanes}"), Vectorize("finish", 1))
+    return Trace((Tile((columns,)), *moves))
+
+
+@pytest.mark.parametrize("r", [4, 8, 16, 32])
+@pytest.mark.parametrize("columns", [1, 2, 5])
+@pytest.mark.parametrize("epilogue", ["none", "bias and relu", "residual"])
+def test_slices_of_rows_are_exact(r, columns, epilogue):
+    weight = rows([0, 1, 2, 3, 48, 5, 7, 8, 9, 0, 48] * 3)
+    check(linear(weight, columns, epilogue=epilogue, layout=sell(r, 48)), slices(columns))
+
+
+def test_slices_in_parts_are_exact():
+    check(linear(rows([9, 17, 3, 1, 0, 4, 4, 48]), 1, layout=sell(8, 16)), slices(1))
+
+
+def test_a_slot_is_one_load_of_values_and_a_load_for_each_element_of_x():
+    case = linear(sparse(64, 96, 0.2), 1, layout=sell(8, 96))
+    loop = hottest(assembly(slices(1).apply(case.product, HASWELL.emits).func, HASWELL), "vfmadd")
+    assert loop.count("\tvfmadd") == 1
+    assert loop.count("\tvmovss") == 2 and loop.count("\tvinsertps") == 6
+    assert len(re.findall(r"\tmovq\s[0-9]*\(", loop)) == 2, "coordinates"
+    assert loop.count("\tprefetch") == 2
+    assert not spills(loop)
+

@@ -302,3 +302,18 @@ def test_sums_stay_in_registers(name, density, shape):
     assert any(loop.count(f"\t{instruction}") % tile == 0 for loop in loops)
     # A copied part of X for the last column alone is so small that it is on the stack; its sums are scalars.
     assert not any(spills(loop) for loop in loops if not re.search(r"vfmadd\d+ss", loop))
+
+
+@pytest.mark.parametrize("target", ["haswell", "skylake-avx512", "znver4"])
+@pytest.mark.parametrize(("columns", "family"), [(1, "slices"), (2, "CSR"), (4, "CSR"), (32, "CSR")])
+@pytest.mark.parametrize("density", [0.05, 0.1, 0.2])
+def test_entries_of_rows_stand_side_by_side_for_one_column(target, columns, family, density):
+    case = linear(sparse(768, 768, density), columns)
+    chosen = propose(case.product, case.arrays["W"], TARGETS[target])
+    assert family in chosen.family
+
+
+def test_slices_are_dealt_to_the_cores():
+    case = linear(sparse(768, 768, 0.1), 1)
+    target = replace(TARGETS["znver4"], cores=4)
+    assert "alike[32, 4]" in str(propose(case.product, case.arrays["W"], target).product.weight.layout)
