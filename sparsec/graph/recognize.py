@@ -7,7 +7,8 @@ After :func:`recognize` these stand for all their spellings (operands in order, 
 ``matmul(a, b)``
     A product of two activations, as in attention; with a constant matrix for each batch it is ``linear`` as well.
 ``conv2d(x, W; strides, padding, dilation, groups, blank)``
-    NCHW and OIHW, ``padding`` as (top, left, bottom, right); dense, grouped, depthwise, and 1-D with a height of one.
+    NCHW and OIHW, ``padding`` as (top, left, bottom, right); dense, grouped, depthwise, transposed, and 1-D with a
+    height of one.
     Around the image stands ``blank``, which is 0 except where integers are convolved. A bias is an ``add`` of a
     constant ``[1, C, 1, 1]`` behind it.
 ``nn.layer_norm(x, gamma, beta; axes, epsilon)``, ``nn.softmax(x; axis)``, ``nn.gelu(x)``
@@ -24,6 +25,7 @@ from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.merge_duplicates import merge_duplicates
 from sparsec.graph.shape import Dim, broadcast, is_one, same_shape
 from sparsec.graph.simplify import permute, reshape
+from sparsec.graph.transposed_convolutions import transposed_convolution
 from sparsec.ir.types import is_float
 
 
@@ -350,4 +352,11 @@ _SPELLED_OUT = {
     "nn.attention": _attention,
     "where": _safe_softmax,
 }
-_LAYERS = {"matmul": _matmul, "nn.conv2d": _conv2d, "nn.conv1d": _conv1d, "nn.batch_norm": _batch_norm}
+_LAYERS = {
+    "matmul": _matmul,
+    "nn.batch_norm": _batch_norm,
+    "nn.conv1d": _conv1d,
+    "nn.conv1d_transpose": transposed_convolution,
+    "nn.conv2d": _conv2d,
+    "nn.conv2d_transpose": transposed_convolution,
+}

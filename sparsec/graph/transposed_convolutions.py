@@ -1,0 +1,106 @@
+"""Transposed convolutions as convolutions, so that they have every layout that a layer has.
+
+A filter of k taps that moves by s pixels of its output meets each of these in one of s phases, and in each phase with
+T = ⌈k / s⌉ taps at most. So all phases together are one convolution of stride 1 with T taps and s × s times the
+channels, whose pixels are put side by side afterwards:
+
+    y[o, s·j + a] = Σ_t Σ_c x[c, j − t] · W[c, o, s·t + a]
+
+Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.simplify import permute, reshape, take_part
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One direction: T taps of each phase over an image with so much around it, then a part of the pixels."""
+
+    stride: int
+    taps: int
+    before: int
+    after: int
+    pixels: int
+    first: int
+
+    @staticmethod
+    def of(extent: int, taps: int, stride: int, cut: int, outputs: int) -> _Axis:
+        """Compute `outputs` pixels of one direction, from the pixel number `cut` on, of all that `taps` reach."""
+        phase_taps = -(-taps // stride)
+        start = min(cut // stride, phase_taps - 1)
+        before = phase_taps - 1 - start
+        after = max(0, -(-(cut + outputs) // stride) - start - extent + phase_taps - 1 - before)
+        pixels = extent + before + after - phase_taps + 1
+        return _Axis(stride, phase_taps, before, after, pixels, cut - start * stride)
+
+
+def transposed_convolution(graph: Graph, node: Node) -> Value | None:
+    """Rewrite a transposed convolution with constant weights and an image of constant size, of two dimensions or one.
+
+    Returns
+    -------
+    Its result; None where it is of another kind
+    """
+    x, weight = node.inputs
+    attrs, space = node.attrs, x.rank - 2
+    plain = attrs["data_layout"] in ("NCW", "NCHW") and attrs["kernel_layout"] in ("IOW", "IOHW")
+    if weight.data is None or not plain or not all(isinstance(n, int) for n in (*x.shape[1:], *node.output.shape[1:])):
+        return None
+    flat = (1,) * (2 - space)  # of height one, where there is one dimension
+    strides, dilation = ((*flat, *attrs[name]) for name in ("strides", "dilation"))
+    cut = (*((0,) * (2 - space)), *attrs["padding"][:space])
+    filters = _dilated(weight.data.reshape(*weight.shape[:2], *flat, *weight.shape[2:]), dilation)
+    image, result = ((*value.shape[:2], *flat, *value.shape[2:]) for value in (x, node.output))
+    axes = [
+        _Axis.of(int(image[n]), filters.shape[n], int(strides[n - 2]), int(cut[n - 2]), int(result[n])) for n in (2, 3)
+    ]
+    phases = _phases(filters, axes, attrs["groups"])
+    together = {
+        "strides": (1, 1),
+        "padding": (axes[0].before, axes[1].before, axes[0].after, axes[1].after),
+        "dilation": (1, 1),
+        "groups": attrs["groups"],
+        "blank": 0,
+    }
+    inputs = [reshape(graph, x, image, node), graph.constant(phases, weight.name)]
+    shape = (image[0], phases.shape[0], axes[0].pixels, axes[1].pixels)
+    y = graph.add("conv2d", inputs, shape, together, dtype=node.output.dtype, before=node, name=node.output.name)
+    return reshape(graph, _side_by_side(graph, y, axes, node), node.output.shape, node)
+
+
+def _dilated(filters: np.ndarray, dilation: tuple[int, ...]) -> np.ndarray:
+    """Return filters with the zeros between their taps."""
+    *channels, height, width = filters.shape
+    wide = np.zeros((*channels, (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1), filters.dtype)
+    wide[..., :: dilation[0], :: dilation[1]] = filters
+    return wide
+
+
+def _phases(filters: np.ndarray, axes: list[_Axis], groups: int) -> np.ndarray:
+    """Return the filters of all phases, `[groups · outputs · phases, inputs, T, T]`, turned for a convolution."""
+    inputs, outputs, *taps = filters.shape
+    (h, w) = axes
+    missing = [(0, axis.taps * axis.stride - n) for axis, n in zip(axes, taps, strict=True)]
+    whole = np.pad(filters, [(0, 0), (0, 0), *missing])
+    split = whole.reshape(groups, inputs // groups, outputs, h.taps, h.stride, w.taps, w.stride)
+    turned = split[:, :, :, ::-1, :, ::-1].transpose(0, 2, 4, 6, 1, 3, 5)
+    return np.ascontiguousarray(turned).reshape(-1, inputs // groups, h.taps, w.taps)
+
+
+def _side_by_side(graph: Graph, y: Value, axes: list[_Axis], node: Node) -> Value:
+    """Put the pixels of all phases side by side, and take those that are asked for."""
+    (h, w) = axes
+    batch, channels = node.output.shape[:2]
+    y = reshape(graph, y, (batch, channels, h.stride, w.stride, h.pixels, w.pixels), node)
+    y = permute(graph, y, (0, 1, 4, 2, 5, 3), node)
+    y = reshape(graph, y, (batch, channels, h.pixels * h.stride, w.pixels * w.stride), node)
+    height, width = ((1,) * (4 - node.output.rank) + tuple(node.output.shape[2:]))[-2:]
+    y = take_part(graph, y, 2, h.first, int(height), node)
+    return take_part(graph, y, 3, w.first, int(width), node)
