@@ -12,6 +12,7 @@ from sparsec.graph.move_reshapes import move_reshapes
 from sparsec.graph.recognize import recognize
 from sparsec.graph.remove_dead_channels import remove_dead_channels
 from sparsec.graph.simplify import simplify
+from sparsec.graph.spread_taps import spread_taps
 
 PASSES = (
     simplify,
@@ -27,6 +28,7 @@ PASSES = (
     fold_constants,
     simplify,
     merge_positions,
+    spread_taps,
 )
 
 
