@@ -41,7 +41,7 @@ WASTE = 1.5  # places of N:M for each entry, at most
 FILLED = 1.15  # columns of blocks for each that has entries, at most
 GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
-FEW = 8  # columns that are a vector on any processor
+GATHERED = 8  # columns; of as many, vectors are loaded, and elements gathered of fewer
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(  # with vectors of a line
@@ -262,7 +262,7 @@ def _few_to_slice(r: int, weight: Weight, product: Product) -> str | None:
     if types != {"float32"}:
         return f"vectors are gathered of float32 alone, and not of {' and '.join(sorted(types))}"
     columns = extent(product.columns)
-    return f"{columns} columns are a vector by themselves" if columns >= FEW else None
+    return f"{columns} columns are a vector by themselves" if columns >= GATHERED else None
 
 
 def _no_n_of_m(weight: Weight, product: Product) -> str | None:
@@ -310,7 +310,7 @@ def _has_zeros(weight: Weight, product: Product) -> bool:
 
 
 def _has_few(weight: Weight, product: Product) -> bool:
-    return _has_zeros(weight, product) and extent(product.columns) < FEW
+    return _has_zeros(weight, product) and extent(product.columns) < GATHERED
 
 
 def _has_blocks(r: int, c: int, weight: Weight, product: Product) -> bool:

@@ -15,7 +15,7 @@ from sparsec.ir.loop_order import TILE_ROWS, loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import FEW, PANELS, SLICES, entries
+from sparsec.schedules.rules.families import GATHERED, PANELS, SLICES, entries
 from sparsec.schedules.rules.prices import Nest, Prices, extent
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
 from sparsec.schedules.steps import Tile
@@ -73,5 +73,5 @@ def count_loops(
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
     steps = packed.arrays["data"].size // lanes
     inner = PANELS if layout.is_dense else entries(target)
-    gathers = bool(order.beside) and width < FEW
+    gathers = bool(order.beside) and width < GATHERED
     return Nest("given", lambda: layout, lanes, steps, opens, part, SLICES if gathers else inner, gathers=gathers)

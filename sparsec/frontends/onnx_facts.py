@@ -23,6 +23,8 @@ class Facts:
 
     def shape(self, name: str) -> list[int | None] | None:
         """Sizes, None where symbolic; None for an unknown rank."""
+        if name in self.constants:
+            return list(self.constants[name].shape)
         tensor = self.types.get(name)
         if tensor is None or not tensor.HasField("shape"):
             return None

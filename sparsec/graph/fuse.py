@@ -35,6 +35,8 @@ _MAPS = {*ELEMENTWISE, "broadcast_to"}
 _SLOW = {"erf", "exp", "log", "pow", "sigmoid", "tanh"}
 _GATHERS = {"strided_slice", "take"}
 """Operators that pick elements, which an elementwise reader may do as it goes."""
+_ADDRESSED = {"pixels"}
+"""Operators that tell where elements lie, which a reduction may do as it goes, too."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,7 @@ def _fits(node: Node, members: Sequence[Node]) -> bool:
         return all(reader.op in _MAPS for reader in readers)
     if _is_reduction(node):
         return all(_same_axes(node, member) for member in members if _is_reduction(member))
-    return node.op in _MAPS or node.op == "pixels"
+    return node.op in _MAPS or node.op in _ADDRESSED
 
 
 def _is_reduction(node: Node) -> bool:

@@ -57,7 +57,7 @@ def _same_pixels(one: Value, other: Value) -> bool:
 def _pays(members: set[Node], shape: Shape) -> bool:
     """Whether there are several axes to merge, all of them short, or behind which channels were brought."""
     space = shape[1:-1]
-    if not all(isinstance(extent, int) for extent in shape) or sum(not is_one(extent) for extent in space) < 2:
+    if not all(isinstance(extent, int) for extent in space) or sum(not is_one(extent) for extent in space) < 2:
         return False
     return all(extent < LONG for extent in space) or any(map(_meets_channels_in_front, members))
 

@@ -16,7 +16,7 @@ in padded form are `[N, C, plane]`, and these operators have taken the place of 
     (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
     in each direction; everything else becomes `blank`: 0, or the integer that means it.
 ``pixels(x; image)``
-    The pixels as plain `[N, C, H, W]`, for what reduces them as it reads them.
+    What `repack` to plain `[N, C, H, W]` copies, but in no kernel of its own: what reduces it reads it as it goes.
 ``max_pool(x; source, image, window, strides, dilation, padding, ceil_mode, borders)``
     Pool the pixels of `source` (None for plain) into planes of `image` (None for plain), `borders` around them.
 """
@@ -368,7 +368,7 @@ def keep_borders(graph: Graph, masked: Mapping[Value, int | None]) -> bool:
             continue
         x = node.inputs[0]
         image = node.attrs["x_image"]
-        pixels = graph.constant(_pixels(image), "pixels")
+        pixels = graph.constant(_mask_of(image), "pixels")
         blank = graph.constant(np.array(node.attrs["blank"], x.dtype), "blank")
         inside = graph.add("where", [pixels, x, blank], x.shape, dtype=x.dtype, before=node)
         graph.set_inputs(node, [inside, *node.inputs[1:]])
@@ -376,7 +376,7 @@ def keep_borders(graph: Graph, masked: Mapping[Value, int | None]) -> bool:
     return changed
 
 
-def _pixels(image: Image) -> np.ndarray:
+def _mask_of(image: Image) -> np.ndarray:
     """Return where the pixels are, bool `[1, 1, plane]`."""
     mask = np.zeros((1, 1, image.plane), bool)
     rows = mask[..., image.origin : image.origin + image.height * image.pitch]

@@ -7,8 +7,8 @@ After :func:`recognize` these stand for all their spellings (operands in order, 
 ``matmul(a, b)``
     A product of two activations, as in attention; with a constant matrix for each batch it is ``linear`` as well.
 ``conv2d(x, W; strides, padding, dilation, groups, blank)``
-    NCHW and OIHW, ``padding`` as (top, left, bottom, right); dense, grouped, depthwise, transposed, and 1-D with a
-    height of one.
+    NCHW and OIHW, ``padding`` as (top, left, bottom, right); dense, grouped, depthwise, and 1-D with a height of one.
+    Transposed ones are rewritten to it, see :mod:`sparsec.graph.transposed_convolutions`.
     Around the image stands ``blank``, which is 0 except where integers are convolved. A bias is an ``add`` of a
     constant ``[1, C, 1, 1]`` behind it.
 ``nn.layer_norm(x, gamma, beta; axes, epsilon)``, ``nn.softmax(x; axis)``, ``nn.gelu(x)``

@@ -55,13 +55,21 @@ def permute(graph: Graph, value: Value, axes: tuple[int, ...], before: Node | No
 
 
 def take_part(
-    graph: Graph, value: Value, axis: int, begin: int, count: int, before: Node | None, name: str | None = None
+    graph: Graph,
+    value: Value,
+    axis: int,
+    begin: int,
+    count: int,
+    before: Node | None,
+    name: str | None = None,
+    stride: int = 1,
 ) -> Value:
     """So many elements of the value along an axis, itself where that is all of them."""
     if equal(value.shape[axis], count):
         return value
     shape = (*value.shape[:axis], count, *value.shape[axis + 1 :])
-    attrs = {"axes": (axis,), "begin": (begin,), "end": (begin + count,), "strides": (1,), "assume_inbound": True}
+    end = begin + (count - 1) * stride + 1
+    attrs = {"axes": (axis,), "begin": (begin,), "end": (end,), "strides": (stride,), "assume_inbound": True}
     return graph.add("strided_slice", [value], shape, attrs, before=before, name=name)
 
 

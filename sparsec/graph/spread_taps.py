@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.simplify import simplify
+from sparsec.graph.simplify import simplify, take_part
 
 FAR = 0.5
-"""Columns of padding, for each of pixels, from which on taps are spread."""
+"""Columns between two rows of pixels, for each column of results, from which on taps are spread."""
 
 
 def spread_taps(graph: Graph) -> None:
@@ -24,14 +24,21 @@ def spread_taps(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.op == "conv2d" and _is_known(node):
             node = _without_dead_taps(graph, node)
-            if node.attrs["groups"] == 1 and max(_axis(node, 1).padding) > FAR * int(node.output.shape[3]):  # type: ignore[arg-type]
+            if node.attrs["groups"] == 1 and _rows_are_far_apart(node):
                 graph.replace(node.output, _spread(graph, node))
     graph.remove_dead()
     simplify(graph)
 
 
+def _rows_are_far_apart(node: Node) -> bool:
+    """Whether rows of pixels would stand far apart in the image that the filter reads."""
+    columns = _reach(node, 1)
+    between = max(columns.padding) if columns.stride == 1 else (columns.taps - 1) * columns.dilation // columns.stride
+    return _reach(node, 0).outputs > 1 and between > FAR * columns.outputs
+
+
 @dataclass(frozen=True)
-class _Axis:
+class _Reach:
     """One direction of a convolution."""
 
     extent: int
@@ -42,7 +49,7 @@ class _Axis:
     padding: tuple[int, int]
 
     def sees(self, tap: int) -> bool:
-        """Whether a tap meets a pixel."""
+        """Whether there are pixels between the first and the last place that a tap stands at."""
         first = tap * self.dilation - self.padding[0]
         return first < self.extent and first + (self.outputs - 1) * self.stride >= 0
 
@@ -61,16 +68,16 @@ def _is_known(node: Node) -> bool:
     return weight.data is not None and all(isinstance(n, int) for n in sizes) and not node.attrs["blank"]
 
 
-def _axis(node: Node, which: int) -> _Axis:
+def _reach(node: Node, which: int) -> _Reach:
     x, weight = node.inputs
     padding, attrs = node.attrs["padding"], node.attrs
     extent, outputs, taps = (int(value.shape[2 + which]) for value in (x, node.output, weight))  # type: ignore[arg-type]
     around = (int(padding[which]), int(padding[which + 2]))
-    return _Axis(extent, outputs, taps, int(attrs["strides"][which]), int(attrs["dilation"][which]), around)
+    return _Reach(extent, outputs, taps, int(attrs["strides"][which]), int(attrs["dilation"][which]), around)
 
 
 def _without_dead_taps(graph: Graph, node: Node) -> Node:
-    axes = [_axis(node, which) for which in (0, 1)]
+    axes = [_reach(node, which) for which in (0, 1)]
     rows, columns = (axis.alive() for axis in axes)
     if (len(rows), len(columns)) == (axes[0].taps, axes[1].taps):
         return node
@@ -99,11 +106,12 @@ def _replaced(graph: Graph, node: Node, x: Value, weight: np.ndarray, attrs: dic
 def _spread(graph: Graph, node: Node) -> Value:
     """Return the convolution of one column over an image whose channels are the columns that the taps read."""
     x, weight = node.inputs
-    axis, attrs = _axis(node, 1), node.attrs
+    axis, attrs = _reach(node, 1), node.attrs
     batch, channels, height, _ = x.shape
     assert weight.data is not None
-    seen = [tap for tap in range(axis.taps) if axis.sees(tap)]
-    columns = [_column(graph, node, tap, axis) for tap in seen]
+    seen = [tap for tap in range(axis.taps) if axis.sees(tap)] or [0]
+    wide = _widened(graph, node, axis)
+    columns = [take_part(graph, wide, 3, tap * axis.dilation, axis.outputs, node, stride=axis.stride) for tap in seen]
     shape = (batch, int(channels) * len(seen), height, axis.outputs)  # type: ignore[arg-type]
     image = graph.add("concat", columns, shape, {"axis": 1}, dtype=x.dtype, before=node)
     outputs, _, rows, _ = weight.data.shape
@@ -113,21 +121,9 @@ def _spread(graph: Graph, node: Node) -> Value:
     return _replaced(graph, node, image, np.ascontiguousarray(filters), how).output
 
 
-def _column(graph: Graph, node: Node, tap: int, axis: _Axis) -> Value:
-    """Return what a column of taps reads: pixels that it meets, with zeros in the place of others."""
+def _widened(graph: Graph, node: Node, axis: _Reach) -> Value:
+    """Return the image with the columns of its padding."""
     x = node.inputs[0]
-    first, reach = tap * axis.dilation - axis.padding[0], (axis.outputs - 1) * axis.stride + 1
-    left, right = max(0, -first), max(0, first + reach - axis.extent)
-    width = axis.extent + left + right
-    pads = (0, 0, 0, 0, 0, 0, left, right)
-    padding = {"pad_width": pads, "pad_mode": "constant", "pad_value": 0.0}
-    wide = graph.add("nn.pad", [x], (*x.shape[:3], width), padding, dtype=x.dtype, before=node)
-    start = first + left
-    attrs = {
-        "axes": (3,),
-        "begin": (start,),
-        "end": (start + reach,),
-        "strides": (axis.stride,),
-        "assume_inbound": True,
-    }
-    return graph.add("strided_slice", [wide], (*x.shape[:3], axis.outputs), attrs, dtype=x.dtype, before=node)
+    attrs = {"pad_width": (0, 0, 0, 0, 0, 0, *axis.padding), "pad_mode": "constant", "pad_value": 0.0}
+    shape = (*x.shape[:3], axis.extent + sum(axis.padding))
+    return graph.add("nn.pad", [x], shape, attrs, dtype=x.dtype, before=node)

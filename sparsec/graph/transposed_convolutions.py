@@ -11,6 +11,7 @@ Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 201
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,20 +26,22 @@ class _Axis:
 
     stride: int
     taps: int
+    dilation: int
     before: int
     after: int
     pixels: int
     first: int
 
     @staticmethod
-    def of(extent: int, taps: int, stride: int, cut: int, outputs: int) -> _Axis:
+    def of(extent: int, taps: int, stride: int, dilation: int, cut: int, outputs: int) -> _Axis:
         """Compute `outputs` pixels of one direction, from the pixel number `cut` on, of all that `taps` reach."""
         phase_taps = -(-taps // stride)
-        start = min(cut // stride, phase_taps - 1)
-        before = phase_taps - 1 - start
-        after = max(0, -(-(cut + outputs) // stride) - start - extent + phase_taps - 1 - before)
-        pixels = extent + before + after - phase_taps + 1
-        return _Axis(stride, phase_taps, before, after, pixels, cut - start * stride)
+        reach = (phase_taps - 1) * dilation
+        start = min(cut // stride, reach)
+        before = reach - start
+        after = max(0, -(-(cut + outputs) // stride) - start - extent + reach - before)
+        pixels = extent + before + after - reach
+        return _Axis(stride, phase_taps, dilation, before, after, pixels, cut - start * stride)
 
 
 def transposed_convolution(graph: Graph, node: Node) -> Value | None:
@@ -54,18 +57,27 @@ def transposed_convolution(graph: Graph, node: Node) -> Value | None:
     if weight.data is None or not plain or not all(isinstance(n, int) for n in (*x.shape[1:], *node.output.shape[1:])):
         return None
     flat = (1,) * (2 - space)  # of height one, where there is one dimension
-    strides, dilation = ((*flat, *attrs[name]) for name in ("strides", "dilation"))
+    strides, dilation = ((*flat, *map(int, attrs[name])) for name in ("strides", "dilation"))
     cut = (*((0,) * (2 - space)), *attrs["padding"][:space])
-    filters = _dilated(weight.data.reshape(*weight.shape[:2], *flat, *weight.shape[2:]), dilation)
+    spelled_out = [d if stride > 1 else 1 for d, stride in zip(dilation, strides, strict=True)]
+    filters = _dilated(weight.data.reshape(*weight.shape[:2], *flat, *weight.shape[2:]), spelled_out)
     image, result = ((*value.shape[:2], *flat, *value.shape[2:]) for value in (x, node.output))
     axes = [
-        _Axis.of(int(image[n]), filters.shape[n], int(strides[n - 2]), int(cut[n - 2]), int(result[n])) for n in (2, 3)
+        _Axis.of(
+            int(image[n + 2]),
+            filters.shape[n + 2],
+            strides[n],
+            dilation[n] // spelled_out[n],
+            int(cut[n]),
+            int(result[n + 2]),
+        )
+        for n in (0, 1)
     ]
     phases = _phases(filters, axes, attrs["groups"])
     together = {
         "strides": (1, 1),
         "padding": (axes[0].before, axes[1].before, axes[0].after, axes[1].after),
-        "dilation": (1, 1),
+        "dilation": (axes[0].dilation, axes[1].dilation),
         "groups": attrs["groups"],
         "blank": 0,
     }
@@ -75,8 +87,8 @@ def transposed_convolution(graph: Graph, node: Node) -> Value | None:
     return reshape(graph, _side_by_side(graph, y, axes, node), node.output.shape, node)
 
 
-def _dilated(filters: np.ndarray, dilation: tuple[int, ...]) -> np.ndarray:
-    """Return filters with the zeros between their taps."""
+def _dilated(filters: np.ndarray, dilation: Sequence[int]) -> np.ndarray:
+    """Return filters with the zeros between their taps, which fall into different phases."""
     *channels, height, width = filters.shape
     wide = np.zeros((*channels, (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1), filters.dtype)
     wide[..., :: dilation[0], :: dilation[1]] = filters

@@ -317,3 +317,11 @@ def test_shapes_that_do_not_fit_name_the_node(operator):
     with pytest.raises(ModelError, match=r"node 'layer/op': the shapes do not fit: .*float32\[2, 5\]") as refusal:
         load_model(model)
     assert "Metadata" not in str(refusal.value) and "ir.Op" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("shape", [[10, 13], [9, 11], [12, 14]])
+def test_output_shape_of_a_transposed_convolution(shape):
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_shape=shape)
+    model = model_of([node], {"x": (TensorProto.FLOAT, (2, 4, 5, 6))}, {"w": weight})
+    assert_same_as_onnxruntime(model, {"x": np.random.default_rng(1).standard_normal((2, 4, 5, 6)).astype(np.float32)})

@@ -70,7 +70,12 @@ def test_long_rows_that_come_with_channels_behind_stay():
     assert columns(graph) == [(1, 3, 64)]
 
 
-def test_one_long_axis_and_symbolic_ones_stay():
+def test_a_symbolic_batch_keeps_its_axis():
+    graph = merged(block, ("n", 8, 5, 6), n=(2, 4))
+    assert [shape[1:] for shape in columns(graph)] == [(30,)] * 2
+
+
+def test_one_long_axis_and_symbolic_sides_stay():
     assert columns(merged(lambda bb, x: dense(bb, x, 8), (2, 1, 9, 6))) == [(2, 1, 9)]
     graph = merged(lambda bb, x: dense(bb, x, 8), (1, "h", 7, 6), h=(2, 9))
     assert len(columns(graph)[0]) == 3

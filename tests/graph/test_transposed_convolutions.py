@@ -49,6 +49,13 @@ def test_any_transposed_convolution(axes, groups, batch):
     same([expected(x, weight, **how)], run(graph))
 
 
+def test_dilation_without_stride_adds_no_taps():
+    weight = np.ones((4, 3, 3, 3), "float32")
+    graph = canonical(import_small(model(weight, (1, 1), (2, 2), (0, 0), (4, 4), 1), (1, 4, 20, 20)))
+    (node,) = (node for node in graph.nodes if node.op == "conv2d")
+    assert node.inputs[1].shape == (3, 4, 3, 3) and node.attrs["dilation"] == (4, 4)
+
+
 @pytest.mark.parametrize("taps, stride, padding", [(2, 2, 0), (4, 2, 1), (3, 2, 1)])
 def test_pruned_and_compiled(taps, stride, padding):
     class Upscale(torch.nn.Module):

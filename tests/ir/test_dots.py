@@ -43,9 +43,7 @@ def layout_of(name: str, r: int, depths: int) -> Layout:
     return parse_layout(f"(i, k) -> ({levels})")
 
 
-def case_of(
-    way: Way, name: str, r: int, tiles: int, depth: int, columns: int, density: float, **options: Any
-) -> Case:
+def case_of(way: Way, name: str, r: int, tiles: int, depth: int, columns: int, density: float, **options: Any) -> Case:
     """Some tiles of r rows; of panels, the last one has a row less."""
     rows = r * tiles - (1 if name.startswith("panels") and r > 1 else 0)
     weight = sparse_numbers(rows, depth, density, way.weight, bool(options.get("extreme")))

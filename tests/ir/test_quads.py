@@ -137,4 +137,3 @@ def test_a_slot_is_one_load_of_values_and_a_load_for_each_element_of_x():
     assert len(re.findall(r"\tmovq\s[0-9]*\(", loop)) == 2, "coordinates"
     assert loop.count("\tprefetch") == 2
     assert not spills(loop)
-
