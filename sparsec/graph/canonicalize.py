@@ -9,6 +9,7 @@ from sparsec.graph.graph import Graph
 from sparsec.graph.layer_names import layer_names
 from sparsec.graph.merge_positions import merge_positions
 from sparsec.graph.move_reshapes import move_reshapes
+from sparsec.graph.open_images import open_images
 from sparsec.graph.recognize import recognize
 from sparsec.graph.remove_dead_channels import remove_dead_channels
 from sparsec.graph.simplify import simplify
@@ -27,6 +28,7 @@ PASSES = (
     fold_batch_norm,  # what both left in biases
     fold_constants,
     simplify,
+    open_images,
     merge_positions,
     spread_taps,
 )
