@@ -26,11 +26,21 @@ def read_onnx(path: str) -> onnx.ModelProto:
     except OSError as err:
         raise ModelError(f"cannot read {path}: {err.strerror}") from err
     except DecodeError as err:
-        raise ModelError(f"{path} is not an ONNX file, or it is truncated: {err}") from err
+        raise ModelError(f"{path} is not an ONNX file, or it is truncated: {_kind(path) or err}") from err
     for tensor in _tensors(model.graph):
         if external_data_helper.uses_external_data(tensor):
             _load_external(tensor, path)
     return check_onnx(model, path)
+
+
+def _kind(path: str) -> str:
+    """Say what a file is that is taken for a model now and then; "" for another one."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == b"\x7fELF":
+        return "it is a shared library; sparsec run and sparsec inspect take what sparsec compiled"
+    archive = "it is an archive, as PyTorch writes them; load the module in Python and give it to sparsec.compile"
+    return archive if start == b"PK\x03\x04" else ""
 
 
 def _load_external(tensor: onnx.TensorProto, path: str) -> None:

@@ -175,10 +175,13 @@ def _check_closed(name: str, axes: list[int | str], binding: dict[str, Dim]) -> 
         dims = [str(d) if d not in open_dims else rest if axis else first for axis, d in enumerate(axes)]
         return f"--shape {name}={','.join(dims)}"
 
+    def python(size: str) -> str:
+        return "{" + ", ".join(f"{dim!r}: {size}" for dim in open_dims) + "}"
+
     raise ModelError(
         f"input {name!r} leaves {', '.join(map(repr, open_dims))} open in its shape ({', '.join(map(str, axes))}); "
         f"close it with {example('1', str(inner))} or bound it with {example('1..8', f'1..{inner}')}; "
-        f"in Python, with shapes={{{open_dims[0]!r}: 1}} or shapes={{{open_dims[0]!r}: (1, 8)}}"
+        f"in Python, with shapes={python('1')} or shapes={python('(1, 8)')}"
     )
 
 

@@ -41,7 +41,8 @@ def read_manifest(file: BinaryIO, name: str) -> dict[str, Any]:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         ident, kind = _HEADER.unpack_from(data)[:2]
         if ident[:6] != b"\x7fELF\x02\x01" or kind != _SHARED:
-            raise ArtifactError(f"{name} is not a sparsec artifact: it is not a 64-bit shared library")
+            hint = "; if it is a model, compile it first: sparsec compile" if not ident.startswith(b"\x7fELF") else ""
+            raise ArtifactError(f"{name} is not a sparsec artifact: it is not a 64-bit shared library{hint}")
         try:
             sections = dict(_sections(data))
         except (IndexError, OverflowError, ValueError, struct.error):

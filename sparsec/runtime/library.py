@@ -58,6 +58,11 @@ class TensorInfo:
     min_shape: tuple[int, ...]
     max_shape: tuple[int, ...]
 
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The extent of each axis, None where it is not fixed."""
+        return tuple(a if a == b else None for a, b in zip(self.min_shape, self.max_shape, strict=True))
+
     def __str__(self) -> str:
         axes = (str(a) if a == b else f"{a}..{b}" for a, b in zip(self.min_shape, self.max_shape, strict=True))
         return f"{self.name} {self.dtype}[{', '.join(axes)}]"

@@ -325,3 +325,13 @@ def test_output_shape_of_a_transposed_convolution(shape):
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_shape=shape)
     model = model_of([node], {"x": (TensorProto.FLOAT, (2, 4, 5, 6))}, {"w": weight})
     assert_same_as_onnxruntime(model, {"x": np.random.default_rng(1).standard_normal((2, 4, 5, 6)).astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    "content, kind", [(b"\x7fELF" + bytes(60), "shared library"), (b"PK\x03\x04" + bytes(60), "archive")]
+)
+def test_files_that_are_known_to_be_no_models(tmp_path, content, kind):
+    path = tmp_path / "model.bin"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"model\.bin is not an ONNX file, or it is truncated: it is an? {kind}"):
+        load_model(path)

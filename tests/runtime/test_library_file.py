@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparsec.errors import ArtifactError
 from sparsec.runtime.elf import read_manifest
+from sparsec.runtime.library import TensorInfo
 from sparsec.runtime.session import load
 
 
@@ -103,3 +104,7 @@ print(library.sparsec_manifest().decode())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["model"] == "affine"
+
+
+def test_the_shape_of_an_input_tells_what_is_fixed() -> None:
+    assert TensorInfo("x", np.dtype("float32"), (1, 4), (8, 4)).shape == (None, 4)
