@@ -30,7 +30,7 @@ def fold_batch_norm(graph: Graph) -> None:
             _fold_into(graph, node, LAYERS[node.op] % node.output.rank)
     graph.remove_dead()
     for node in list(graph.nodes):
-        if node.op == "nn.batch_norm" and _is_inference(node):
+        if node.op == "nn.batch_norm" and is_inference(node):
             _spell_out(graph, node)
     graph.remove_dead()
 
@@ -63,12 +63,12 @@ def _fold_into(graph: Graph, layer: Node, axis: int) -> None:
 def _affine_of(node: Node, x: Value, axis: int, channels: int) -> Affine | None:
     """What the node does to x, where that is a constant scale and shift per channel."""
     if node.op == "nn.batch_norm":
-        is_ours = node.inputs[0] is x and node.attrs["axis"] % x.rank == axis and _is_inference(node)
+        is_ours = node.inputs[0] is x and node.attrs["axis"] % x.rank == axis and is_inference(node)
         return _batch_norm(node) if is_ours else None
     if node.op not in ("add", "subtract", "multiply", "divide") or node.inputs[0] is node.inputs[1]:
         return None
     is_left = node.inputs[0] is x
-    other = _per_channel(node.inputs[1 if is_left else 0], x.rank, axis, channels)
+    other = per_channel(node.inputs[1 if is_left else 0], x.rank, axis, channels)
     if other is None:
         return None
     one, zero = np.ones(channels), np.zeros(channels)
@@ -81,7 +81,7 @@ def _affine_of(node: Node, x: Value, axis: int, channels: int) -> Affine | None:
     return Affine(1 / other, zero) if is_left and other.all() else None
 
 
-def _per_channel(value: Value, rank: int, axis: int, channels: int) -> np.ndarray | None:
+def per_channel(value: Value, rank: int, axis: int, channels: int) -> np.ndarray | None:
     """A constant with at most one value per channel as a vector over the channels."""
     if value.data is None or value.rank > rank:
         return None
@@ -91,7 +91,7 @@ def _per_channel(value: Value, rank: int, axis: int, channels: int) -> np.ndarra
     return np.broadcast_to(value.data.reshape(-1).astype("float64"), (channels,))
 
 
-def _is_inference(node: Node) -> bool:
+def is_inference(node: Node) -> bool:
     """Whether the statistics are constants and nobody reads the updated ones."""
     is_constant = all(v.is_constant for v in node.inputs[1:])
     return is_constant and not node.attrs.get("training") and not any(v.users for v in node.outputs[1:])

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.graph.evaluate import ELEMENTWISE
+from sparsec.graph.fold_batch_norm import is_inference, per_channel
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.simplify import permute, reshape, take_part
 
@@ -44,18 +46,17 @@ class _Axis:
         return _Axis(stride, phase_taps, dilation, before, after, pixels, cut - start * stride)
 
 
-def transposed_convolution(graph: Graph, node: Node) -> Value | None:
+def transposed_convolution(graph: Graph, node: Node) -> None:
     """Rewrite a transposed convolution with constant weights and an image of constant size, of two dimensions or one.
 
-    Returns
-    -------
-    Its result; None where it is of another kind
+    What is done to each channel behind it, as by a bias, a batch norm and an activation, is done before the pixels of
+    all phases are put side by side, so that it can join the convolution.
     """
     x, weight = node.inputs
     attrs, space = node.attrs, x.rank - 2
     plain = attrs["data_layout"] in ("NCW", "NCHW") and attrs["kernel_layout"] in ("IOW", "IOHW")
     if weight.data is None or not plain or not all(isinstance(n, int) for n in (*x.shape[1:], *node.output.shape[1:])):
-        return None
+        return
     flat = (1,) * (2 - space)  # of height one, where there is one dimension
     strides, dilation = ((*flat, *map(int, attrs[name])) for name in ("strides", "dilation"))
     cut = (*((0,) * (2 - space)), *attrs["padding"][:space])
@@ -84,7 +85,14 @@ def transposed_convolution(graph: Graph, node: Node) -> Value | None:
     inputs = [reshape(graph, x, image, node), graph.constant(phases, weight.name)]
     shape = (image[0], phases.shape[0], axes[0].pixels, axes[1].pixels)
     y = graph.add("conv2d", inputs, shape, together, dtype=node.output.dtype, before=node, name=node.output.name)
-    return reshape(graph, _side_by_side(graph, y, axes, node), node.output.shape, node)
+    end, repeats = node.output, axes[0].stride * axes[1].stride
+    while len(end.users) == 1 and end not in graph.outputs:
+        (reader,) = end.users
+        earlier = _before_pixels_move(graph, reader, end, y, repeats)
+        if earlier is None:
+            break
+        y, end, node = earlier, reader.outputs[0], reader
+    graph.replace(end, reshape(graph, _side_by_side(graph, y, axes, node), end.shape, node))
 
 
 def _dilated(filters: np.ndarray, dilation: Sequence[int]) -> np.ndarray:
@@ -106,13 +114,38 @@ def _phases(filters: np.ndarray, axes: list[_Axis], groups: int) -> np.ndarray:
     return np.ascontiguousarray(turned).reshape(-1, inputs // groups, h.taps, w.taps)
 
 
+def _before_pixels_move(graph: Graph, node: Node, x: Value, y: Value, repeats: int) -> Value | None:
+    """Return what a reader of x does to each channel, done to y that has each so many times; None of other readers."""
+    channels, dtype = int(x.shape[1]), node.outputs[0].dtype  # type: ignore[arg-type]
+    if node.op == "nn.batch_norm" and is_inference(node) and node.attrs["axis"] % x.rank == 1:
+        constants = [
+            graph.constant(np.repeat(np.asarray(value.data), repeats), value.name) for value in node.inputs[1:]
+        ]
+        types = [(y.shape, dtype), *((constant.shape, constant.dtype) for constant in constants[-2:])]
+        attrs = {**node.attrs, "axis": 1}
+        return graph.add_node(node.op, [y, *constants], types, attrs, before=node).outputs[0]
+    if node.op not in ELEMENTWISE or node.inputs.count(x) != 1:
+        return None
+    others = [None if value is x else per_channel(value, x.rank, 1, channels) for value in node.inputs]
+    if sum(other is None for other in others) > 1:
+        return None
+    inputs = [
+        y
+        if other is None
+        else graph.constant(np.repeat(other, repeats).astype(value.dtype).reshape(1, -1, 1, 1), value.name)
+        for value, other in zip(node.inputs, others, strict=True)
+    ]
+    return graph.add(node.op, inputs, y.shape, node.attrs, dtype=dtype, before=node, name=node.outputs[0].name)
+
+
 def _side_by_side(graph: Graph, y: Value, axes: list[_Axis], node: Node) -> Value:
     """Put the pixels of all phases side by side, and take those that are asked for."""
     (h, w) = axes
-    batch, channels = node.output.shape[:2]
+    batch, channels = y.shape[0], int(y.shape[1]) // (h.stride * w.stride)  # type: ignore[arg-type]
     y = reshape(graph, y, (batch, channels, h.stride, w.stride, h.pixels, w.pixels), node)
     y = permute(graph, y, (0, 1, 4, 2, 5, 3), node)
     y = reshape(graph, y, (batch, channels, h.pixels * h.stride, w.pixels * w.stride), node)
-    height, width = ((1,) * (4 - node.output.rank) + tuple(node.output.shape[2:]))[-2:]
+    space = node.outputs[0].shape[2:]
+    height, width = (1, *space)[-2:]
     y = take_part(graph, y, 2, h.first, int(height), node)
     return take_part(graph, y, 3, w.first, int(width), node)

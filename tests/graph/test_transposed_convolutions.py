@@ -49,6 +49,41 @@ def test_any_transposed_convolution(axes, groups, batch):
     same([expected(x, weight, **how)], run(graph))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_what_is_done_to_channels_joins_the_convolution(groups):
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((4, 3, 2, 2)).astype("float32")
+    bias, *statistics = rng.uniform(0.5, 2, (5, 3 * groups)).astype("float32")  # gamma, beta, mean, variance
+
+    def build(builder, x):
+        y = builder.emit(model(weight, (2, 2), (0, 0), (0, 0), (1, 1), groups)(builder, x))
+        y = builder.emit(op.add(relax.const(bias.reshape(1, -1, 1, 1)), y))
+        norm = builder.emit(op.nn.batch_norm(y, *map(relax.const, statistics), axis=1, training=False))
+        return builder.emit(op.nn.relu(builder.emit(relax.TupleGetItem(norm, 0))))
+
+    graph = canonical(import_small(build, (2, 4, 5, 6)))
+    assert ops(graph)[:4] == ["conv2d", "add", "nn.relu", "reshape"] and "nn.batch_norm" not in ops(graph)
+    x = np.random.default_rng(0).standard_normal((2, 4, 5, 6)).astype("float32")
+    y = torch.from_numpy(expected(x, weight, stride=2, groups=groups) + bias.reshape(1, -1, 1, 1))
+    gamma, beta, mean, variance = map(torch.from_numpy, statistics)
+    same([torch.relu(torch.nn.functional.batch_norm(y, mean, variance, gamma, beta)).numpy()], run(graph))
+
+
+def test_a_result_that_is_read_twice_is_put_together_first():
+    weight = np.random.default_rng(1).standard_normal((4, 3, 2, 2)).astype("float32")
+
+    def build(builder, x):
+        y = builder.emit(model(weight, (2, 2), (0, 0), (0, 0), (1, 1), 1)(builder, x))
+        return builder.emit(op.multiply(builder.emit(op.nn.relu(y)), builder.emit(op.sigmoid(y))))
+
+    graph = canonical(import_small(build, (1, 4, 3, 5)))
+    assert ops(graph)[:2] == ["conv2d", "reshape"]
+    y = torch.from_numpy(
+        expected(np.random.default_rng(0).standard_normal((1, 4, 3, 5)).astype("float32"), weight, stride=2)
+    )
+    same([(torch.relu(y) * torch.sigmoid(y)).numpy()], run(graph))
+
+
 def test_dilation_without_stride_adds_no_taps():
     weight = np.ones((4, 3, 3, 3), "float32")
     graph = canonical(import_small(model(weight, (1, 1), (2, 2), (0, 0), (4, 4), 1), (1, 4, 20, 20)))
