@@ -48,7 +48,8 @@ def _taps(graph: Graph, node: Node) -> Value:
     """Return `[N, taps · C, H, W]`: what each tap reads for the pixels of the output."""
     x, weight = node.inputs
     attrs, (batch, channels, *extents), (*_, height, width) = node.attrs, x.shape, node.output.shape
-    rows, columns = (int(taps) for taps in weight.shape[2:])  # type: ignore[arg-type]
+    assert weight.data is not None
+    rows, columns = weight.data.shape[2:]
     top, left, bottom, right = attrs["padding"]
     if any(attrs["padding"]):
         extents = [extents[0] + top + bottom, extents[1] + left + right]
@@ -64,5 +65,5 @@ def _taps(graph: Graph, node: Node) -> Value:
         parts.append(graph.add("strided_slice", [x], shape, cut, dtype=x.dtype, before=node))
     if len(parts) == 1:
         return parts[0]
-    together = (batch, int(channels) * len(parts), height, width)  # type: ignore[arg-type]
+    together = (batch, product([channels, len(parts)]), height, width)
     return graph.add("concat", parts, together, {"axis": 1}, dtype=x.dtype, before=node)

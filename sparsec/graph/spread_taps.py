@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.shape import product
 from sparsec.graph.simplify import simplify, take_part
 
 FAR = 0.5
@@ -112,7 +113,7 @@ def _spread(graph: Graph, node: Node) -> Value:
     seen = [tap for tap in range(axis.taps) if axis.sees(tap)] or [0]
     wide = _widened(graph, node, axis)
     columns = [take_part(graph, wide, 3, tap * axis.dilation, axis.outputs, node, stride=axis.stride) for tap in seen]
-    shape = (batch, int(channels) * len(seen), height, axis.outputs)  # type: ignore[arg-type]
+    shape = (batch, product([channels, len(seen)]), height, axis.outputs)
     image = graph.add("concat", columns, shape, {"axis": 1}, dtype=x.dtype, before=node)
     outputs, _, rows, _ = weight.data.shape
     filters = weight.data[..., seen].transpose(0, 3, 1, 2).reshape(outputs, -1, rows, 1)

@@ -141,7 +141,7 @@ def _before_pixels_move(graph: Graph, node: Node, x: Value, y: Value, repeats: i
 def _side_by_side(graph: Graph, y: Value, axes: list[_Axis], node: Node) -> Value:
     """Put the pixels of all phases side by side, and take those that are asked for."""
     (h, w) = axes
-    batch, channels = y.shape[0], int(y.shape[1]) // (h.stride * w.stride)  # type: ignore[arg-type]
+    batch, channels = node.outputs[0].shape[:2]
     y = reshape(graph, y, (batch, channels, h.stride, w.stride, h.pixels, w.pixels), node)
     y = permute(graph, y, (0, 1, 4, 2, 5, 3), node)
     y = reshape(graph, y, (batch, channels, h.pixels * h.stride, w.pixels * w.stride), node)
