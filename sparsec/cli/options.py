@@ -71,8 +71,10 @@ def warn_of_threads(ctx: click.Context, param: click.Parameter, threads: int | N
     from sparsec.targets.native import physical_cores
 
     if threads and threads > (cores := physical_cores()):
+        from sparsec.report import plural
+
         warning = click.style("warning:", fg="yellow", bold=True)
-        shared = f"{cores} physical core{'s' if cores > 1 else ''} that this process may use"
+        shared = f"{plural(cores, 'physical core')} that this process may use"
         click.echo(f"{warning} {threads} threads share the {shared}, and are slower than {cores}", err=True)
     return threads
 

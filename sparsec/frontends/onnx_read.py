@@ -88,9 +88,8 @@ def _check_names(graph: onnx.GraphProto, outer: set[str]) -> None:
         label = node.name or f"{node.op_type}({', '.join(filter(None, node.output))})"
         if unknown := next((name for name in node.input if name and name not in known), None):
             raise ModelError(f"node {label!r} reads {unknown!r}, which nothing before it writes")
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                _check_names(subgraph, known)
+        for subgraph in _subgraphs(node):
+            _check_names(subgraph, known)
         for name in filter(None, node.output):
             if name in writers:
                 raise ModelError(f"nodes {writers[name]!r} and {label!r} both write {name!r}; a name has one writer")
@@ -124,17 +123,22 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
             if attribute.HasField("sparse_tensor"):
                 yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _tensors(subgraph)
+        for subgraph in _subgraphs(node):
+            yield from _tensors(subgraph)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a node runs, as of a branch or a loop."""
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node of a graph, those of its subgraphs included."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _nodes(subgraph)
+        for subgraph in _subgraphs(node):
+            yield from _nodes(subgraph)
 
 
 def import_operator_sets(model: onnx.ModelProto) -> None:

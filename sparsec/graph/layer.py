@@ -32,7 +32,7 @@ class Layer:
     Parameters
     ----------
     name, op : the node in the model, and the product that it is
-    shape : of the weight, outputs first, without the channels that are gone
+    shape : of the weight as it is computed with, outputs first, without the channels that are gone
     removed_outputs, removed_inputs : channels that are gone, since zeros left them without effect
     sparsity : the part of the weight that is zero
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
