@@ -41,6 +41,12 @@ def all_of(conditions: Iterable[Expr]) -> Expr:
     return first
 
 
+def total(terms: Iterable[Expr]) -> Expr:
+    """Return the sum of terms, of which there is at least one."""
+    first, *rest = terms
+    return sum(rest, first)
+
+
 def is_inside(layout: Layout, shape: tuple[int, ...], name: str, dims: tuple[str, ...] = ()) -> Expr | None:
     """Return the condition that an element that the layout stores is none that fills up a block; None if none is.
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from math import prod
 
 from sparsec.errors import LayoutError
-from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis
+from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis, total
 from sparsec.ir.decoded import is_decoded, multiply_decoded
 from sparsec.ir.fetching import LONG, fetches
 from sparsec.ir.kernel import (
@@ -36,6 +36,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import BATCH, COLUMN, ROW, Product, Run, Tiling
+from sparsec.ir.staged import StagedPart
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ class PackedTerm:
         product = self.product
         x: Expr = self.at(product.x, product.x_index)
         if self.tiling.stage:
-            steps = [Var(f"p{n}") * (self.layout.levels[n][0].divisor * self.pitch) for n in self.order.inside]
-            x = Load("part", (sum(steps[1:], steps[0]) + LANE,))
+            x = Load("part", (self.staged.place(self.digits(self.order.inside)) + LANE,))
         walks = tuple(self.walks[level] for level in self.order.inside)
         if is_decoded(product, self.weight):
             return multiply_decoded(product, self.weight, walks, self.places, acc, x)
@@ -140,21 +140,18 @@ class PackedTerm:
         return nest_of(walks, step)
 
     def stage(self, body: Stmt) -> Stmt:
-        """Copy the rows of X that one depth block reads, `[part · pitch]`, for the body."""
-        product, padded = self.product, self.layout.padded(self.shape)[1]
-        blocks = [level for level in self.order.outside[: self.stage_place] if level in self.depths]
-        part = min((self.layout.levels[level][0].divisor for level in blocks), default=padded)
-        taps = product.taps if part % product.taps == 0 else 1
-        # Taps in a loop of their own, so that their places are constants.
-        row = Var("r") * taps + Var("t") if taps > 1 else Var("r")
-        axes = (Range("r", Const(0), Const(part // taps)), *([Range("t", Const(0), Const(taps))] if taps > 1 else []))
-        depth = self.place(blocks) + row if blocks else row
-        value: Expr = element_at(product.x, product.x_index, {"k": depth, "m": COLUMN + LANE})
-        if padded > self.shape[1]:
-            value = call("select", call("<", depth, self.shape[1]), value, product.zero)
-        copy = For((self.lanes[-1],), (Assign(Load("part", (row * self.pitch + LANE,)), value),))
-        rows = For(axes, (copy,))
-        return Tile("part", product.sums, (part * self.pitch,), (rows, body))
+        """Copy what one depth block reads of X, for the body."""
+        product, padded, blocks = self.product, self.layout.padded(self.shape)[1], self.staged_blocks
+
+        def read(row: Expr, column: Expr) -> Expr:
+            depth = self.place(blocks) + row if blocks else row
+            value: Expr = element_at(product.x, product.x_index, {"k": depth, "m": COLUMN + column})
+            if padded > self.shape[1]:
+                value = call("select", call("<", depth, self.shape[1]), value, product.zero)
+            return value
+
+        part = self.staged
+        return Tile("part", product.sums, (part.size,), (*part.copies(self.width, read), body))
 
     def every_row(self, finish: bool, tasks: int = 0, sums: Load | None = None) -> Stmt:
         """Start the sums of the rows of a task with zero, or finish what they have come to, in Y or in `sums`."""
@@ -194,9 +191,11 @@ class PackedTerm:
 
     def place(self, levels: Sequence[int]) -> Expr:
         """Return the part of a coordinate that these levels hold."""
-        digits = [(Var(f"p{level}"), self.layout.levels[level][0].divisor) for level in levels]
-        first, *rest = [digit * divisor if divisor != 1 else digit for digit, divisor in digits]
-        return sum(rest, first)
+        return total(digit * divisor if divisor != 1 else digit for digit, divisor in self.digits(levels))
+
+    def digits(self, levels: Sequence[int]) -> list[tuple[Expr, int]]:
+        """Return where the walks of these levels stand, and the divisors of what they hold."""
+        return [(Var(f"p{level}"), self.layout.levels[level][0].divisor) for level in levels]
 
     def result_at(self, total: Expr, row: Expr, column: Expr) -> Expr:
         return finished(self.product, total, row, column)
@@ -258,10 +257,27 @@ class PackedTerm:
     def width(self) -> int:
         return self.columns[2]
 
-    @property
-    def pitch(self) -> int:
-        """Elements between rows of X that are copied: alike in all runs of tiles, so that a weight can hold offsets."""
-        return max(width for _, _, width in self.tiling.columns)
+    @cached_property
+    def staged_blocks(self) -> list[int]:
+        """The levels that cut the depth into the blocks of which X is copied."""
+        return [level for level in self.order.outside[: self.stage_place] if level in self.depths]
+
+    @cached_property
+    def staged(self) -> StagedPart:
+        """What is copied of X: alike in all runs of tiles, so that a weight can hold offsets.
+
+        Raises
+        ------
+        LayoutError : where taps are to share stretches, but a block of the depth parts those of a channel
+        """
+        divisors = (self.layout.levels[level][0].divisor for level in self.staged_blocks)
+        depth, taps = min(divisors, default=self.layout.padded(self.shape)[1]), self.product.taps
+        if self.tiling.stretch and depth % taps:
+            raise LayoutError(
+                f"{self.layout} parts the {taps} taps of a channel; they cannot share what is copied of X"
+            )
+        widest = max(width for _, _, width in self.tiling.columns)
+        return StagedPart(self.product, depth, widest, self.tiling.stretch)
 
     @cached_property
     def order(self) -> LoopOrder:

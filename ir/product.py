@@ -179,6 +179,8 @@ class Tiling:
     whole_rows : finish the sums of a row before the next row where its layout would cut the depth between them
     skip_zeros : pass over the weights that meet a vector of X that is zero
     dots : take several depths at once
+    stretch : where X is staged, elements that loads are aligned to, for stretches that taps of a channel share; None
+        for a row for each tap
     """
 
     columns: tuple[Run, ...]
@@ -188,3 +190,4 @@ class Tiling:
     whole_rows: bool = False
     skip_zeros: bool = False
     dots: Dots | None = None
+    stretch: int | None = None

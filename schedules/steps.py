@@ -29,7 +29,8 @@ from sparsec.schedules.tensorize import tensorize
 class Tile:
     """Cut the columns, and the rows of an unpacked weight, into tiles of these sizes, the largest first.
 
-    With `stage`, the part of X that a depth block reads is copied into a buffer of its own. With `rows_first`, all
+    With `stage`, the part of X that a depth block reads is copied into a buffer of its own; with a `stretch` of so many
+    elements, once for all taps of a channel whose distances differ by multiples of it. With `rows_first`, all
     columns of a chunk or block of rows are computed before the next one. With `whole_rows`, the sums of a row are
     finished before the next row where the layout would cut the depth between them. With `skip_zeros`, weights that meet
     a vector of X that is zero are passed over. With `dots`, several depths are taken at once: the fields of `Dots`.
@@ -45,6 +46,7 @@ class Tile:
     whole_rows: bool = False
     skip_zeros: bool = False
     dots: tuple[int, ...] = ()
+    stretch: int | None = None
     name: ClassVar[str] = "tile"
 
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:
@@ -52,7 +54,8 @@ class Tile:
         row_runs = _runs(rows, self.rows) if self.rows else ()
         runs = _runs(columns, self.columns, overlap=bool(self.dots))
         dots = Dots(*self.dots) if self.dots else None
-        return Tiling(runs, row_runs, self.stage, self.rows_first, self.whole_rows, self.skip_zeros, dots)
+        flags = self.stage, self.rows_first, self.whole_rows, self.skip_zeros
+        return Tiling(runs, row_runs, *flags, dots, self.stretch)
 
 
 @dataclass(frozen=True)

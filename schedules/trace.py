@@ -140,6 +140,7 @@ def _is_size(value: Any) -> bool:
 _KINDS: dict[Any, Callable[[Any], bool]] = {  # what JSON may hold for an option of this type
     "bool": lambda value: isinstance(value, bool),
     "int": _is_size,
+    "int | None": lambda value: value is None or _is_size(value),
     "str": lambda value: isinstance(value, str),
     "tuple[int, ...]": lambda value: isinstance(value, list) and all(map(_is_size, value)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import lcm
 
 import numpy as np
@@ -12,6 +13,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import FEW_SUMS, TILE_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
+from sparsec.ir.staged import stretches
 from sparsec.ir.types import stored_bits
 from sparsec.schedules.rules.prices import batch, extent, has_few_columns
 from sparsec.schedules.rules.weight import Weight
@@ -57,6 +59,12 @@ class Panel:
         nbytes = np.dtype(product.x.dtype).itemsize * extent(product.depth) * extent(product.columns)
         return self.has_few_columns and nbytes <= FEW_SHARE * self.target.l1_bytes
 
+    @cached_property
+    def shares_stretches(self) -> bool:
+        """Whether fewer copies of a channel than it has taps are enough for aligned loads."""
+        product = self.product
+        return bool(product.pixels) and len(stretches(product, self.target.unit_lanes(product.sums))) < product.taps
+
     def holds_by_rows(self, rows: int) -> bool:
         """Whether so many rows of few columns are one tile."""
         return self.vectors == 1 and rows <= max(TILE_ROWS, FEW_SUMS // extent(self.product.columns))
@@ -80,7 +88,8 @@ class Panel:
 class Cut:
     """How rows and depth are cut: chunks of rows, parts of the depth, and blocks of r rows.
 
-    `chunk` is 0 where all rows are one, and `copy` says whether a part of X is copied first.
+    `chunk` is 0 where all rows are one, `copy` says whether a part of X is copied first, and `stretched` whether the
+    taps of a channel share what is copied.
     """
 
     rows: int
@@ -90,6 +99,7 @@ class Cut:
     parts: int
     part: int
     copy: bool = False
+    stretched: bool = False
 
     @property
     def chunks(self) -> int:
@@ -102,6 +112,7 @@ def find_cuts(
     r: int,
     c: int = 1,
     copies: bool = False,
+    shares: bool = False,
     whole: bool = False,
     more_parts: tuple[int, ...] = (),
     ragged: bool = False,
@@ -111,6 +122,7 @@ def find_cuts(
     Parameters
     ----------
     copies : whether to try to copy X, too
+    shares : whether taps may share what is copied: where offsets into it are stored, nothing divides at run time
     whole : keep to parts that divide the depth
     more_parts : numbers of parts to try beside `PARTS`, unless L1 keeps all of few columns anyway
     ragged : whether the last block may have fewer rows
@@ -118,7 +130,8 @@ def find_cuts(
     rows, depth = weight.rows, weight.depth
     if r > rows or (rows % r and not ragged) or not panel.holds(r):
         return
-    for copy in (False, True) if copies else (False,):
+    shares = shares and panel.shares_stretches
+    for copy, stretched in ((False, False), *([(True, False)] if copies else []), *([(True, True)] if shares else [])):
         together = lcm(c, panel.product.taps)
         if c > 1 and together > c and not copy:
             continue  # where taps are cut, what a column reads is not at the same distance from its neighbours
@@ -128,7 +141,7 @@ def find_cuts(
             fits = fits and -(-depth // part) == parts and (parts == 1 or part > c)
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
                 for chunk in sorted(panel.chunk_sizes(rows, r, parts)):
-                    yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy)
+                    yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy, stretched)
 
 
 def in_rows(cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", order: str = "") -> Layout:

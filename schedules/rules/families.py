@@ -108,7 +108,7 @@ def _decoded_together(product: Product, depth: int, r: int) -> int:
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed rows jammed in blocks of r."""
     name = f"{r}x1 blocks" if r > 1 else "CSR"
-    for cut in find_cuts(weight, panel, r, copies=True):
+    for cut in find_cuts(weight, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
         inner = entries(panel.target, load=1 / QUAD if r == 1 else 1.0)
         yield _nest(name, layout, cut, weight.blocks(r), inner)
@@ -124,7 +124,7 @@ def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of r rows of those that have entries."""
-    for cut in find_cuts(weight.condensed, panel, r, copies=True):
+    for cut in find_cuts(weight.condensed, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
         yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), entries(panel.target))
 
@@ -227,7 +227,8 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:
     """Return the loops over a weight that is cut."""
     opens = cut.parts * cut.rows / cut.r
-    return Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=cut.chunks)
+    nest = Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=cut.chunks)
+    return replace(nest, stretched=cut.stretched)
 
 
 def _sum(*terms: Callable[[], Layout]) -> Sum:

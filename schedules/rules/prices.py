@@ -17,6 +17,7 @@ from sparsec.ir.gather import evaluate
 from sparsec.ir.kernel import Const, Coordinate, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
+from sparsec.ir.staged import stretches
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import HALVES, is_float, stored_bits
 from sparsec.targets import LINE, PAGE, Target
@@ -94,6 +95,7 @@ class Nest:
     rest : the loops over the other terms of a sum of layouts
     together : whether many stored integers are decoded at once
     gathers : whether each of the rows has an element of X of its own in a step
+    stretched : whether the taps of a channel share what is copied of X
     """
 
     name: str
@@ -110,6 +112,7 @@ class Nest:
     rest: Nest | None = None
     together: bool = False
     gathers: bool = False
+    stretched: bool = False
 
 
 class Prices:
@@ -118,6 +121,7 @@ class Prices:
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
         self._apart = _row_bytes(product)
+        self._reach = stretches(product, target.unit_lanes(product.sums)) if product.pixels else {}
         in_two_lines = min(1.0, target.vector_bits / 8 / LINE)  # of vectors that start anywhere
         self._crossing = in_two_lines * (1.0 if self._apart % LINE else 1 - 1 / product.taps)  # of loads of X
 
@@ -139,16 +143,19 @@ class Prices:
         """Return the cycles where the weight comes from a cache in time."""
         product, target, inner = self.product, self.target, nest.inner
         images, cycles = batch(product), self(nest.rest, widths) if nest.rest else 0.0
+        lanes = target.lanes(product.sums)
         together = nest.stage or nest.scatter  # rows of a copy, or of Y, lie together and are aligned
         for count, vectors in tiles(product, widths, target):
             loads = vectors * (1 if together else 1 + self._crossing)
             step = self._step(nest, vectors, loads)
             if inner.miss:
-                step += inner.miss * loads * self._outside_l1(nest, vectors * target.lanes(product.sums), together)
+                step += inner.miss * loads * self._outside_l1(nest, vectors * lanes, together)
             if inner.far and not together:
                 step += inner.far * self._far(nest.part)
             depth = extent(product.depth)
             brought = depth * loads * inner.copy if nest.stage else depth / product.taps * vectors * inner.first
+            if nest.stretched:
+                brought = depth / product.taps * self._stretched(vectors * lanes) / lanes * inner.copy
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
             idle = idle_cores(count * images * nest.tasks, target)
             cycles += count * images * idle * (nest.steps * step + opens + brought * nest.tasks)
@@ -188,7 +195,8 @@ class Prices:
         product, apart = self.product, self._apart
         kept = nest.inner.keeps * self.target.l1_bytes
         if together:
-            return max(0.0, 1 - kept / (columns * np.dtype(product.sums).itemsize * nest.part))
+            rows = self._stretched(columns) / product.taps if nest.stretched else columns
+            return max(0.0, 1 - kept / (rows * np.dtype(product.sums).itemsize * nest.part))
         itemsize = np.dtype(product.x.dtype).itemsize
         width = columns * itemsize
         beside = LINE - itemsize if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
@@ -197,6 +205,10 @@ class Prices:
         starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
         used = min(SETS, starts * -(-width // LINE))
         return max(0.0, 1 - kept * used / SETS / footprint)
+
+    def _stretched(self, columns: float) -> float:
+        """Return how many elements the stretches take that the taps of a channel share."""
+        return sum(columns + reach for reach in self._reach.values())
 
     def _far(self, part: int) -> float:
         """Return for which share of the steps the row of X is on a page that was left since it was read."""
