@@ -60,9 +60,13 @@ BITS = {"step": 0.5}
 """What differs from entries."""
 
 
-def entries(target: Target, **changes: float) -> Inner:
-    """Return what loops over entries cost, by the fit to a processor with such vectors."""
-    return replace(ENTRIES if target.vector_bits >= 8 * LINE else HALF_LINES, **changes)
+def entries(target: Target, rows: int = 1, **changes: float) -> Inner:
+    """Return what loops over entries of jammed rows cost, by the fit to a processor with such vectors.
+
+    The multiply-adds of more rows hide what loads wait for, in caches and for translated addresses.
+    """
+    inner = ENTRIES if target.vector_bits >= 8 * LINE else HALF_LINES
+    return replace(inner, **({"miss": inner.miss / rows**2, "far": inner.far / rows**2} | changes))
 
 
 def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -110,7 +114,7 @@ def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     name = f"{r}x1 blocks" if r > 1 else "CSR"
     for cut in find_cuts(weight, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
-        inner = entries(panel.target, load=1 / QUAD if r == 1 else 1.0)
+        inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
         yield _nest(name, layout, cut, weight.blocks(r), inner)
 
 
@@ -126,7 +130,7 @@ def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of r rows of those that have entries."""
     for cut in find_cuts(weight.condensed, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
-        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), entries(panel.target))
+        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), entries(panel.target, r))
 
 
 def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
