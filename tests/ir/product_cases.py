@@ -79,7 +79,7 @@ EPILOGUES = {
     "residual": Epilogue(SUM + _RESIDUAL * 2.0, lambda acc, residual: acc + residual * 2, ("residual",)),
     "mask of columns": Epilogue(SUM + _MASK, lambda acc, mask: acc + mask, ("mask",)),
     "gelu": Epilogue(
-        _SMALL * 0.5 * (call("erf", _SMALL * 0.5**0.5) + 1.0),
+        _SMALL * (call("erf", _SMALL * 0.5**0.5) * 0.5 + 0.5),
         lambda acc: acc / 256 * (erf(acc / 128 * 0.5**0.5) + 1),
         rtol=2e-6,
     ),

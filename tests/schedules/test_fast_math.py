@@ -2,16 +2,24 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tvm
+from scipy.special import erfc
 from tvm import relax
 from tvm.relax import op
 from tvm.script import tirx as T
 
+from sparsec.graph.epilogue import express
+from sparsec.graph.graph import Node, Value
+from sparsec.ir.named import CSR
+from sparsec.ir.product import SUM
 from sparsec.schedules.fast_math import expand_math
+from sparsec.schedules.rules.generic import schedule
 from sparsec.targets import Target
+from tests.ir.product_cases import linear, sparse, trace
 from tests.schedules.relax_groups import NATIVE, compiled, group, normal
 
 _erf = np.vectorize(math.erf, otypes=["float64"])
@@ -21,7 +29,7 @@ _BITS = np.arange(0, 0x7F800000, 4093, dtype="uint32").view("float32")
 _EDGES = np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 88.7, 88.8, -87.4, -103.9, -104.1, 1e-45, 3.93, 9.02])
 SAMPLE = np.concatenate([_BITS, -_BITS, np.linspace(-110, 110, 40001, dtype="float32"), _EDGES])
 
-WITHOUT_FMA = Target.parse("x86-64-v2")
+WITH_AVX2, WITHOUT_FMA = Target.parse("x86-64-v3"), Target.parse("x86-64-v2")
 
 FUNCTIONS = {
     "exp": (op.exp, np.exp, 1.0),
@@ -78,6 +86,62 @@ def test_saturating_functions_stay_in_range(name):
 def test_no_call_is_left(name):
     kernel = compiled(group(lambda emit, x: FUNCTIONS[name][0](x), (1024,)))
     assert "f@PLT" not in kernel.assembly
+
+
+@pytest.mark.parametrize(
+    ("target", "bound"),
+    [(NATIVE, 2.5e-7), (WITH_AVX2, 2.5e-7), (WITHOUT_FMA, 3e-7)],
+    ids=["native", "AVX2", "without FMA"],
+)
+def test_gelu_over_the_whole_range(target, bound):
+    if target.arch != NATIVE.arch:
+        pytest.skip("code for x86-64 does not run here")
+    x = np.concatenate([np.linspace(-7, 7, 500001, dtype="float32"), SAMPLE])
+    kernel = compiled(group(lambda emit, x: op.nn.gelu(x), x.shape), target)
+    (got,) = kernel([x], x)
+    infinite = ~np.isfinite(x)
+    np.testing.assert_array_equal(got[infinite], np.where(x[infinite] > 0, np.inf, np.nan))  # C says NaN of -inf, too
+    x, got = x[~infinite].astype("float64"), got[~infinite]
+    error = np.abs(got - x * 0.5 * erfc(-x * 0.5**0.5)) - bound * np.abs(x)
+    worst = int(np.argmax(error))
+    assert error[worst] <= 1e-45, f"gelu({x[worst]}) = {got[worst]}"
+    np.testing.assert_array_equal(got[x > 6], x[x > 6])
+    np.testing.assert_array_equal(got[x < -6], 0)
+    np.testing.assert_array_equal(np.signbit(got[x == 0]), np.signbit(x[x == 0]))
+    assert "erff" not in kernel.assembly
+
+
+HALF, ROOT = (relax.const(value, "float32") for value in (0.5, 0.5**0.5))
+SUMS = {
+    "as in an epilogue": (lambda x: HALF + op.erf(x * ROOT) * HALF, True),
+    "halves in front": (lambda x: HALF * op.erf(ROOT * x) + HALF, True),
+    "of a function": (lambda x: HALF + op.erf(op.tanh(op.exp(x)) * ROOT) * HALF, True),
+    "of all of x": (lambda x: HALF + op.erf(x) * HALF, False),
+    "of another height": (lambda x: HALF + op.erf(x * ROOT), False),
+    "of tanh": (lambda x: HALF + op.tanh(x * ROOT) * HALF, False),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_normal_distribution_function_is_one_function(name):
+    build, is_one = SUMS[name]
+    text = schedule(group(lambda emit, x: build(x), (4, 64)), NATIVE).script()
+    assert "T.erf" not in text
+    assert _is_one_function(text) == is_one
+
+
+def test_gelu_behind_a_product_is_one_function():
+    gelu = Node("nn.gelu", [Value("x", (64,), "float32")], [Value("y", (64,), "float32")], {})
+    case = linear(sparse(16, 32, 0.2), 64, layout=CSR)
+    product = replace(case.product, epilogue=express(gelu, [SUM]))
+    scheduled = trace(case).apply(product)
+    assert "T.erf" in scheduled.func.script()
+    assert _is_one_function(expand_math(scheduled.func).script())
+
+
+def _is_one_function(text: str) -> bool:
+    """Whether Φ is expanded in a function, which brings it between 0 and 1, rather than erf between -1 and 1."""
+    return "T.erf" not in text and "< T.float32(0.0), T.float32(0.0)" in text
 
 
 def test_roundings_of_bytes_are_vectors():
