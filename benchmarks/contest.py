@@ -58,12 +58,12 @@ class Contest:
         }
 
 
-def compile_network(network: str, sparsity: float, folder: Path, **options: Any) -> Compiled:
+def compile_network(network: str, sparsity: float, folder: Path, threads: int) -> Compiled:
     """Write the network to ``folder`` (once) and compile it (always, since the compiler may have changed)."""
-    model = cached(folder, network, sparsity, **options)
-    artifact = model.with_suffix(".so")
+    model = cached(folder, network, sparsity)
+    artifact = model.with_suffix(f".{threads}.so")
     start = time.perf_counter()
-    sparsec.compile(model).save(artifact)
+    sparsec.compile(model, threads=threads).save(artifact)
     return Compiled(network, sparsity, model, artifact, time.perf_counter() - start)
 
 

@@ -34,7 +34,7 @@ def demonstrate_digits(folder: Path, threads: int, seconds: float) -> tuple[str,
     artifact = folder / "digits.so"
     start = time.perf_counter()
     with console.status("compiling it"):
-        sparsec.compile(model).save(artifact)
+        sparsec.compile(model, threads=threads).save(artifact)
     compile_seconds = time.perf_counter() - start
     logits = np.asarray(sparsec.load(artifact, threads=threads)(trained.images))
     console.print(
@@ -48,7 +48,7 @@ def demonstrate_digits(folder: Path, threads: int, seconds: float) -> tuple[str,
 def demonstrate_network(network: str, folder: Path, threads: int, seconds: float) -> tuple[str, Race]:
     """Compile a network of a well-known shape at 90 % and race it."""
     with console.status(f"making and compiling {network}"):
-        compiled = compile_network(network, 0.9, folder)
+        compiled = compile_network(network, 0.9, folder, threads)
     share = compiled.artifact.stat().st_size / compiled.model.stat().st_size
     console.print(f"{compiled.label}: compiled in {compiled.seconds:.1f} s to {share:.0%} of the ONNX file's size")
     with console.status(f"racing {network}"):

@@ -75,7 +75,7 @@ def prepare(network: str, structure: str, folder: Path) -> Entry:
     files = {"sparsec": model.with_suffix(".so")}
     files |= {peer: quantized(folder, network, engine=peer, **options) for peer in PEERS}
     start = time.perf_counter()
-    sparsec.compile(model).save(files["sparsec"])
+    sparsec.compile(model, threads=1).save(files["sparsec"])
     return Entry(network, structure, cached(folder, network, **options), files, time.perf_counter() - start)
 
 

@@ -35,11 +35,11 @@ class Compiled:
 
 
 @cache
-def compile_once(model: Path, target: str) -> Compiled:
+def compile_once(model: Path, target: str, threads: int) -> Compiled:
     """Compile a file, once in a run and anew in each, since the compiler may have changed."""
-    artifact = model.with_suffix(f".{target}.so")
+    artifact = model.with_suffix(f".{target}.{threads}.so")
     start = time.perf_counter()
-    sparsec.compile(model, target).save(artifact)
+    sparsec.compile(model, target, threads=threads).save(artifact)
     return Compiled(model, artifact, time.perf_counter() - start)
 
 
@@ -73,7 +73,7 @@ class Course:
 
     def compiled(self, row: Row) -> Compiled:
         """The row as a library; the files are written first."""
-        return compile_once(next(iter(self.files(row).values())), row.target)
+        return compile_once(next(iter(self.files(row).values())), row.target, row.threads)
 
     def race(self, row: Row) -> tuple[Race, dict[str, Any]]:
         """Race a row; return the race, and with it all that is kept of the row."""

@@ -46,10 +46,10 @@ def main(
     try:
         for network in networks:
             for sparsity in sparsities:
-                with console.status(f"compiling {network} at {sparsity:.0%}"):
-                    compiled = compile_network(network, sparsity, cache)
-                console.print(f"{compiled.label}: compiled in {compiled.seconds:.1f} s")
                 for threads in thread_counts:
+                    with console.status(f"compiling {network} at {sparsity:.0%} for {threads} threads"):
+                        compiled = compile_network(network, sparsity, cache, threads)
+                    console.print(f"{compiled.label}: compiled in {compiled.seconds:.1f} s")
                     with console.status(f"racing {network} at {sparsity:.0%} with {threads} threads"):
                         contests.append(contest(compiled, threads, seconds, PEERS))
                     console.print(race_table(contests[-1].race))

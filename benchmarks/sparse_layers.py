@@ -126,7 +126,7 @@ def _peers(case: Case) -> Iterator[tuple[str, Turn]]:
     else:
         columns = given.T.contiguous()
         ways = [lambda: torch.nn.functional.linear(given, w), lambda: w @ columns]
-    answer = sparsec.compile(model).load(threads=1)(x)
+    answer = sparsec.compile(model, threads=1).load(threads=1)(x)
     np.testing.assert_allclose(answer, ways[0]().numpy(), rtol=1e-3, atol=1e-4 * prod(weight.shape[1:]) ** 0.5)
 
     def torch_turn() -> float:

@@ -196,7 +196,7 @@ def race(layer: Convolution, folder: Path, rounds: int, peak: Callable[[], float
     files = {"sparsec": folder / "layer.so"} | dict.fromkeys(PEERS, folder / "last.onnx")
     onnx.save(layer.model(channels_last=True), folder / "last.onnx")
     onnx.save(layer.model(channels_last=False), folder / "first.onnx")
-    sparsec.compile(folder / "first.onnx").save(files["sparsec"])
+    sparsec.compile(folder / "first.onnx", threads=1).save(files["sparsec"])
     image = layer.image()
     last = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
     given = {name: {"x": image if name == "sparsec" else last} for name in files}  # held while engines use it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.operators import MASKED, build_operator
 from sparsec.report import plural, summary, text_of, totals
 from sparsec.report.maps import WeightMap
+from sparsec.runtime.session import check_threads
 from sparsec.schedules.rules.options import options as find_options
 from sparsec.schedules.rules.product import propose
 from sparsec.search.measure import Measured
@@ -61,6 +62,7 @@ def compile(
     layouts: Given | Mapping[str, Given] | None = None,
     compute: str | None = None,
     dense: bool = False,
+    threads: int | None = None,
 ) -> Artifact:
     """Compile a model into one shared library.
 
@@ -99,6 +101,9 @@ def compile(
     dense : bool
         Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with. With
         `measure` these are timed.
+    threads : int, optional
+        How many threads the artifact will mostly run on: layouts are chosen for so many, and it still runs on any
+        number. The default is the cores of the target: those of this machine for ``"native"``, one for other names.
 
     Raises
     ------
@@ -107,7 +112,7 @@ def compile(
         cannot be written.
     """
     choose = Measured() if measure else propose
-    run = _Run(_target(target), progress, dump, choose, storage, GivenLayouts(layouts), compute, dense)
+    run = _Run(_target(target, threads), progress, dump, choose, storage, GivenLayouts(layouts), compute, dense)
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -181,6 +186,7 @@ def inspect(
     layouts: Given | Mapping[str, Given] | None = None,
     options: bool = False,
     compute: str | None = None,
+    threads: int | None = None,
 ) -> Report:
     """Say of every layer how sparse it is, and what `compile` would choose for it and why.
 
@@ -195,7 +201,8 @@ def inspect(
         Also list, for each layer, every layout with its size and predicted time, or the reason why it cannot hold the
         weight, and say why the chosen one was.
     """
-    run = _Run(_target(target), progress, None, storage=storage, given=GivenLayouts(layouts), compute=compute)
+    given = GivenLayouts(layouts)
+    run = _Run(_target(target, threads), progress, None, storage=storage, given=given, compute=compute)
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
         raise ModelError(
             f"{os.fspath(model)} is compiled already; its layers are in sparsec.load(...).manifest['layers'], "
@@ -245,7 +252,7 @@ def op(
     storage
         As in `compile`, for the operators that have a weight or a table.
     threads : int, optional
-        As in `sparsec.load`.
+        As in `sparsec.load`; the operator is compiled for so many.
     layout : str or Layout, optional
         How the weight, or what is computed at the entries of a mask, is stored, by name or in the notation; otherwise
         it is chosen.
@@ -258,14 +265,16 @@ def op(
         An operator or activation that is not known, or operands that do not fit together.
     """
     given = None if layout is None or name != "matmul" else {name: layout}  # the others build it into their graph
-    run = _Run(_target(target), None, dump, storage=storage, given=GivenLayouts(given))
+    run = _Run(_target(target, threads), None, dump, storage=storage, given=GivenLayouts(given))
     if storage is not None and name in MASKED:
         raise InputError(f"{name} has a mask and no weights to store as {storage}; leave storage out")
     return run.build(build_operator(name, operands, options, layout, run.target)).load(threads)
 
 
-def _target(target: str | Target) -> Target:
-    return Target.parse(target) if isinstance(target, str) else target
+def _target(target: str | Target, threads: int | None) -> Target:
+    check_threads(threads)
+    found = Target.parse(target) if isinstance(target, str) else target
+    return found if threads is None else replace(found, cores=threads)
 
 
 def _check_storage(storage: str | None, target: Target) -> None:

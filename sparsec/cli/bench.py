@@ -57,7 +57,7 @@ Examples:
     show_default=True,
     type=click.IntRange(min=1),
     callback=warn_of_threads,
-    help="Threads of each engine.",
+    help="Threads of each engine; MODEL is compiled for so many.",
 )
 @click.option(
     "--seconds", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Time to run for."
@@ -115,7 +115,7 @@ def bench(
     else:
         check_readable(model)
         with tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
-            options = {"shapes": shapes, "storage": storage, "compute": compute}
+            options = {"shapes": shapes, "storage": storage, "compute": compute, "threads": threads}
             library = artifact or _compile(model, quiet, **options).save(Path(folder) / "model.so")
             beside = _compile(model, quiet, dense=True, **options).load(threads) if dense else None
             chosen = [peer for peer in (peers or PEERS).split(",") if peer]

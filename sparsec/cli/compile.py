@@ -15,6 +15,7 @@ from sparsec.cli.options import (
     check_writable,
     close_shapes,
     compute_option,
+    for_threads_option,
     is_artifact,
     json_flag,
     layout_option,
@@ -37,6 +38,7 @@ Examples:
   sparsec compile bert.onnx --shape batch=1..8 --shape sequence=16..512
   sparsec compile resnet50.onnx -o arm.so --target neoverse-n1
   sparsec compile bert.onnx --storage bfloat16
+  sparsec compile resnet50.onnx --threads 1
   sparsec compile resnet50.onnx --layout '*conv*=CSR'"""
 )
 @click.argument("model", type=MODEL)
@@ -47,6 +49,7 @@ Examples:
     help="The library to write; its header lies beside it.  [default: the model's name with .so, in this folder]",
 )
 @target_option
+@for_threads_option
 @close_shapes
 @click.option("--measure", is_flag=True, help="Choose layouts by timing candidates on this machine.")
 @storage_option
@@ -59,6 +62,7 @@ def compile(
     model: Path,
     output: Path | None,
     target: str,
+    threads: int | None,
     shapes: dict[str, Any],
     measure: bool,
     layouts: dict[str, str],
@@ -95,6 +99,7 @@ def compile(
             storage=storage,
             compute=compute,
             layouts=layouts,
+            threads=threads,
         )
         artifact.save(output)
     seconds = time.perf_counter() - start

@@ -14,6 +14,7 @@ from sparsec.cli.options import (
     check_writable,
     close_shapes,
     compute_option,
+    for_threads_option,
     is_artifact,
     json_flag,
     layout_option,
@@ -41,6 +42,7 @@ Examples:
 )
 @click.argument("model", type=MODEL)
 @target_option
+@for_threads_option
 @close_shapes
 @storage_option
 @compute_option
@@ -54,6 +56,7 @@ Examples:
 def inspect(
     model: Path,
     target: str,
+    threads: int | None,
     shapes: dict[str, Any],
     storage: str | None,
     compute: str | None,
@@ -84,7 +87,8 @@ def inspect(
             "a library keeps no other layouts than the chosen ones; --layout and --layouts take the ONNX file"
         )
     quiet = quiet or as_json
-    options = {"target": target, "shapes": shapes, "storage": storage, "compute": compute, "layouts": layouts}
+    options: dict[str, Any] = {"target": target, "threads": threads, "shapes": shapes}
+    options |= {"storage": storage, "compute": compute, "layouts": layouts}
     maps: Sequence[WeightMap] = ()
     if compiled:
         report = _of_artifact(model)

@@ -66,6 +66,16 @@ def threads_option(function: Any) -> Any:
     )(function)
 
 
+def for_threads_option(function: Any) -> Any:
+    """``--threads`` of what is compiled to run later, maybe on another machine."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Choose layouts for a library that mostly runs on so many threads.  [default: the cores of the target: "
+        "all of this machine for native, else one]",
+    )(function)
+
+
 def warn_of_threads(ctx: click.Context, param: click.Parameter, threads: int | None) -> int | None:
     """Say on standard error where cores are fewer than threads, which are taken as they are."""
     from sparsec.targets.native import physical_cores

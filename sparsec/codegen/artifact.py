@@ -109,13 +109,13 @@ def build(plan: Plan) -> Artifact:
             kernels, module = lower(_used_kernels(plan), plan.target)
             check_calls(plan, kernels)
             objects = write_objects(module, plan.target, work)
-            offsets = write_constants(plan.constants, work / "constants.bin")
+            constants = write_constants(plan.constants, plan.streamed, work / "constants.bin")
             manifest = _manifest(plan) | {
                 "constant_bytes": (work / "constants.bin").stat().st_size,
                 "arena_bytes": plan.arena_bytes,
                 "workspace_bytes": workspace_bytes(plan, kernels),
             }
-            tables = write_tables(plan, kernels, offsets, json.dumps(manifest))
+            tables = write_tables(plan, kernels, constants, json.dumps(manifest))
             link(plan.target, objects, tables, work / "constants.bin", work / "model.so")
             (work / "model.so").rename(root / "model.so")
     except OSError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -28,23 +29,33 @@ _FLAGS = [
 _LARGEST = 2**31 - 2**24  # what code can reach from where it is, less room for the code
 
 
-def write_constants(constants: Sequence[np.ndarray], blob: Path) -> list[int]:
-    """Write each different constant once, aligned to 64 bytes, and return where each starts."""
-    offsets: list[int] = []
+@dataclass(frozen=True)
+class Constants:
+    """Where each constant starts in the file of all, and how many bytes those take that are streamed, at its start."""
+
+    offsets: list[int]
+    streamed_bytes: int
+
+
+def write_constants(constants: Sequence[np.ndarray], streamed: Set[int], blob: Path) -> Constants:
+    """Write each different constant once, aligned to 64 bytes, and first those whose numbers are the streamed ones."""
+    offsets = [0] * len(constants)
     known: dict[bytes, int] = {}
+    streamed_bytes = 0
     with blob.open("wb") as file:
-        for constant in constants:
-            data = np.ascontiguousarray(constant).reshape(-1).view(np.uint8).data
+        for index in sorted(range(len(constants)), key=lambda index: index not in streamed):
+            data = np.ascontiguousarray(constants[index]).reshape(-1).view(np.uint8).data
             digest = blake2b(data, digest_size=16).digest()
             if digest not in known:
                 file.write(bytes(-file.tell() % ALIGNMENT))
                 known[digest] = file.tell()
                 file.write(data)
-            offsets.append(known[digest])
+            offsets[index] = known[digest]
+            streamed_bytes = file.tell() if index in streamed else streamed_bytes
         size = file.tell()
     if size > _LARGEST:
         raise ArtifactError(f"the model has {size} bytes of constants; an artifact holds at most {_LARGEST}")
-    return offsets
+    return Constants(offsets, streamed_bytes)
 
 
 def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, library: Path) -> None:

@@ -137,6 +137,12 @@ class Plan:
         return replace(tensor, shape=(self.slices * rows, *others))
 
     @property
+    def streamed(self) -> set[int]:
+        """The constants that products read, whole in every run; of others, as of tables, it may be a few rows."""
+        read = {arg for step in self.steps if step.flops != 0 for arg in step.args}
+        return {s.index for s in (self.tensors[arg].storage for arg in read) if s.kind == "constant"}
+
+    @property
     def lower(self) -> dict[str, int]:
         """The smallest value of each symbol."""
         return {symbol.name: symbol.lower for symbol in self.symbols}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from sparsec.codegen.link import Constants
 from sparsec.codegen.lower import PREFIX, Kernel, dtype_of
 from sparsec.codegen.plan import Plan, Step
 from sparsec.runtime.dims import bounds, to_c
@@ -15,8 +16,8 @@ MANIFEST_SECTION = ".sparsec.manifest"
 """Where the manifest can be read without loading the library."""
 
 
-def write_tables(plan: Plan, kernels: Mapping[str, Kernel], constant_offsets: Sequence[int], manifest: str) -> str:
-    """The C source of a model's tables, for constants that start at these bytes of their section."""
+def write_tables(plan: Plan, kernels: Mapping[str, Kernel], constants: Constants, manifest: str) -> str:
+    """The C source of a model's tables, for constants that lie so in their section."""
     used = {step.kernel: kernels[step.kernel] for step in plan.steps}
     symbols = {symbol.name: f"s[{index}]" for index, symbol in enumerate(plan.symbols)}
     calls = [_call(plan, used[step.kernel], step, number, symbols) for number, step in enumerate(plan.steps)]
@@ -30,11 +31,11 @@ def write_tables(plan: Plan, kernels: Mapping[str, Kernel], constant_offsets: Se
         _table("sparsec_symbol", "symbols", _symbols(plan)),
         _ports("inputs", plan, plan.inputs),
         _ports("outputs", plan, plan.outputs),
-        _table("sparsec_storage", "tensors", _storages(plan, constant_offsets)),
+        _table("sparsec_storage", "tensors", _storages(plan, constants.offsets)),
         *calls,
         _table("sparsec_step", "steps", steps),
         _shapes(plan, symbols),
-        _model(plan, used),
+        _model(plan, used, constants),
     ]
     return "\n".join(lines) + "\n"
 
@@ -109,7 +110,7 @@ def _shapes(plan: Plan, symbols: Mapping[str, str]) -> str:
     return f"static void shapes(const int64_t *s, int64_t *d) {{ (void)s, (void)d; {body} }}"
 
 
-def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
+def _model(plan: Plan, kernels: Mapping[str, Kernel], constants: Constants) -> str:
     counts = {
         "probes": len(plan.target.machine.isa),
         "symbols": len(plan.symbols),
@@ -121,7 +122,7 @@ def _model(plan: Plan, kernels: Mapping[str, Kernel]) -> str:
     fields = {"manifest": "manifest", "constants": "sparsec_constants", "shapes": "shapes"}
     fields |= {name: name for name in counts}
     fields |= {"arena_bytes": str(plan.arena_bytes), "workspace_bytes": str(workspace_bytes(plan, kernels))}
-    fields |= {"slices": str(plan.slices)}
+    fields |= {"slices": str(plan.slices), "streamed_bytes": str(constants.streamed_bytes)}
     fields |= {f"num_{name}": str(count) for name, count in counts.items()}
     initialiser = ", ".join(f".{name} = {value}" for name, value in fields.items())
     return f"const sparsec_model sparsec_the_model = {{{initialiser}}};"

@@ -65,12 +65,17 @@ def load(artifact: str | os.PathLike[str] | bytes, threads: int | None = None) -
     return Session(Library(artifact), threads)
 
 
+def check_threads(threads: int | None) -> None:
+    """Refuse what is no number of threads."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r} was given; expected a positive number, or None for the default")
+
+
 class Session:
     """A loaded model with its own memory and threads. Calls from several Python threads take turns."""
 
     def __init__(self, library: Library, threads: int | None = None) -> None:
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads={threads!r} was given; expected a positive number, or None for the default")
+        check_threads(threads)
         self._library = library
         self._context = library.c.sparsec_create(threads or 0)
         if not self._context:

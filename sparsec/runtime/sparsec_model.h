@@ -40,6 +40,7 @@ typedef struct {
   const sparsec_storage *tensors;
   const sparsec_step *steps;
   const unsigned char *constants;
+  uint64_t streamed_bytes; /* of the constants: weights, which come first and are read whole */
   /* Writes the dimensions of all inputs, then of all outputs. */
   void (*shapes)(const int64_t *symbols, int64_t *dims);
   uint64_t arena_bytes;

@@ -5,15 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "sparsec_cpu.h"
+#include "sparsec_memory.h"
 #include "sparsec_model.h"
 #include "sparsec_threads.h"
 
-enum { ALIGNMENT = 64, MAX_THREADS = 1024, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64, MAX_THREADS = 1024 };
 
 static const sparsec_model *const model = &sparsec_the_model;
 
@@ -24,9 +24,8 @@ struct sparsec_context {
   int profiling;
   clockid_t clock; /* that steps are timed by */
   atomic_flag busy;
-  char *memory; /* arena, staging, workspaces */
-  void *mapping; /* of the memory, which starts at a huge page in it */
-  size_t mapping_bytes;
+  sparsec_memory memory; /* arena, staging, workspaces */
+  const unsigned char *weights; /* where the streamed ones are; NULL before it holds them */
   char **staging;  /* for inputs, then outputs, that the caller did not align */
   void **tensors;  /* the address of each tensor; those of inputs and outputs are set by each run */
   int64_t *symbols, *dims;
@@ -68,29 +67,10 @@ static const sparsec_tensor *port(int index) {
 
 static int num_ports(void) { return model->num_inputs + model->num_outputs; }
 
-static size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
-
 static size_t shape_bytes(const sparsec_tensor *tensor, const int64_t *shape) {
   size_t bytes = tensor->itemsize;
   for (int axis = 0; axis < tensor->rank; axis++) bytes *= (size_t)shape[axis];
   return bytes;
-}
-
-/* Reserves the memory of a context, its arena first, in huge pages where these are mostly of the arena. Other pages come
-   zeroed and only when touched, so staging that no run needs costs no memory. */
-static int reserve(sparsec_context *ctx, size_t arena, size_t beside) {
-  size_t huge = (arena + HUGE_PAGE / 2) / HUGE_PAGE * HUGE_PAGE, bytes = arena + beside;
-  size_t unit = huge ? HUGE_PAGE : 1;
-  ctx->mapping_bytes = (bytes < huge ? huge : bytes) + (unit - 1);
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  ctx->mapping = mmap(NULL, ctx->mapping_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (ctx->mapping == MAP_FAILED) {
-    ctx->mapping = NULL;
-    return fail("cannot reserve %zu bytes for the intermediate tensors of the model", bytes);
-  }
-  ctx->memory = (char *)round_up((uintptr_t)ctx->mapping, unit);
-  if (huge) madvise(ctx->memory, huge, MADV_HUGEPAGE);
-  return 0;
 }
 
 static int default_threads(void) {
@@ -136,16 +116,23 @@ static int allocate_tables(sparsec_context *ctx) {
 static char *allocate_memory(sparsec_context *ctx) {
   size_t arena = round_up(model->arena_bytes, ALIGNMENT), staging = 0;
   for (int i = 0; i < num_ports(); i++) staging += round_up(shape_bytes(port(i), port(i)->max_shape), ALIGNMENT);
-  if (reserve(ctx, arena, staging + (size_t)ctx->threads * model->workspace_bytes + ALIGNMENT)) return NULL;
-  char *next = ctx->memory + arena;
+  size_t beside = staging + (size_t)ctx->threads * model->workspace_bytes + ALIGNMENT;
+  if (sparsec_reserve(&ctx->memory, arena, beside)) {
+    fail("cannot reserve %zu bytes for the intermediate tensors of the model", arena + beside);
+    return NULL;
+  }
+  ctx->weights = sparsec_share_weights(model->constants, model->streamed_bytes);
+  char *next = ctx->memory.start + arena;
   for (int i = 0; i < num_ports(); i++) {
     ctx->staging[i] = next;
     next += round_up(shape_bytes(port(i), port(i)->max_shape), ALIGNMENT);
   }
   for (int i = 0; i < model->num_tensors; i++) {
     const sparsec_storage *storage = &model->tensors[i];
-    if (storage->kind == SPARSEC_ARENA) ctx->tensors[i] = ctx->memory + storage->offset;
-    if (storage->kind == SPARSEC_CONSTANT) ctx->tensors[i] = (void *)(model->constants + storage->offset);
+    if (storage->kind == SPARSEC_ARENA) ctx->tensors[i] = ctx->memory.start + storage->offset;
+    if (storage->kind != SPARSEC_CONSTANT) continue;
+    const unsigned char *start = storage->offset < model->streamed_bytes ? ctx->weights : model->constants;
+    ctx->tensors[i] = (void *)(start + storage->offset);
   }
   return next;
 }
@@ -180,7 +167,8 @@ sparsec_context *sparsec_create(int threads) {
 void sparsec_destroy(sparsec_context *ctx) {
   if (!ctx) return;
   if (ctx->pool && ctx->process == getpid()) sparsec_pool_destroy(ctx->pool);
-  if (ctx->mapping) munmap(ctx->mapping, ctx->mapping_bytes);
+  if (ctx->weights) sparsec_leave_weights();
+  sparsec_release(&ctx->memory);
   free(ctx->tensors); /* the start of the tables */
   free(ctx);
 }

@@ -120,6 +120,7 @@ def _filled(tensor: Tensor) -> np.ndarray:
 def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> Plan:
     """Put all candidates into one library, each twice in a row, over weights of its own and the same activations."""
     plan = Plan([], [], [], [], [], SLACK, IRModule({}), target)
+    flops = 2 * int(np.count_nonzero(matrix))  # for one column: weights of products lie in memory as in a model
     activations: dict[str, int] = {}  # the tensor of each buffer that all candidates share
     for number, proposal in enumerate(proposals):
         name = f"candidate_{number}"
@@ -137,7 +138,7 @@ def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> 
                     activations[buffer] = _activation(plan, scheduled.kernel, buffer)
                 args.append(activations[buffer])
         plan.module.update_func(GlobalVar(name), expand_math(scheduled.func))
-        plan.steps += [Step(name, tuple(args), name)] * 2
+        plan.steps += [Step(name, tuple(args), name, flops)] * 2
     return plan
 
 

@@ -97,7 +97,7 @@ def test_more_threads_and_items_are_compared_with_one():
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A course where nothing is compiled or measured."""
-    monkeypatch.setattr(peers_course, "compile_once", lambda model, target: Compiled(model, model, 0.0))
+    monkeypatch.setattr(peers_course, "compile_once", lambda model, target, threads: Compiled(model, model, 0.0))
     return Course(tmp_path, 1.0, tuple(TIMES)[1:])
 
 
@@ -139,6 +139,25 @@ def test_batches_are_compared_item_by_item(course, monkeypatch):
     assert list(gains) == ["sparsec", "onnxruntime", "openvino"]
     assert all((ratio.min, ratio.median) == (2, 3) for ratio in gains.values())
     assert course._gains(row.base, {}, result) == {}
+
+
+def test_a_row_is_compiled_for_its_threads(tmp_path, monkeypatch):
+    asked = []
+
+    class Artifact:
+        def save(self, path):
+            asked[-1] += (path.name,)
+
+    def compile_for(model, target, threads):
+        asked.append((target, threads))
+        return Artifact()
+
+    row = SECTIONS["threads"][1]
+    monkeypatch.setattr(Course, "files", lambda self, row: {"fp32": tmp_path / "net.onnx"})
+    monkeypatch.setattr(peers_course.sparsec, "compile", compile_for)
+    for each in (row, row.base, row):
+        Course(tmp_path, 1.0).compiled(each)
+    assert asked == [("native", 2, "net.native.2.so"), ("native", 1, "net.native.1.so")]
 
 
 def test_no_race_is_run_that_a_failing_profile_would_lose(course, monkeypatch):

@@ -7,6 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
+import sparsec
+from sparsec import Artifact
 from sparsec.errors import SparsecError
 from tests.cli.command_lines import Call, expect_failure, perceptron
 
@@ -47,6 +49,21 @@ def test_bench_keeps_a_race_whose_profile_fails(
     kept = json.loads(result.out if output == "-" else Path(output).read_text())
     assert measured in kept and "profile" not in kept
     assert output == "-" or "median" in result.out
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bench_compiles_for_its_threads(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    compiled: list[Artifact] = []
+    compile_model = sparsec.compile
+
+    def keep(*args: object, **options: object) -> Artifact:
+        compiled.append(compile_model(*args, **options))
+        return compiled[-1]
+
+    monkeypatch.setattr(sparsec, "compile", keep)
+    args = ("--threads", threads, "--profile", "--dense", "--peers", "onnxruntime", "--seconds", 0.05)
+    assert cli("bench", files / "model.onnx", *args).status == 0
+    assert [artifact.manifest["target"]["cores"] for artifact in compiled] == [threads] * 2
 
 
 def test_bench_races_a_model(cli: Call, files: Path) -> None:

@@ -57,6 +57,13 @@ def test_storage_halves_the_bytes_of_weights(cli: Call, files: Path, command: st
     assert found["dense_nbytes"] * 2 == plain["dense_nbytes"] and found["nbytes"] < plain["nbytes"]
 
 
+@pytest.mark.parametrize("command", ["compile", "inspect"])
+def test_layouts_are_chosen_for_the_threads_that_are_asked_for(cli: Call, files: Path, command: str) -> None:
+    found = json.loads(cli(command, files / "model.onnx", "--threads", 3, "--json").out)
+    assert found.get("manifest", found)["target"]["cores"] == 3
+    assert "--threads" in cli(command, files / "model.onnx", "--threads", 0).err
+
+
 def test_compile_says_whether_speed_is_predicted_or_measured(cli: Call, files: Path) -> None:
     assert "these are predicted to be " in cli("compile", files / "model.onnx").out
     assert "these are measured to be " in cli("compile", files / "model.onnx", "--measure").out
