@@ -194,9 +194,10 @@ class Prices:
         """
         product, apart = self.product, self._apart
         kept = nest.inner.keeps * self.target.l1_bytes
+        if nest.stretched:
+            kept, columns = min(kept, self.target.l1_bytes), self._stretched(columns) / product.taps
         if together:
-            rows = self._stretched(columns) / product.taps if nest.stretched else columns
-            return max(0.0, 1 - kept / (rows * np.dtype(product.sums).itemsize * nest.part))
+            return max(0.0, 1 - kept / (columns * np.dtype(product.sums).itemsize * nest.part))
         itemsize = np.dtype(product.x.dtype).itemsize
         width = columns * itemsize
         beside = LINE - itemsize if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
