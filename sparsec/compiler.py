@@ -102,8 +102,9 @@ def compile(
         Choose among dense layouts only, as if no weight had zeros: what a pruned model is to be compared with. With
         `measure` these are timed.
     threads : int, optional
-        How many threads the artifact will mostly run on: layouts are chosen for so many, and it still runs on any
-        number. The default is the cores of the target: those of this machine for ``"native"``, one for other names.
+        How many threads the artifact will mostly run on: layouts and loops are chosen for so many, and it still runs on
+        any number, but gains little from more. The default is the cores of the target: those of this machine for
+        ``"native"``, one for other names.
 
     Raises
     ------
