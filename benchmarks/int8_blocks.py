@@ -7,7 +7,7 @@ the peak is measured between them, by a loop on registers.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -63,7 +63,7 @@ def weight_of(shape: Shape, block: tuple[int, int], sparsity: float) -> np.ndarr
 
 def heat(shape: Shape, block: tuple[int, int], sparsity: float, rounds: int, peak: Callable[[], float]) -> Heat:
     """Time one layer, the peak between its rounds."""
-    matrix, target = weight_of(shape, block, sparsity), replace(Target.parse("native"), cores=1)
+    matrix, target = weight_of(shape, block, sparsity), Target.parse("native").with_cores(1)
     proposal = propose(int8_product(shape, target), matrix.astype(np.float32), target)
     candidate = Candidates([proposal], matrix, target)
     operations = 2 * np.count_nonzero(matrix) * shape.extent

@@ -7,7 +7,7 @@ of layouts that can hold the weight are compiled into one library and timed in t
     python -m benchmarks.layouts --only "tile-wise" --held-out 0
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def verdict(outcomes: list[Outcome]) -> str:
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/layouts/<machine>.json.")
 def main(only: str, count: int, seed: int, rounds: int, output: Path | None) -> None:
     """Compare the layout that is chosen for each layer with the fastest of all candidates."""
-    console, target = Console(width=150), replace(Target.parse("native"), cores=1)
+    console, target = Console(width=150), Target.parse("native").with_cores(1)
     results: dict[str, Any] = {}
     for title, cases in {"grid": grid(), "held out": held_out(count, seed)}.items():
         outcomes = []

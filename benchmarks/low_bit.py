@@ -8,7 +8,7 @@ it. The limit is what one core can do on registers alone: an AND, a POPCOUNT and
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -120,7 +120,7 @@ def heat_table(heats: list[Heat]) -> Table:
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/low-bit/<machine>.json.")
 def main(only: str, rounds: int, output: Path | None) -> None:
     """Race linear layers of few bits against int8."""
-    console, target = Console(width=140), replace(Target.parse("native"), cores=1)
+    console, target = Console(width=140), Target.parse("native").with_cores(1)
     peak = find_peak("x86.vpopcntd_and.512")
     if peak is None or not target.has("avx512vnni"):
         raise click.ClickException(f"{target.name} has no AVX512-VPOPCNTDQ and AVX512-VNNI, which the race is between")

@@ -178,7 +178,7 @@ def heat_table(title: str, heats: list[Heat]) -> Table:
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Default: results/layers/<machine>.json.")
 def main(only: str, rounds: int, output: Path | None) -> None:
     """Race pruned layers against dense ones."""
-    console, target = Console(width=160), Target.parse("native")
+    console, target = Console(width=160), Target.parse("native").with_cores(1)
     results: dict[str, Any] = {}
     for structure, (shapes, kept) in RACES.items():
         if only not in structure:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.ir.builders import total
 from sparsec.ir.kernel import (
     Assign,
     Const,
@@ -62,11 +63,9 @@ class Gather:
         rest = [term for term in terms if term not in self.terms]
         if len(rest) == len(terms):
             return None
-        total, *others = self.terms
-        for other in others:
-            total = total + other
-        digit: dict[str, Expr] = {part.name: Const(0) for part in walk_expressions(total) if isinstance(part, Var)}
-        return substitute(total, {f"{self.buffer}.{self.dim}": Var("k"), **digit}), rest
+        whole = total(self.terms)
+        digit: dict[str, Expr] = {part.name: Const(0) for part in walk_expressions(whole) if isinstance(part, Var)}
+        return substitute(whole, {f"{self.buffer}.{self.dim}": Var("k"), **digit}), rest
 
 
 def summands(value: Expr) -> Iterator[Expr]:

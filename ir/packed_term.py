@@ -197,11 +197,11 @@ class PackedTerm:
         """Return where the walks of these levels stand, and the divisors of what they hold."""
         return [(Var(f"p{level}"), self.layout.levels[level][0].divisor) for level in levels]
 
-    def result_at(self, total: Expr, row: Expr, column: Expr) -> Expr:
-        return finished(self.product, total, row, column)
+    def result_at(self, acc: Expr, row: Expr, column: Expr) -> Expr:
+        return finished(self.product, acc, row, column)
 
-    def result(self, total: Expr, row: Expr) -> Expr:
-        return finished(self.product, total, row, COLUMN + LANE)
+    def result(self, acc: Expr, row: Expr) -> Expr:
+        return finished(self.product, acc, row, COLUMN + LANE)
 
     def cleared(self, rows: tuple[Axis, ...], row: Expr, last: Expr | None) -> Iterator[Stmt]:
         """Yield what sets the cleared runs of rows to the blank, beside the first or the last tile of the columns."""
@@ -357,8 +357,8 @@ def outer_axes(product: Product, columns: Run) -> tuple[Range, Range]:
     return Range("b", Const(0), as_extent(product.batch)), Range("m", *columns)
 
 
-def finished(product: Product, total: Expr, row: Expr, column: Expr) -> Expr:
-    result = substitute(product.epilogue, {"acc": total, "i": row, "m": column})
+def finished(product: Product, acc: Expr, row: Expr, column: Expr) -> Expr:
+    result = substitute(product.epilogue, {"acc": acc, "i": row, "m": column})
     if product.valid is not None:
         result = call("select", call("==", Load(product.valid.name, (column,)), 1), result, product.cleared_value)
     return result

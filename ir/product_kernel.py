@@ -15,6 +15,7 @@ from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
 from sparsec.ir.product import COLUMN, DEPTH, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.sparse_activations import skipping_nest
+from sparsec.ir.staged import has_flat_taps
 from sparsec.ir.structured_dots import StructuredDottedTerm
 
 
@@ -24,8 +25,11 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     Raises
     ------
     LayoutError : where X is to be staged for a layout that does not cut the depth into blocks or for a symbolic depth,
-        or zeros of X are to be passed over in one that has the rows outside of the depth
+        zeros of X are to be passed over in one that has the rows outside of the depth, or taps are to share what is
+        copied of X where nothing is, or where they differ in more than the last index of X
     """
+    if tiling.stretch and not (tiling.stage and product.weight.layout and not tiling.dots and has_flat_taps(product)):
+        raise LayoutError(f"no taps of {product.name} can share stretches of X; stage X without")
     if tiling.skip_zeros:
         body = tuple(skipping_nest(product, columns) for columns in tiling.columns)
     elif product.weight.layout is not None:

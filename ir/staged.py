@@ -95,6 +95,16 @@ def stretches(product: Product, lanes: int) -> dict[int, int]:
     return dict(sorted(found.items()))
 
 
+def has_flat_taps(product: Product) -> bool:
+    """Whether the taps of a channel differ in the last index of X alone, and by constants."""
+    *others, _ = product.x_index
+    if not all(isinstance(extent, int) for extent in (*product.x.shape[1:], product.depth)):
+        return False
+    nothing, taps = {"b": Const(0), "m": Const(0), "k": Coordinate("W", "k")}, np.arange(product.taps)
+    places = (evaluate(substitute(index, nothing), {"W.k": taps}) for index in others)
+    return all(np.all(place == place.flat[0]) for place in map(np.asarray, places))
+
+
 def _distance(product: Product, tap: Expr) -> Expr:
     """Return how far behind the first tap of its channel a tap reads."""
     (*_, index), nothing = product.x_index, {"b": Const(0), "m": Const(0)}

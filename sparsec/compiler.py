@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,8 @@ def compile(
     dump : path, optional
         A folder for the graph after every pass and every kernel in all its forms, as text.
     measure : bool
-        Choose layouts and tiles by timing candidates on this machine, about a second for each form of layer, instead of
-        by the model of the target.
+        Choose layouts and tiles by timing candidates on one thread of this machine, about a second for each form of
+        layer, instead of by the model of the target.
     storage : {"float16", "bfloat16", "int8", "int4", "int4:32", "int4:64", "int4:128"}, optional
         What the weights of layers are rounded to and stored as, a half, a quarter or an eighth of the bytes of float32.
         Of integers all of a row share a scale, or as many as are behind the colon. Sums stay float32, and activations
@@ -275,7 +275,7 @@ def op(
 def _target(target: str | Target, threads: int | None) -> Target:
     check_threads(threads)
     found = Target.parse(target) if isinstance(target, str) else target
-    return found if threads is None else replace(found, cores=threads)
+    return found if threads is None else found.with_cores(threads)
 
 
 def _check_storage(storage: str | None, target: Target) -> None:

@@ -13,7 +13,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import FEW_SUMS, TILE_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
-from sparsec.ir.staged import stretches
+from sparsec.ir.staged import has_flat_taps, stretches
 from sparsec.ir.types import stored_bits
 from sparsec.schedules.rules.prices import batch, extent, has_few_columns
 from sparsec.schedules.rules.weight import Weight
@@ -60,10 +60,11 @@ class Panel:
         return self.has_few_columns and nbytes <= FEW_SHARE * self.target.l1_bytes
 
     @cached_property
-    def shares_stretches(self) -> bool:
-        """Whether fewer copies of a channel than it has taps are enough for aligned loads."""
-        product = self.product
-        return bool(product.pixels) and len(stretches(product, self.target.unit_lanes(product.sums))) < product.taps
+    def stretch(self) -> int | None:
+        """How many elements loads are aligned to where fewer copies of a channel than taps are enough for that."""
+        product, lanes = self.product, self.target.unit_lanes(self.product.sums)
+        shared = product.pixels and has_flat_taps(product) and len(stretches(product, lanes)) < product.taps
+        return lanes if shared else None
 
     def holds_by_rows(self, rows: int) -> bool:
         """Whether so many rows of few columns are one tile."""
@@ -88,8 +89,8 @@ class Panel:
 class Cut:
     """How rows and depth are cut: chunks of rows, parts of the depth, and blocks of r rows.
 
-    `chunk` is 0 where all rows are one, `copy` says whether a part of X is copied first, and `stretched` whether the
-    taps of a channel share what is copied.
+    `chunk` is 0 where all rows are one, `copy` says whether a part of X is copied first, and `stretch` to how many
+    elements what is copied is aligned where the taps of a channel share it.
     """
 
     rows: int
@@ -99,7 +100,7 @@ class Cut:
     parts: int
     part: int
     copy: bool = False
-    stretched: bool = False
+    stretch: int | None = None
 
     @property
     def chunks(self) -> int:
@@ -130,8 +131,10 @@ def find_cuts(
     rows, depth = weight.rows, weight.depth
     if r > rows or (rows % r and not ragged) or not panel.holds(r):
         return
-    shares = shares and panel.shares_stretches
-    for copy, stretched in ((False, False), *([(True, False)] if copies else []), *([(True, True)] if shares else [])):
+    ways: list[tuple[bool, int | None]] = [(False, None), *([(True, None)] if copies else [])]
+    if shares and panel.stretch:
+        ways.append((True, panel.stretch))
+    for copy, stretch in ways:
         together = lcm(c, panel.product.taps)
         if c > 1 and together > c and not copy:
             continue  # where taps are cut, what a column reads is not at the same distance from its neighbours
@@ -141,7 +144,7 @@ def find_cuts(
             fits = fits and -(-depth // part) == parts and (parts == 1 or part > c)
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
                 for chunk in sorted(panel.chunk_sizes(rows, r, parts)):
-                    yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy, stretched)
+                    yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy, stretch)
 
 
 def in_rows(cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", order: str = "") -> Layout:

@@ -60,7 +60,7 @@ BITS = {"step": 0.5}
 """What differs from entries."""
 
 
-def entries(target: Target, rows: int = 1, **changes: float) -> Inner:
+def entries(target: Target, rows: int = 1, /, **changes: float) -> Inner:
     """Return what loops over entries of jammed rows cost, by the fit to a processor with such vectors.
 
     The multiply-adds of more rows hide what loads wait for, in caches and for translated addresses.
@@ -140,7 +140,7 @@ def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     count = weight.blocks(r, c)
     for cut in find_cuts(weight, panel, r, c):
         layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
-        inner = entries(panel.target, **(BLOCKS if c == 4 else KERNELS))
+        inner = entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
         yield _nest(f"{r}x{c} blocks", layout, cut, count * c, inner, groups=count)
 
 
@@ -223,16 +223,15 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     for cut in find_cuts(weight, panel, r):
         single = replace(cut, r=1)
         terms = [partial(in_rows, one, "bucketed", "compressed") for one in (cut, single)]
-        inner = entries(panel.target)
-        others = _nest("CSR", terms[1], single, rest, replace(inner, load=1 / QUAD))
-        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, inner), rest=others)
+        others = _nest("CSR", terms[1], single, rest, entries(panel.target, load=1 / QUAD))
+        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, entries(panel.target, r)), rest=others)
 
 
 def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:
     """Return the loops over a weight that is cut."""
     opens = cut.parts * cut.rows / cut.r
     nest = Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=cut.chunks)
-    return replace(nest, stretched=cut.stretched)
+    return replace(nest, stretch=cut.stretch)
 
 
 def _sum(*terms: Callable[[], Layout]) -> Sum:

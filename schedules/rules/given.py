@@ -72,6 +72,6 @@ def count_loops(
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
     steps = packed.arrays["data"].size // lanes
-    inner = PANELS if layout.is_dense else entries(target)
+    inner = PANELS if layout.is_dense else entries(target, lanes)
     gathers = bool(order.beside) and width < GATHERED
     return Nest("given", lambda: layout, lanes, steps, opens, part, SLICES if gathers else inner, gathers=gathers)

@@ -95,7 +95,7 @@ class Nest:
     rest : the loops over the other terms of a sum of layouts
     together : whether many stored integers are decoded at once
     gathers : whether each of the rows has an element of X of its own in a step
-    stretched : whether the taps of a channel share what is copied of X
+    stretch : elements that loads are aligned to where the taps of a channel share what is copied of X; else None
     """
 
     name: str
@@ -112,7 +112,7 @@ class Nest:
     rest: Nest | None = None
     together: bool = False
     gathers: bool = False
-    stretched: bool = False
+    stretch: int | None = None
 
 
 class Prices:
@@ -121,7 +121,7 @@ class Prices:
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
         self._apart = _row_bytes(product)
-        self._reach = stretches(product, target.unit_lanes(product.sums)) if product.pixels else {}
+        self._reaches: dict[int, dict[int, int]] = {}
         in_two_lines = min(1.0, target.vector_bits / 8 / LINE)  # of vectors that start anywhere
         self._crossing = in_two_lines * (1.0 if self._apart % LINE else 1 - 1 / product.taps)  # of loads of X
 
@@ -154,8 +154,8 @@ class Prices:
                 step += inner.far * self._far(nest.part)
             depth = extent(product.depth)
             brought = depth * loads * inner.copy if nest.stage else depth / product.taps * vectors * inner.first
-            if nest.stretched:
-                brought = depth / product.taps * self._stretched(vectors * lanes) / lanes * inner.copy
+            if nest.stretch:
+                brought = depth / product.taps * self._copied(nest.stretch, vectors * lanes) / lanes * inner.copy
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
             idle = idle_cores(count * images * nest.tasks, target)
             cycles += count * images * idle * (nest.steps * step + opens + brought * nest.tasks)
@@ -194,8 +194,8 @@ class Prices:
         """
         product, apart = self.product, self._apart
         kept = nest.inner.keeps * self.target.l1_bytes
-        if nest.stretched:
-            kept, columns = min(kept, self.target.l1_bytes), self._stretched(columns) / product.taps
+        if nest.stretch:
+            kept, columns = min(kept, self.target.l1_bytes), self._copied(nest.stretch, columns) / product.taps
         if together:
             return max(0.0, 1 - kept / (columns * np.dtype(product.sums).itemsize * nest.part))
         itemsize = np.dtype(product.x.dtype).itemsize
@@ -207,9 +207,11 @@ class Prices:
         used = min(SETS, starts * -(-width // LINE))
         return max(0.0, 1 - kept * used / SETS / footprint)
 
-    def _stretched(self, columns: float) -> float:
-        """Return how many elements the stretches take that the taps of a channel share."""
-        return sum(columns + reach for reach in self._reach.values())
+    def _copied(self, stretch: int, columns: float) -> float:
+        """Return how many elements of a channel are copied for taps that share them."""
+        if stretch not in self._reaches:
+            self._reaches[stretch] = stretches(self.product, stretch)
+        return sum(columns + reach for reach in self._reaches[stretch].values())
 
     def _far(self, part: int) -> float:
         """Return for which share of the steps the row of X is on a page that was left since it was read."""

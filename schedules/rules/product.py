@@ -169,8 +169,7 @@ def _choices(
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
         for family in families:
             for nest in family.nests(weight, panel):
-                stretch = target.unit_lanes(product.sums) if nest.stretched else None
-                tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target), stretch=stretch)
+                tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target), stretch=nest.stretch)
                 found.append(Choice(family.name, nest, tile, prices(nest, widths)))
     return found
 

@@ -150,6 +150,7 @@ def _compile(model: Path, options: dict[str, Any], quiet: bool) -> Session:
     from sparsec.cli.progress import progress
 
     with progress(quiet) as report:
+        options = options | {"threads": options["threads"] or 1}  # steps are timed on one
         return sparsec.compile(model, progress=report, **options).load(threads=1)
 
 

@@ -138,7 +138,7 @@ class Plan:
 
     @property
     def streamed(self) -> set[int]:
-        """The constants that products read, whole in every run; of others, as of tables, it may be a few rows."""
+        """The constants of steps that multiply, mostly read whole; of others, as of tables, it may be a few rows."""
         read = {arg for step in self.steps if step.flops != 0 for arg in step.args}
         return {s.index for s in (self.tensors[arg].storage for arg in read) if s.kind == "constant"}
 

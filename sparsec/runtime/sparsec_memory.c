@@ -38,14 +38,19 @@ static struct {
   sparsec_memory copy;
 } weights = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* Whether whoever asks for huge pages may get some. */
+/* What the system says of its huge pages; nothing where it says nothing. */
+static void read_about_huge_pages(const char *path, char *text, int bytes) {
+  FILE *file = fopen(path, "re");
+  if (!file || !fgets(text, bytes, file)) *text = 0;
+  if (file) fclose(file);
+}
+
+/* Whether whoever asks for huge pages may get some, and these are as large as they are taken to be here. */
 static int has_huge_pages(void) {
-  char text[64] = "[never]";
-  FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
-  if (!file) return 0;
-  int known = fgets(text, sizeof text, file) != NULL;
-  fclose(file);
-  return known && !strstr(text, "[never]");
+  char enabled[64], size[64];
+  read_about_huge_pages("/sys/kernel/mm/transparent_hugepage/enabled", enabled, sizeof enabled);
+  read_about_huge_pages("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", size, sizeof size);
+  return *enabled && !strstr(enabled, "[never]") && atol(size) == HUGE_PAGE;
 }
 
 static int may_copy(void) {
@@ -54,9 +59,9 @@ static int may_copy(void) {
 }
 
 /* Copies the weights, and drops what was copied from memory: the system can read it from the file again. */
-static void copy_weights(const unsigned char *file, size_t bytes) {
+static sparsec_memory copy_weights(const unsigned char *file, size_t bytes) {
   sparsec_memory copy = {0};
-  if (sparsec_reserve(&copy, bytes, 0)) return;
+  if (sparsec_reserve(&copy, bytes, 0)) return copy;
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   uintptr_t dropped = round_up((uintptr_t)file, page);
   for (size_t done = 0; done < bytes;) {
@@ -65,21 +70,37 @@ static void copy_weights(const unsigned char *file, size_t bytes) {
     done += part;
     uintptr_t end = ((uintptr_t)file + done) / page * page;
     if (end > dropped) madvise((void *)dropped, end - dropped, MADV_DONTNEED);
+    dropped = end;
   }
   mprotect(copy.mapping, copy.mapping_bytes, PROT_READ);
-  weights.copy = copy;
+  return copy;
 }
 
-const unsigned char *sparsec_share_weights(const unsigned char *file, size_t bytes) {
+/* Counts a user, and returns what there is of a copy: `made`, if none was there before. */
+static const char *share(sparsec_memory *made, int more_users) {
   pthread_mutex_lock(&weights.lock);
-  if (!weights.users++ && bytes >= LEAST_WEIGHTS && may_copy()) copy_weights(file, bytes);
-  const unsigned char *start = weights.copy.start ? (const unsigned char *)weights.copy.start : file;
+  weights.users += more_users;
+  if (!weights.copy.start && made) weights.copy = *made, *made = (sparsec_memory){0};
+  const char *start = weights.copy.start;
   pthread_mutex_unlock(&weights.lock);
   return start;
 }
 
+/* Nothing is copied under the lock: a child that is forked meanwhile would find it taken for ever. */
+const unsigned char *sparsec_share_weights(const unsigned char *file, size_t bytes) {
+  const char *start = share(NULL, 1);
+  if (!start && bytes >= LEAST_WEIGHTS && may_copy()) {
+    sparsec_memory made = copy_weights(file, bytes);
+    start = share(&made, 0);
+    sparsec_release(&made); /* where another thread was faster */
+  }
+  return start ? (const unsigned char *)start : file;
+}
+
 void sparsec_leave_weights(void) {
+  sparsec_memory unused = {0};
   pthread_mutex_lock(&weights.lock);
-  if (!--weights.users) sparsec_release(&weights.copy);
+  if (!--weights.users) unused = weights.copy, weights.copy = (sparsec_memory){0};
   pthread_mutex_unlock(&weights.lock);
+  sparsec_release(&unused);
 }

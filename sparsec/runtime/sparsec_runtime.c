@@ -112,7 +112,7 @@ static int allocate_tables(sparsec_context *ctx) {
   return 0;
 }
 
-/* Reserves arena, staging and workspaces; returns the workspaces, or NULL. */
+/* Reserves arena, staging and workspaces, and finds the weights; returns the workspaces, or NULL. */
 static char *allocate_memory(sparsec_context *ctx) {
   size_t arena = round_up(model->arena_bytes, ALIGNMENT), staging = 0;
   for (int i = 0; i < num_ports(); i++) staging += round_up(shape_bytes(port(i), port(i)->max_shape), ALIGNMENT);

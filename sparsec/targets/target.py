@@ -115,6 +115,10 @@ class Target:
             features=self.features + changes,
         )
 
+    def with_cores(self, cores: int) -> Target:
+        """This target as it is for what runs on so many cores."""
+        return replace(self, cores=cores)
+
     @property
     def arch(self) -> str:
         """``x86_64`` or ``aarch64``, or ``nvptx64`` where it is emulated."""

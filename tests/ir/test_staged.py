@@ -76,6 +76,14 @@ def test_a_block_that_parts_a_channel_is_refused():
         build_kernel(product, Tile((64,), stage=True, stretch=8).tiling(64, 13))
 
 
+def test_stretches_need_taps_that_are_a_distance_apart():
+    product = filtered(4, (3, 3), 8, layout=depth_blocked(18, parts=2)).product
+    elsewhere = replace(product, x=Buffer("X", "float32", (1, 36, 64)), x_index=(BATCH, DEPTH, COLUMN))
+    for each, tile in (elsewhere, Tile((64,), stage=True, stretch=8)), (product, Tile((64,), stretch=8)):
+        with pytest.raises(LayoutError, match="no taps of linear can share stretches of X; stage X without"):
+            build_kernel(each, tile.tiling(64, 13))
+
+
 def test_filters_of_small_images_share_stretches():
     case = filtered(256, (3, 3), 8, columns=56, rows=256, density=0.2)
     tile = propose(case.product, case.arrays["W"], TARGETS["znver4"]).trace.steps[0]

@@ -15,6 +15,7 @@ from sparsec.ir.named import dense_blocks
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.schedules.rules.cuts import Panel, find_cuts, in_rows
 from sparsec.schedules.rules.families import FAMILIES
+from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.rules.prices import Prices, has_few_columns, tiles
 from sparsec.schedules.rules.product import Proposal, _activation_nest, column_widths, contenders, propose
 from sparsec.schedules.rules.weight import Weight
@@ -81,6 +82,14 @@ def test_blocks_are_found(r):
     scattered = proposed(linear(sparse(256, 256, 0.1), 128))
     assert f"i mod {r} :" not in str(scattered.product.layout)
     assert blocked.seconds < scattered.seconds
+
+
+def test_a_layout_costs_as_much_where_it_is_given():
+    case, target = linear(blocks(768, 768, 0.1, 4), 128), TARGETS["znver4"]
+    chosen = propose(case.product, case.arrays["W"], target)
+    assert "i mod 4" in str(chosen.product.layout) and not chosen.trace.steps[0].stage
+    found = propose_given(case.product, case.arrays["W"], chosen.product.layout, target)
+    assert found.seconds == pytest.approx(chosen.seconds, rel=0.02)
 
 
 def test_taps_stay_together_in_a_part():
