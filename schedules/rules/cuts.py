@@ -13,7 +13,7 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import FEW_SUMS, TILE_ROWS
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import Product
-from sparsec.ir.staged import has_flat_taps, stretches
+from sparsec.ir.staged import StagedPart, has_flat_taps, stretches
 from sparsec.ir.types import stored_bits
 from sparsec.schedules.rules.prices import batch, extent, has_few_columns
 from sparsec.schedules.rules.weight import Weight
@@ -22,6 +22,7 @@ from sparsec.targets import Target
 MANY = 4  # panels for a core that are enough to split work by columns
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of the depth
 LEAST = 8  # channels in a part
+OFFSETS = 1 << 16  # that 16 bits hold; larger ones into what taps share would be divided out in each step
 FEW_SHARE = 0.5  # of L1 that few columns may take, beside the weights that stream by
 
 
@@ -142,6 +143,7 @@ def find_cuts(
             part = -(-(depth // together) // parts) * together
             fits = depth % c == 0 if parts == 1 else depth // panel.product.taps // parts >= LEAST
             fits = fits and -(-depth // part) == parts and (parts == 1 or part > c)
+            fits = fits and (not stretch or StagedPart(panel.product, part, panel.width, stretch).size <= OFFSETS)
             if fits and (part * parts == depth or not whole) and (parts > 1 or not copy):
                 for chunk in sorted(panel.chunk_sizes(rows, r, parts)):
                     yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy, stretch)

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from sparsec.errors import LayoutError
+from sparsec.ir.gather import find_gather
 from sparsec.ir.kernel import Buffer
 from sparsec.ir.product import BATCH, COLUMN, DEPTH
 from sparsec.ir.product_kernel import build_kernel
 from sparsec.ir.staged import StagedPart, stretches
+from sparsec.schedules.rules.cuts import Panel, find_cuts, in_rows
 from sparsec.schedules.rules.product import propose
+from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Tile
 from sparsec.schedules.trace import Trace
 from sparsec.targets import TARGETS
@@ -82,6 +85,18 @@ def test_stretches_need_taps_that_are_a_distance_apart():
     for each, tile in (elsewhere, Tile((64,), stage=True, stretch=8)), (product, Tile((64,), stretch=8)):
         with pytest.raises(LayoutError, match="no taps of linear can share stretches of X; stage X without"):
             build_kernel(each, tile.tiling(64, 13))
+
+
+def test_offsets_into_stretches_are_stored():
+    """Of the few entries of a filter many channels are taken at once, but no more than offsets of 16 bits reach."""
+    case = filtered(512, (3, 3), 15, columns=216, rows=64, density=0.02)
+    panel = Panel(case.product, 32, TARGETS["znver4"])
+    shared = [cut for cut in find_cuts(Weight(case.arrays["W"]), panel, 1, copies=True, shares=True) if cut.stretch]
+    assert shared
+    for cut in shared:
+        product = case.product.stored_as(in_rows(cut, "bucketed", "compressed"))
+        kernel = build_kernel(product, Tile((32, 24), stage=True, stretch=cut.stretch).tiling(216, 64))
+        assert find_gather(kernel, "W") is not None, "a step would divide its coordinate"
 
 
 def test_filters_of_small_images_share_stretches():
