@@ -153,9 +153,10 @@ class Prices:
             if inner.far and not together:
                 step += inner.far * self._far(nest.part)
             depth = extent(product.depth)
-            brought = depth * loads * inner.copy if nest.stage else depth / product.taps * vectors * inner.first
             if nest.stretch:
                 brought = depth / product.taps * self._copied(nest.stretch, vectors * lanes) / lanes * inner.copy
+            else:
+                brought = depth * loads * inner.copy if nest.stage else depth / product.taps * vectors * inner.first
             opens = nest.opens * (inner.sums * nest.rows * vectors + inner.open) + nest.groups * inner.group
             idle = idle_cores(count * images * nest.tasks, target)
             cycles += count * images * idle * (nest.steps * step + opens + brought * nest.tasks)

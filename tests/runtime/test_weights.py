@@ -152,7 +152,7 @@ def test_weights_outlive_a_fork(library: Path) -> None:
 
 @on_huge_pages
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_waits_for_a_copy(library: Path) -> None:
+def test_a_fork_beside_a_copy_leaves_the_lock_free(library: Path) -> None:
     """A child that is forked while another thread makes a copy can make contexts, and free them."""
     opened, stop = Library(library), threading.Event()
 
