@@ -13,9 +13,14 @@ LANE = Var("v")
 """The place in a vector, or in a row of a tile."""
 
 
+def counted(name: str, extent: int) -> Range:
+    """Return the axis of a variable from 0 to a constant extent."""
+    return Range(name, Const(0), Const(extent))
+
+
 def lane_axis(width: int) -> Range:
     """Return the axis of the places in a vector."""
-    return Range(LANE.name, Const(0), Const(width))
+    return counted(LANE.name, width)
 
 
 def as_extent(dim: int | str) -> Expr:

@@ -22,7 +22,7 @@ from math import prod
 
 from sparsec.errors import LayoutError
 from sparsec.ir.bounds import logical_extent
-from sparsec.ir.builders import LANE, as_extent, halves, is_inside, lane_axis, zero
+from sparsec.ir.builders import LANE, as_extent, counted, halves, is_inside, lane_axis, zero
 from sparsec.ir.decoded import is_decoded, multiply_decoded
 from sparsec.ir.kernel import (
     Assign,
@@ -75,9 +75,9 @@ def skipping_nest(product: Product, columns: Run) -> Stmt:
         product.sums,
         (rows, columns[2]),
         (
-            For((_range("i", rows),), (For(lanes, (Assign(total, product.zero),)),)),
+            For((counted("i", rows),), (For(lanes, (Assign(total, product.zero),)),)),
             For(tuple(walks[:known]), (_where_not_zero(product, layout, tuple(walks[known:]), columns[2]),)),
-            For((_range("i", product.rows),), (For(lanes, (Assign(y, result),)),)),
+            For((counted("i", product.rows),), (For(lanes, (Assign(y, result),)),)),
         ),
     )
     return For((Range("b", Const(0), as_extent(product.batch)), Range("m", *columns)), (tile,), parallel=True)
@@ -130,7 +130,3 @@ def _known(layout: Layout, shape: tuple[int, int]) -> int:
             "follow a depth, so that a branch would cost what it saves; store it with the rows innermost, as in CSC"
         )
     return known
-
-
-def _range(var: str, extent: int) -> Range:
-    return Range(var, Const(0), Const(extent))

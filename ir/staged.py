@@ -7,13 +7,13 @@ leave the same remainder need only one: of a 3×3 filter over rows that are 8 el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
-from sparsec.ir.builders import LANE, lane_axis, total
+from sparsec.ir.builders import LANE, counted, lane_axis, total
 from sparsec.ir.gather import evaluate
 from sparsec.ir.image import VECTOR
 from sparsec.ir.kernel import Assign, Const, Coordinate, Expr, For, Load, Range, Stmt, Var, substitute
@@ -61,17 +61,17 @@ class StagedPart:
             for start, reach in self._reach.items():
                 lanes, place = lane_axis(width + reach), row * self._channel + (start * self._length + LANE)
                 copy = Assign(Load("part", (place,)), read(row * taps, LANE + start))
-                yield For((_range("r", self.depth // taps),), (For((lanes,), (copy,)),))
+                yield For((counted("r", self.depth // taps),), (For((lanes,), (copy,)),))
             return
-        axes: tuple[Range, ...] = (_range("r", self.depth),)
+        axes: tuple[Range, ...] = (counted("r", self.depth),)
         depth: Expr = row
         if taps > 1 and self.depth % taps == 0:  # taps in a loop of their own, so that their places are constants
-            axes, depth = (_range("r", self.depth // taps), _range("t", taps)), row * taps + Var("t")
+            axes, depth = (counted("r", self.depth // taps), counted("t", taps)), row * taps + Var("t")
         copy = Assign(Load("part", (depth * self.width + LANE,)), read(depth, LANE))
         yield For(axes, (For((lane_axis(width),), (copy,)),))
 
     @cached_property
-    def _reach(self) -> dict[int, int]:
+    def _reach(self) -> Mapping[int, int]:
         return stretches(self.product, self.stretch) if self.stretch else {}
 
     @property
@@ -85,11 +85,16 @@ class StagedPart:
         return (max(self._reach) + 1) * self._length
 
 
-def stretches(product: Product, lanes: int) -> dict[int, int]:
+def stretches(product: Product, lanes: int) -> Mapping[int, int]:
     """Return what distances of taps leave when divided by `lanes`, and for each how much beyond a tile is read."""
-    distances = evaluate(_distance(product, Coordinate("W", "k")), {"W.k": np.arange(product.taps)})
+    return _stretches(_distance(product, Coordinate("W", "k")), product.taps, lanes)
+
+
+@lru_cache(maxsize=64)  # rules ask for every way to cut a weight
+def _stretches(distance_of: Expr, taps: int, lanes: int) -> Mapping[int, int]:
+    distances = evaluate(distance_of, {"W.k": np.arange(taps)})
     found: dict[int, int] = {}
-    for distance in np.broadcast_to(distances, product.taps).tolist():
+    for distance in np.broadcast_to(distances, taps).tolist():
         start = distance % lanes
         found[start] = max(found.get(start, 0), distance - start)
     return dict(sorted(found.items()))
@@ -111,7 +116,3 @@ def _distance(product: Product, tap: Expr) -> Expr:
     first = int(evaluate(substitute(index, {**nothing, "k": Const(0)}), {}))
     place = substitute(index, {**nothing, "k": tap})
     return place - first if first else place
-
-
-def _range(name: str, extent: int) -> Range:
-    return Range(name, Const(0), Const(extent))

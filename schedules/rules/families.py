@@ -230,8 +230,9 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:
     """Return the loops over a weight that is cut."""
     opens = cut.parts * cut.rows / cut.r
-    nest = Nest(name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=cut.chunks)
-    return replace(nest, stretch=cut.stretch)
+    return Nest(
+        name, layout, cut.r, steps, opens, cut.part, inner, groups, cut.copy, tasks=cut.chunks, stretch=cut.stretch
+    )
 
 
 def _sum(*terms: Callable[[], Layout]) -> Sum:

@@ -121,7 +121,6 @@ class Prices:
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
         self._apart = _row_bytes(product)
-        self._reaches: dict[int, dict[int, int]] = {}
         in_two_lines = min(1.0, target.vector_bits / 8 / LINE)  # of vectors that start anywhere
         self._crossing = in_two_lines * (1.0 if self._apart % LINE else 1 - 1 / product.taps)  # of loads of X
 
@@ -210,9 +209,7 @@ class Prices:
 
     def _copied(self, stretch: int, columns: float) -> float:
         """Return how many elements of a channel are copied for taps that share them."""
-        if stretch not in self._reaches:
-            self._reaches[stretch] = stretches(self.product, stretch)
-        return sum(columns + reach for reach in self._reaches[stretch].values())
+        return sum(columns + reach for reach in stretches(self.product, stretch).values())
 
     def _far(self, part: int) -> float:
         """Return for which share of the steps the row of X is on a page that was left since it was read."""
