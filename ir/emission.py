@@ -45,7 +45,11 @@ class Emission(Nesting):
         if not nest.instruction:
             return None
         instruction = find_instruction(nest.instruction, types_of(nest, self.here))
-        return instruction if self.features is None or instruction.runs_on(self.features) else None
+        return instruction if self.has(instruction) else None
+
+    def has(self, instruction: Instruction) -> bool:
+        """Whether the target has an instruction."""
+        return self.features is None or instruction.runs_on(self.features)
 
     @property
     def here(self) -> Scope:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import KernelError
+from sparsec.ir.fragments import Writer
 from sparsec.ir.kernel import Assign, For, Kernel, Range, Stmt
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.verifier import verify
@@ -49,6 +50,7 @@ class Instruction:
         first row and the bytes from one row to the next, those of the output last, and writes the statements itself.
     bits : the size of a register
     in_memory : whether it works on rows in memory, each of a register's size
+    writer : writes fragments around it, for nests whose walks are spelled out; None where it is emitted in loops
     """
 
     name: str
@@ -57,6 +59,7 @@ class Instruction:
     emit: Emit = field(compare=False)
     bits: int = 512
     in_memory: bool = False
+    writer: Writer | None = field(default=None, compare=False)
 
     @property
     def family(self) -> str:
@@ -101,7 +104,13 @@ FAMILIES: dict[str, Callable[..., Instruction]] = {}
 
 
 def instruction(
-    semantics: str, *, name: str, features: tuple[str, ...] = (), bits: int = 512, in_memory: bool = False
+    semantics: str,
+    *,
+    name: str,
+    features: tuple[str, ...] = (),
+    bits: int = 512,
+    in_memory: bool = False,
+    writer: Writer | None = None,
 ) -> Callable[[Emit], Instruction]:
     """Declare an instruction by the text of its semantics; decorates what emits it.
 
@@ -113,7 +122,7 @@ def instruction(
     def declare(emit: Emit) -> Instruction:
         if name in INSTRUCTIONS:
             raise KernelError(f"There is an instruction {name} already; declare it once.")
-        declared = Instruction(name, parse_semantics(semantics), features, emit, bits, in_memory)
+        declared = Instruction(name, parse_semantics(semantics), features, emit, bits, in_memory, writer)
         INSTRUCTIONS[name] = declared
         return declared
 

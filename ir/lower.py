@@ -20,6 +20,7 @@ from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
 from sparsec.ir.emission import along, fetch_line
+from sparsec.ir.fragments import Spelled
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -61,12 +62,14 @@ class Lowered:
     func : a PrimFunc whose parameters are the dense buffers and, in place of a packed one, the arrays of its layout
     parameters : (buffer, array) of each parameter in order; the array is empty for a dense buffer
     gathers : for a packed operand, how its stored coordinates are turned into offsets
+    spelled : for a packed operand, how it is turned into code
     """
 
     kernel: Kernel
     func: tirx.PrimFunc
     parameters: tuple[tuple[str, str], ...]
     gathers: dict[str, Gather] = field(default_factory=dict)
+    spelled: dict[str, Spelled] = field(default_factory=dict)
 
     def pack(self, buffer: str, value: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays that the kernel takes in place of the packed operand `buffer`, by name and in order.
@@ -79,6 +82,8 @@ class Lowered:
             value = value.astype(stored)
         packed: Packed = layout.pack(value, min_index_bits=MIN_INDEX_BITS)
         arrays = dict(packed.arrays)
+        if buffer in self.spelled:
+            return self.spelled[buffer].pack(arrays)
         if buffer in self.gathers:
             gather = self.gathers[buffer]
             arrays |= {name: gather.table[arrays[name]] for name in gather.arrays}
@@ -127,14 +132,15 @@ class _Lowering(Quads):
                 parameters += self._parameter(buffer)
             with T.sblock("root"):
                 self._body(self.kernel.body)
-        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers)
+        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers, self.spelled)
 
     def _parameter(self, buffer: Buffer) -> list[tuple[str, str]]:
         if buffer.layout is None:
             extents = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
             self.handles[buffer.name] = T.arg(buffer.name, T.buffer(extents, buffer.dtype))
             return [(buffer.name, "")]
-        types = array_types(self.kernel, buffer, self.gathers.get(buffer.name))
+        spelled = self.spelled.get(buffer.name)
+        types = spelled.types if spelled else array_types(self.kernel, buffer, self.gathers.get(buffer.name))
         for array, dtype in types.items():
             name = f"{buffer.name}_{array.replace('.', '_')}"
             extent = tirx.Var(f"n_{name}", "int32")
@@ -191,7 +197,7 @@ class _Lowering(Quads):
             self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
             self.tiles[stmt.name] = stmt
             self.depth += 1
-            self._body(stmt.body)
+            self._body(self.body_of(stmt))
             self.depth -= 1
         del self.handles[stmt.name], self.tiles[stmt.name]
 

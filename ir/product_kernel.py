@@ -15,6 +15,7 @@ from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
 from sparsec.ir.product import COLUMN, DEPTH, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.sparse_activations import skipping_nest
+from sparsec.ir.spelled_term import SpelledTerm
 from sparsec.ir.staged import has_flat_taps
 from sparsec.ir.structured_dots import StructuredDottedTerm
 
@@ -60,6 +61,8 @@ def _nests(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
 
 def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> PackedTerm:
     """Return one term of the weight with a run of tiles of columns."""
+    if tiling.spelled:
+        return SpelledTerm(product, weight, columns, tiling)
     if tiling.dots is None:
         return PackedTerm(product, weight, columns, tiling)
     if weight.layout is not None and isinstance(weight.layout.levels[-1][1], Structured):

@@ -33,7 +33,8 @@ class Tile:
     elements, once for all taps of a channel whose distances differ by multiples of it. With `rows_first`, all
     columns of a chunk or block of rows are computed before the next one. With `whole_rows`, the sums of a row are
     finished before the next row where the layout would cut the depth between them. With `skip_zeros`, weights that meet
-    a vector of X that is zero are passed over. With `dots`, several depths are taken at once: the fields of `Dots`.
+    a vector of X that is zero are passed over. With `spelled`, each block of rows is summed by code that has an
+    instruction for each entry. With `dots`, several depths are taken at once: the fields of `Dots`.
 
     Before, for 37 columns:  `for m in range(0, 37)`
     After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
@@ -47,6 +48,7 @@ class Tile:
     skip_zeros: bool = False
     dots: tuple[int, ...] = ()
     stretch: int | None = None
+    spelled: bool = False
     name: ClassVar[str] = "tile"
 
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:
@@ -55,7 +57,7 @@ class Tile:
         runs = _runs(columns, self.columns, overlap=bool(self.dots))
         dots = Dots(*self.dots) if self.dots else None
         flags = self.stage, self.rows_first, self.whole_rows, self.skip_zeros
-        return Tiling(runs, row_runs, *flags, dots, self.stretch)
+        return Tiling(runs, row_runs, *flags, dots, self.stretch, self.spelled)
 
 
 @dataclass(frozen=True)

@@ -149,10 +149,13 @@ def find_cuts(
                     yield Cut(rows, depth, r, chunk, parts, part if parts > 1 else depth, copy, stretch)
 
 
-def in_rows(cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", order: str = "") -> Layout:
+def in_rows(
+    cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", order: str = "", block: str = "dense"
+) -> Layout:
     """Return the layout of a weight that is cut, its blocks of rows in one kind of level and the columns in another.
 
-    The columns are stored c at a time, with what is `inside` in a level of their own.
+    The columns are stored c at a time, with what is `inside` in a level of their own, and the rows of a block in one of
+    the kind `block`.
 
     >>> str(in_rows(Cut(64, 96, 1, 0, 2, 48), "dense", "dense", 4, "structured[2]"))
     '(i, k) -> (k floordiv 48 : dense, i : dense, k floordiv 4 mod 12 : dense, k mod 4 : structured[2, 4])'
@@ -160,12 +163,12 @@ def in_rows(cut: Cut, rows: str, columns: str, c: int = 1, inside: str = "", ord
     levels = [f"i floordiv {cut.chunk} : dense"] if cut.chunk else []
     if cut.parts > 1:
         levels.append(f"k floordiv {cut.part} : dense")
-    block = f" floordiv {cut.r}" if cut.r > 1 else ""
-    levels.append(f"i{block}" + (f" mod {cut.chunk // cut.r}" if cut.chunk else "") + f" : {rows}")
+    by = f" floordiv {cut.r}" if cut.r > 1 else ""
+    levels.append(f"i{by}" + (f" mod {cut.chunk // cut.r}" if cut.chunk else "") + f" : {rows}")
     wide = f" floordiv {c}" if c > 1 else ""
     levels.append(f"k{wide}" + (f" mod {cut.part // c}" if cut.parts > 1 else "") + f" : {columns}")
     if cut.r > 1:
-        levels.append(f"i mod {cut.r} : dense")
+        levels.append(f"i mod {cut.r} : {block}")
     if c > 1:
         levels.append(f"k mod {c} : {inside}")
     return parse_layout(f"(i{f' : {order}' if order else ''}, k) -> ({', '.join(levels)})")

@@ -32,6 +32,7 @@ from sparsec.schedules.rules.refusals import (
     ragged_columns,
     ragged_rows,
 )
+from sparsec.schedules.rules.spelled import not_spelled, spelled_nests
 from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import LINE, Target
 
@@ -344,6 +345,7 @@ def _never(weight: Weight, product: Product) -> bool:
 FAMILIES: list[Family] = [
     Family("dense", dense),
     Family("CSR", partial(row_vectors, 1), worth=_has_zeros),
+    Family("spelled out", spelled_nests, not_spelled, _has_zeros),
     *(Family(f"{r}x1 blocks", partial(row_vectors, r), ragged_rows(r), _has_zeros) for r in (2, 4, 8)),
     *(Family(f"slices of {r} rows", partial(slices, r), partial(_few_to_slice, r), _has_few) for r in (8, 16, 32)),
     *(

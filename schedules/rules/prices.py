@@ -96,6 +96,7 @@ class Nest:
     together : whether many stored integers are decoded at once
     gathers : whether each of the rows has an element of X of its own in a step
     stretch : elements that loads are aligned to where the taps of a channel share what is copied of X; else None
+    spelled : entries that are spelled out as code, so that steps are loads of X; 0 where loops walk them
     """
 
     name: str
@@ -113,6 +114,7 @@ class Nest:
     together: bool = False
     gathers: bool = False
     stretch: int | None = None
+    spelled: int = 0
 
 
 class Prices:
@@ -120,7 +122,7 @@ class Prices:
 
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
-        self._apart = _row_bytes(product)
+        self._apart = row_bytes(product)
         in_two_lines = min(1.0, target.vector_bits / 8 / LINE)  # of vectors that start anywhere
         self._crossing = in_two_lines * (1.0 if self._apart % LINE else 1 - 1 / product.taps)  # of loads of X
 
@@ -260,7 +262,7 @@ def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tup
     return [tile for tile in found if tile[0]]
 
 
-def _row_bytes(product: Product) -> int:
+def row_bytes(product: Product) -> int:
     """Return how far apart in X the rows of neighbouring channels are; as assumed where that is not constant."""
     extents, bytes_of_x = product.x.shape, np.dtype(product.x.dtype).itemsize
     if not all(isinstance(size, int) for size in extents[1:]):

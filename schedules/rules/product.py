@@ -20,6 +20,7 @@ from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
+from sparsec.schedules.rules.spelled import find_writer, spelled_cycles, spelled_widths
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
@@ -146,8 +147,14 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     updates = [Tensorize("update", f"fma.{lanes}")]
     if choice.dot:
         updates = list(choice.dot.moves(product, choice.tile, target))
+    if choice.nest.spelled:
+        instruction = find_writer(product, target)
+        assert instruction is not None
+        updates = [Tensorize("update", instruction.name)]
     scattered = choice.nest.gathers  # rows that lie anywhere are finished one by one
-    moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", 1 if scattered else lanes))
+    registers_alone = choice.nest.spelled and not choice.nest.stage and choice.nest.part == product.depth
+    starts = () if registers_alone else (Vectorize("init", lanes),)
+    moves: tuple[Step, ...] = (*updates, *starts, Vectorize("finish", 1 if scattered else lanes))
     laid_out = product.stored_as(choice.layout, choice.dot.widens(product) if choice.dot else "")
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))
@@ -169,6 +176,10 @@ def _choices(
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
         for family in families:
             for nest in family.nests(weight, panel):
+                if nest.spelled:
+                    tile = Tile(spelled_widths(product, panel.width), (), nest.stage, spelled=True)
+                    found.append(Choice(family.name, nest, tile, spelled_cycles(nest, tile.columns, product, target)))
+                    continue
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target), stretch=nest.stretch)
                 found.append(Choice(family.name, nest, tile, prices(nest, widths)))
     return found

@@ -110,13 +110,14 @@ def build(plan: Plan) -> Artifact:
             check_calls(plan, kernels)
             objects = write_objects(module, plan.target, work)
             constants = write_constants(plan.constants, plan.streamed, work / "constants.bin")
+            code = write_constants(plan.code, frozenset(), work / "code.bin")
             manifest = _manifest(plan) | {
-                "constant_bytes": (work / "constants.bin").stat().st_size,
+                "constant_bytes": sum((work / name).stat().st_size for name in ("constants.bin", "code.bin")),
                 "arena_bytes": plan.arena_bytes,
                 "workspace_bytes": workspace_bytes(plan, kernels),
             }
-            tables = write_tables(plan, kernels, constants, json.dumps(manifest))
-            link(plan.target, objects, tables, work / "constants.bin", work / "model.so")
+            tables = write_tables(plan, kernels, constants, code, json.dumps(manifest))
+            link(plan.target, objects, tables, work / "constants.bin", work / "code.bin", work / "model.so")
             (work / "model.so").rename(root / "model.so")
     except OSError as error:
         raise ArtifactError(f"cannot build the artifact in {root}: {error.strerror or error}") from None

@@ -19,6 +19,7 @@ from sparsec.targets import Target
 
 RUNTIME = Path(runtime.__file__).parent
 CONSTANTS_SECTION = ".sparsec.constants"
+CODE_SECTION = ".sparsec.code"
 
 # Kernels are not hidden by themselves, so the linker is told what to export.
 _EXPORTS = "{ global: sparsec_*; local: *; };\n"
@@ -58,8 +59,8 @@ def write_constants(constants: Sequence[np.ndarray], streamed: Set[int], blob: P
     return Constants(offsets, streamed_bytes)
 
 
-def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, library: Path) -> None:
-    """Link kernels, tables, constants and the runtime into `library`, working in its folder.
+def link(target: Target, objects: Sequence[Path], tables: str, constants: Path, code: Path, library: Path) -> None:
+    """Link kernels, tables, constants, code and the runtime into `library`, working in its folder.
 
     The runtime is compiled for the oldest processor of the architecture, so that it can say what a newer one lacks.
 
@@ -71,9 +72,9 @@ def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, libra
     folder = library.parent
     (folder / "tables.c").write_text(tables)
     (folder / "constants.S").write_text(
-        f'.section {CONSTANTS_SECTION},"a",%progbits\n.balign {ALIGNMENT}\n.globl sparsec_constants\n'
-        f'.hidden sparsec_constants\nsparsec_constants:\n.incbin "{blob.name}"\n.byte 0\n'
-        '.section .note.GNU-stack,"",%progbits\n'
+        _included("sparsec_constants", f'{CONSTANTS_SECTION},"a"', constants)
+        + _included("sparsec_code", f'{CODE_SECTION},"ax"', code)
+        + '.section .note.GNU-stack,"",%progbits\n'
     )
     (folder / "exports.map").write_text(_EXPORTS)
     sources = [*sorted(RUNTIME.glob("*.c")), folder / "tables.c", folder / "constants.S", *objects]
@@ -81,6 +82,14 @@ def link(target: Target, objects: Sequence[Path], tables: str, blob: Path, libra
     done = zig_cc(target.machine.zig_triple(), [*arguments, *map(str, sources)], folder)
     if done.returncode:
         raise ArtifactError(_explain(done.returncode, done.stderr))
+
+
+def _included(symbol: str, section: str, blob: Path) -> str:
+    """Return assembly that puts a file into a section."""
+    return (
+        f".section {section},%progbits\n.balign {ALIGNMENT}\n.globl {symbol}\n.hidden {symbol}\n"
+        f'{symbol}:\n.incbin "{blob.name}"\n.byte 0\n'
+    )
 
 
 def _explain(status: int, stderr: str) -> str:

@@ -35,14 +35,14 @@ class Storage:
 
     Parameters
     ----------
-    kind : {"input", "output", "constant", "arena"}
+    kind : {"input", "output", "constant", "code", "arena"}
     index : int
-        Which input, output or constant.
+        Which input, output, constant or code.
     offset : int
         Bytes from the start of the arena.
     """
 
-    kind: Literal["input", "output", "constant", "arena"]
+    kind: Literal["input", "output", "constant", "code", "arena"]
     index: int = 0
     offset: int = 0
 
@@ -104,6 +104,8 @@ class Plan:
         Indices into `tensors`; input `i` has the storage ``Storage("input", i)``.
     constants : list of np.ndarray
         What the ``"constant"`` storages hold.
+    code : list of np.ndarray
+        Machine code that kernels call, uint8 [bytes], which the ``"code"`` storages hold.
     slices : int
         How often a run calls all steps, each time for the next part of the first axis of every input and output;
         `tensors` have the shapes of one part.
@@ -125,6 +127,7 @@ class Plan:
     target: Target
     symbols: list[Symbol] = field(default_factory=list)
     slices: int = 1
+    code: list[np.ndarray] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def port(self, index: int) -> Tensor:
@@ -228,14 +231,16 @@ class Plan:
             end = storage.offset + need
             return f"ends at byte {end} of {self.arena_bytes} in the arena" if end > self.arena_bytes else None
         stored = {"input": len(self.inputs), "output": len(self.outputs), "constant": len(self.constants)}
+        stored["code"] = len(self.code)
         if not 0 <= storage.index < stored[storage.kind]:
             return f"names {storage.kind} {storage.index} of {stored[storage.kind]}"
-        if storage.kind == "constant":
-            array = self.constants[storage.index]
+        if storage.kind in ("constant", "code"):
+            array = (self.constants if storage.kind == "constant" else self.code)[storage.index]
             if array.dtype not in (tensor.dtype, np.uint8):  # packed layouts mix types, as bytes
-                return f"is {tensor.dtype}, but constant {storage.index} is {array.dtype}"
+                return f"is {tensor.dtype}, but {storage.kind} {storage.index} is {array.dtype}"
             too_small = need > array.nbytes
-            return f"needs {need} bytes of constant {storage.index}, which has {array.nbytes}" if too_small else None
+            has = f"{storage.kind} {storage.index}, which has {array.nbytes}"
+            return f"needs {need} bytes of {has}" if too_small else None
         owner = self.tensors[(self.inputs if storage.kind == "input" else self.outputs)[storage.index]]
         # At the same values of the symbols: two ways to write one size may have different bounds.
         too_small = any(tensor.nbytes(symbols) > owner.nbytes(symbols) for symbols in (self.lower, self.upper))

@@ -16,22 +16,24 @@ MANIFEST_SECTION = ".sparsec.manifest"
 """Where the manifest can be read without loading the library."""
 
 
-def write_tables(plan: Plan, kernels: Mapping[str, Kernel], constants: Constants, manifest: str) -> str:
-    """The C source of a model's tables, for constants that lie so in their section."""
+def write_tables(
+    plan: Plan, kernels: Mapping[str, Kernel], constants: Constants, code: Constants, manifest: str
+) -> str:
+    """The C source of a model's tables, for constants and code that lie so in their sections."""
     used = {step.kernel: kernels[step.kernel] for step in plan.steps}
     symbols = {symbol.name: f"s[{index}]" for index, symbol in enumerate(plan.symbols)}
     calls = [_call(plan, used[step.kernel], step, number, symbols) for number, step in enumerate(plan.steps)]
     steps = [f"{_quote(s.label)}, {_quote(s.kernel)}, step{number}" for number, s in enumerate(plan.steps)]
     lines = [
         '#include "sparsec_model.h"',
-        "extern const unsigned char sparsec_constants[];",
+        "extern const unsigned char sparsec_constants[], sparsec_code[];",
         *(_prototype(kernel) for kernel in used.values()),
         f"static const char manifest[] __attribute__((section({_quote(MANIFEST_SECTION)}))) = {_quote(manifest)};",
         _table("sparsec_probe", "probes", _probes(plan)),
         _table("sparsec_symbol", "symbols", _symbols(plan)),
         _ports("inputs", plan, plan.inputs),
         _ports("outputs", plan, plan.outputs),
-        _table("sparsec_storage", "tensors", _storages(plan, constants.offsets)),
+        _table("sparsec_storage", "tensors", _storages(plan, {"constant": constants.offsets, "code": code.offsets})),
         *calls,
         _table("sparsec_step", "steps", steps),
         _shapes(plan, symbols),
@@ -96,10 +98,10 @@ def _ports(name: str, plan: Plan, indices: Sequence[int]) -> str:
     return "\n".join([*lines, _table("sparsec_tensor", name, rows)])
 
 
-def _storages(plan: Plan, constant_offsets: Sequence[int]) -> list[str]:
+def _storages(plan: Plan, offsets: Mapping[str, Sequence[int]]) -> list[str]:
     rows = []
     for storage in (tensor.storage for tensor in plan.tensors):
-        offset = constant_offsets[storage.index] if storage.kind == "constant" else storage.offset
+        offset = offsets[storage.kind][storage.index] if storage.kind in offsets else storage.offset
         rows.append(f"SPARSEC_{storage.kind.upper()}, {storage.index}, {offset}")
     return rows
 
@@ -119,7 +121,7 @@ def _model(plan: Plan, kernels: Mapping[str, Kernel], constants: Constants) -> s
         "tensors": len(plan.tensors),
         "steps": len(plan.steps),
     }
-    fields = {"manifest": "manifest", "constants": "sparsec_constants", "shapes": "shapes"}
+    fields = {"manifest": "manifest", "constants": "sparsec_constants", "code": "sparsec_code", "shapes": "shapes"}
     fields |= {name: name for name in counts}
     fields |= {"arena_bytes": str(plan.arena_bytes), "workspace_bytes": str(workspace_bytes(plan, kernels))}
     fields |= {"slices": str(plan.slices), "streamed_bytes": str(constants.streamed_bytes)}

@@ -27,6 +27,7 @@ from sparsec.graph.shape import Shape
 from sparsec.graph.to_relax import to_relax
 from sparsec.graph.widen import Body, widen
 from sparsec.graph.work import main_instruction, multiply_add
+from sparsec.ir.fragments import CODE
 from sparsec.ir.image import PlainImage
 from sparsec.ir.max_pool import build_max_pool
 from sparsec.ir.product import Product
@@ -43,10 +44,14 @@ VECTOR_BYTES = 256
 
 @dataclass(frozen=True, eq=False)
 class Argument:
-    """What a kernel gets for one parameter: a value of the graph or a packed array, and the shape it has there."""
+    """What a kernel gets for one parameter: a value of the graph or a packed array, and the shape it has there.
+
+    `is_code` says whether the array is machine code.
+    """
 
     source: Value | np.ndarray
     shape: Shape
+    is_code: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +119,7 @@ class Kernels:
         for buffer, array in scheduled.lowered.parameters:
             if array:
                 data = packed[buffer][array]
-                args.append(Argument(data, data.shape))
+                args.append(Argument(data, data.shape, array == CODE))
             elif buffer in anchor.constants:
                 args.append(Argument(anchor.constants[buffer], anchor.constants[buffer].shape))
             else:

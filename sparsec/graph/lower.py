@@ -154,6 +154,7 @@ class _Storages:
     def __init__(self, graph: Graph, groups: Sequence[Group]) -> None:
         self.symbols = graph.symbols
         self.constants: list[np.ndarray] = []
+        self.code: list[np.ndarray] = []
         self._constant_index: dict[int, int] = {}
         self._of: dict[Value, Storage] = {v: Storage("input", i) for i, v in enumerate(graph.inputs)}
         self.copies: list[tuple[Value, Value]] = []
@@ -191,7 +192,12 @@ class _Storages:
         offsets, self.arena_bytes = plan_memory(lives)
         self._of |= {value: Storage("arena", offset=offsets[i]) for value, i in index.items()}
 
-    def of(self, source: Value | np.ndarray) -> Storage:
+    def of(self, arg: Argument) -> Storage:
+        source = arg.source
+        if arg.is_code:
+            assert isinstance(source, np.ndarray)
+            self.code.append(source)
+            return Storage("code", len(self.code) - 1)
         if isinstance(source, np.ndarray):
             return self._constant(source)
         base = root(source)
@@ -239,6 +245,7 @@ def _assemble(
         constants=storages.constants,
         arena_bytes=storages.arena_bytes,
         slices=graph.slices,
+        code=storages.code,
         module=kernels.module,
         target=kernels.target,
         symbols=[Symbol(name, *bounds) for name, bounds in graph.symbols.items()],
@@ -264,7 +271,7 @@ class _Tensors:
         self._index: dict[tuple[Any, ...], int] = {}
 
     def of(self, arg: Argument, name: str | None = None) -> int:
-        storage, shape = self.storages.of(arg.source), tuple(map(dim_text, arg.shape))
+        storage, shape = self.storages.of(arg), tuple(map(dim_text, arg.shape))
         own = arg.source.name if isinstance(arg.source, Value) else ""
         return self.add(Tensor(name or own, shape, str(arg.source.dtype), storage))
 

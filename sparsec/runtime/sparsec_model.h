@@ -4,12 +4,12 @@
 
 #include "sparsec.h"
 
-enum { SPARSEC_INPUT, SPARSEC_OUTPUT, SPARSEC_CONSTANT, SPARSEC_ARENA };
+enum { SPARSEC_INPUT, SPARSEC_OUTPUT, SPARSEC_CONSTANT, SPARSEC_CODE, SPARSEC_ARENA };
 
 typedef struct {
   int32_t kind;
   int32_t index;   /* of an input or output */
-  uint64_t offset; /* bytes into the constants or the arena */
+  uint64_t offset; /* bytes into the constants, the code or the arena */
 } sparsec_storage;
 
 typedef struct {
@@ -40,6 +40,7 @@ typedef struct {
   const sparsec_storage *tensors;
   const sparsec_step *steps;
   const unsigned char *constants;
+  const unsigned char *code; /* that kernels call */
   uint64_t streamed_bytes; /* of the constants: weights, which come first and are read whole */
   /* Writes the dimensions of all inputs, then of all outputs. */
   void (*shapes)(const int64_t *symbols, int64_t *dims);

@@ -129,6 +129,7 @@ static char *allocate_memory(sparsec_context *ctx) {
   }
   for (int i = 0; i < model->num_tensors; i++) {
     const sparsec_storage *storage = &model->tensors[i];
+    if (storage->kind == SPARSEC_CODE) ctx->tensors[i] = (void *)(model->code + storage->offset);
     if (storage->kind == SPARSEC_ARENA) ctx->tensors[i] = ctx->memory.start + storage->offset;
     if (storage->kind != SPARSEC_CONSTANT) continue;
     const unsigned char *start = storage->offset < model->streamed_bytes ? ctx->weights : model->constants;

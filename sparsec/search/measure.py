@@ -14,6 +14,7 @@ from sparsec.codegen.artifact import build
 from sparsec.codegen.plan import ALIGNMENT, Plan, Step, Storage, Tensor
 from sparsec.errors import TargetError
 from sparsec.graph.plan_memory import SLACK
+from sparsec.ir.fragments import CODE
 from sparsec.ir.kernel import Kernel
 from sparsec.ir.product import Product
 from sparsec.schedules.fast_math import expand_math
@@ -130,8 +131,9 @@ def _plan(proposals: Sequence[Proposal], matrix: np.ndarray, target: Target) -> 
         for buffer, array in scheduled.lowered.parameters:
             if array:
                 data = packed[buffer][array]
-                plan.constants.append(data)
-                storage = Storage("constant", len(plan.constants) - 1)
+                stored = plan.code if array == CODE else plan.constants
+                storage = Storage("code" if array == CODE else "constant", len(stored))
+                stored.append(data)
                 args.append(_add(plan, f"{name}.{buffer}.{array}", data.shape, str(data.dtype), storage))
             else:
                 if buffer not in activations:

@@ -1,0 +1,134 @@
+"""Fragments: what machine code is written for, where a product spells out its entries.
+
+A fragment adds up the products of one block of rows with a panel of columns. It is told where the panel of X, the
+stored values and the sums are, and knows everything else: it loads a vector of X for each column of the weight that has
+an entry, and multiplies it by the stored values one after the other, each broadcast and added to the register of its
+row.
+
+Code that is written for the nonzeros of a matrix is known from LIBXSMM (Heinecke et al., SC 2016), for small operators,
+and from SparseRT (Wang, "SparseRT: Accelerating Unstructured Sparsity on GPUs for Deep Learning Inference", 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from sparsec.ir.layout import Layout
+
+CODE = "code"
+"""The array of an operand that holds machine code."""
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """The fragments of a weight, in the order in which its values are stored.
+
+    Parameters
+    ----------
+    starts : int64 [fragments + 1], the first entry of each
+    offsets : int64 [entries], the bytes from the start of a panel to the row of X that an entry is multiplied by; it
+        is the same for entries of a fragment that follow each other in a column
+    rows : int64 [entries], the row of each in its block
+    columns : bool [entries], whether an entry is the first one in its column
+    sums : rows of a block
+    sums_apart : bytes from the sums of one row to those of the next
+    passes : how often a fragment runs before the next one, at most
+    itemsize : bytes of a stored value
+    """
+
+    starts: np.ndarray
+    offsets: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    sums: int
+    sums_apart: int
+    passes: int
+    itemsize: int
+
+    @cached_property
+    def nth(self) -> np.ndarray:
+        """The number of each entry in its fragment, int64 [entries]."""
+        return np.arange(len(self.rows)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+
+
+class Writer(Protocol):
+    """Writes fragments in the machine code of an instruction set."""
+
+    @property
+    def sums(self) -> int:
+        """Vectors of sums that registers hold, beside what is loaded."""
+
+    def __call__(self, fragments: Fragments) -> tuple[np.ndarray, np.ndarray]:
+        """Return code, uint8 [bytes], and where each fragment starts in it, int64 [fragments + 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spelled:
+    """How a packed operand becomes code and the values that it reads, in place of the arrays of its last two levels.
+
+    Parameters
+    ----------
+    layout, shape : of the operand, whose last two levels are compressed columns and rows
+    dtype : of its stored values
+    offsets : int64 [depth], the bytes from the start of a panel of X to each row
+    sums_apart, passes : as for `Fragments`
+    writer : writes the code
+    """
+
+    layout: Layout
+    shape: tuple[int, ...]
+    dtype: str
+    offsets: np.ndarray
+    sums_apart: int
+    passes: int
+    writer: Writer
+
+    @property
+    def types(self) -> dict[str, np.dtype]:
+        """The type of each array that a kernel takes, by name and in order."""
+        return {"starts": np.dtype("int32"), CODE: np.dtype("uint8"), "data": np.dtype(self.dtype)}
+
+    def agrees(self, other: Spelled) -> bool:
+        """Whether the code of another nest over the operand is the same."""
+        same = (self.sums_apart, self.passes) == (other.sums_apart, other.passes)
+        return same and np.array_equal(self.offsets, other.offsets)
+
+    def pack(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what the kernel takes, for the arrays of the layout.
+
+        `starts` is int32 [fragments + 1, 2]: bytes of code, and values, before each fragment.
+        """
+        fragments = self.fragments(arrays)
+        code, begins = self.writer(fragments)
+        starts = np.stack([begins, fragments.starts], axis=1)
+        assert starts.max() <= np.iinfo(np.int32).max, "code and values are found by 32 bits"
+        return {"starts": starts.reshape(-1).astype(np.int32), CODE: code, "data": arrays["data"]}
+
+    def fragments(self, arrays: dict[str, np.ndarray]) -> Fragments:
+        """Read where the entries are from the arrays of the layout."""
+        level, sizes = len(self.layout.levels) - 2, self.layout.sizes(self.shape)
+        first_column, column = (arrays[f"level{level}.{name}"].astype(np.int64) for name in ("indptr", "indices"))
+        first_entry, row = (arrays[f"level{level + 1}.{name}"].astype(np.int64) for name in ("indptr", "indices"))
+        fiber = np.repeat(np.arange(len(first_column) - 1), np.diff(first_column))
+        depth = column * self.layout.levels[level][0].divisor
+        digits = np.unravel_index(fiber, sizes[:level]) if level else ()
+        for digit, (part, _) in zip(digits, self.layout.levels, strict=False):
+            if part.dim == self.layout.dims[1]:
+                depth = depth + digit * part.divisor
+        per_column = np.diff(first_entry)
+        opens = np.zeros(len(row), bool)
+        opens[first_entry[:-1]] = True
+        return Fragments(
+            starts=first_entry[first_column],
+            offsets=np.repeat(self.offsets[depth], per_column),
+            rows=row,
+            columns=opens,
+            sums=sizes[-1],
+            sums_apart=self.sums_apart,
+            passes=self.passes,
+            itemsize=np.dtype(self.dtype).itemsize,
+        )

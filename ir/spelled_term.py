@@ -1,0 +1,205 @@
+"""The loops of a product whose entries are spelled out: machine code has an instruction for each of them.
+
+A block of rows is a level of columns that have an entry, and in it one of the rows that have it. A tile keeps the sums
+of the block in registers, whatever rows its entries are in, because code can name a register where a loop can not. So
+rows of X are loaded once for all rows of the block, and sums are opened once, not once for each part of the depth that
+fits L1. The loops say what is computed; `ir/spelled.py` makes instructions of the walks in them.
+
+    tile part: float32[6144]:
+        …
+        for p0 in W[0]:
+            tile acc: float32[24, 128]:
+                for r in range(0, 24), v in range(0, 128):
+                    acc[r, v] = 0.0
+                for n in range(0, 8), p1 in W[1], p2 in W[2], v in range(0, 16):
+                    acc[p2, n * 16 + v] += W * part[n * 768 + p1 * 16 + v]
+                for r in range(0, 24):
+                    for v in range(0, 128):
+                        Y[p0 * 24 + r, m + v] = acc[r, v]
+
+Panels of a vector of columns lie one behind the other in what is copied of X. The last one overlaps the one before
+where the columns are no whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from sparsec.errors import LayoutError
+from sparsec.ir.builders import LANE, all_of, counted, lane_axis, total
+from sparsec.ir.image import VECTOR
+from sparsec.ir.kernel import Assign, Coordinate, Expr, For, If, Load, Range, Stmt, Stored, Tile, Var, call
+from sparsec.ir.levels import Compressed, Dense
+from sparsec.ir.loop_order import LoopOrder
+from sparsec.ir.packed_term import PackedTerm, element_at
+from sparsec.ir.product import COLUMN
+
+PANEL, SUM_ROW, PART_ROW = Var("n"), Var("r"), Var("k")
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Panels of a vector of columns each.
+
+    Parameters
+    ----------
+    column : where the first one starts, from the first column of the tile
+    place : where its sums start, in a row of them
+    count : how many there are
+    """
+
+    column: int
+    place: int
+    count: int
+
+    def at(self, start: int) -> Expr:
+        """Return the place of a lane of one of the panels, of which the first starts there."""
+        panel = PANEL * VECTOR + LANE if self.count > 1 else LANE
+        return panel + start if start else panel
+
+    @property
+    def lanes(self) -> tuple[Range, ...]:
+        """The axes over all lanes of all panels."""
+        panels = (counted(PANEL.name, self.count),) if self.count > 1 else ()
+        return (*panels, lane_axis(VECTOR))
+
+
+@dataclass(frozen=True)
+class SpelledTerm(PackedTerm):
+    """One run of tiles of columns over a weight whose entries are spelled out."""
+
+    def tile(self) -> Stmt:
+        """Sum the columns of a block of rows, panel by panel, and finish them."""
+        shape = self.block, self.stored_width
+        sums = counted("r", self.block), lane_axis(self.stored_width)
+        start = For(sums, (Assign(self.sum_at(LANE), self.product.zero),))
+        return Tile("acc", self.product.sums, shape, (start, *map(self.update_of, self.panels), *self.finish()))
+
+    def sum_at(self, place: Expr, row: Expr = SUM_ROW) -> Load:
+        return Load("acc", (row, place))
+
+    def update_of(self, panels: Panels) -> Stmt:
+        """Add the products of all entries of the block to the sums of some panels."""
+        *_, rows = walks = [self.walks[level] for level in (*self.order.inside, *self.order.lanes)]
+        depth = Coordinate(self.name, self.layout.dims[1])
+        x: Expr = element_at(self.product.x, self.product.x_index, {"k": depth, "m": COLUMN + panels.at(panels.column)})
+        if self.tiling.stage:
+            row = total(digit * (divisor * VECTOR) for digit, divisor in self.digits(self.order.inside))
+            x = self.staged_at(row, panels)
+        acc = self.sum_at(panels.at(panels.place), Var(rows.var))
+        *outer, lanes = panels.lanes
+        return For((*outer, *walks, lanes), (Assign(acc, Stored(self.name) * x, accumulate=True),))
+
+    def finish(self) -> Iterator[Stmt]:
+        """Yield what makes results of the sums: of whole vectors, and of what only the last panel has."""
+        row = total([*self.row_digits, SUM_ROW])
+        whole = self.width // VECTOR * VECTOR
+        runs = [(0, 0, whole), (whole, whole + whole + VECTOR - self.width, self.width - whole)]
+        for start, place, columns in runs:
+            if columns:
+                column = COLUMN + (LANE + start if start else LANE)
+                acc: Expr = self.sum_at(LANE + place if place else LANE)
+                y = element_at(self.product.y, self.product.y_index, {"i": row, "m": column})
+                yield self.for_rows(self.finish_row(acc, y, row, column, columns), row)
+        for edge in self.cleared((), row, self.last_block):
+            yield self.for_rows(edge, row)
+
+    def finish_row(self, acc: Expr, y: Load, row: Expr, column: Expr, columns: int) -> Stmt:
+        """Return what writes to Y: the results, or sums that rest there until the last block of the depth."""
+        last, lanes = self.last_block, lane_axis(columns)
+        if last is None:
+            return For((lanes,), (Assign(y, self.result_at(acc, row, column)),))
+        first = all_of(call("==", Var(f"p{level}"), 0) for level in self.order.blocks)
+        before, sums = call("select", first, self.product.zero, y), Load("sums", (LANE,))
+        result = call("select", last, self.result_at(sums, row, column), sums)
+        body = For((lanes,), (Assign(sums, acc + before),)), For((lanes,), (Assign(y, result),))
+        return Tile("sums", self.product.sums, (columns,), body)
+
+    def for_rows(self, stmt: Stmt, row: Expr) -> Stmt:
+        """Carry out a statement for each row of the block, except those that the last block lacks."""
+        if self.layout.padded(self.shape)[0] > self.shape[0]:
+            stmt = If(call("<", row, self.shape[0]), (stmt,))
+        return For((counted("r", self.block),), (stmt,))
+
+    def where_row_exists(self, stmt: Stmt) -> Stmt:
+        return stmt  # as `for_rows` says once for all
+
+    def stage(self, body: Stmt) -> Stmt:
+        """Copy what one block of the depth reads of X, panel by panel, for the body."""
+        product, copies, depth = self.product, [], total([*self.depth_digits, PART_ROW])
+        if self.layout.padded(self.shape)[1] > self.shape[1]:
+            depth = call("min", depth, self.shape[1] - 1)  # what stands there, no entry reads
+        for panels in self.panels:
+            column = COLUMN + panels.at(panels.column)
+            x = element_at(product.x, product.x_index, {"k": depth, "m": column})
+            copy = Assign(self.staged_at(PART_ROW * VECTOR, panels), x)
+            copies.append(For((counted("k", self.part),), (For(panels.lanes, (copy,)),)))
+        return Tile("part", product.sums, (self.panel_size * (self.stored_width // VECTOR),), (*copies, body))
+
+    def staged_at(self, row: Expr, panels: Panels) -> Load:
+        """Return a lane of what is copied of X in one of the panels, its rows a vector apart."""
+        first = panels.place // VECTOR * self.panel_size
+        place = row + LANE + first if first else row + LANE
+        return Load("part", (PANEL * self.panel_size + place if panels.count > 1 else place,))
+
+    # -- what the weight's layout says -----------------------------------------------------------------------------
+
+    @cached_property
+    def panels(self) -> list[Panels]:
+        """Those of whole vectors, and one that ends with the columns and overlaps them."""
+        whole, left = divmod(self.width, VECTOR)
+        found = [Panels(0, 0, whole)]
+        return [*found, Panels(self.width - VECTOR, whole * VECTOR, 1)] if left else found
+
+    @property
+    def stored_width(self) -> int:
+        """Sums in a row of a tile: alike in all runs of tiles, so that code can hold where they are."""
+        return max(-(-width // VECTOR) for _, _, width in self.tiling.columns) * VECTOR
+
+    @property
+    def block(self) -> int:
+        """Rows in a block."""
+        return self.sizes[-1]
+
+    @cached_property
+    def part(self) -> int:
+        """Depths in a block of them."""
+        return min((self.layout.levels[level][0].divisor for level in self.staged_blocks), default=self.shape[1])
+
+    @property
+    def panel_size(self) -> int:
+        """Elements of a panel of what is copied of X: an odd number of vectors, so as to start in all sets."""
+        return (self.part | 1) * VECTOR
+
+    @property
+    def row_digits(self) -> list[Expr]:
+        levels = [level for level in self.order.outside if level not in self.depths]
+        return [self.place(levels)] if levels else []
+
+    @property
+    def depth_digits(self) -> list[Expr]:
+        return [self.place(self.staged_blocks)] if self.staged_blocks else []
+
+    @cached_property
+    def order(self) -> LoopOrder:
+        """The levels, of which the last two are spelled out.
+
+        Raises
+        ------
+        LayoutError : where these are no compressed columns of blocks of rows
+        """
+        (*around, columns, rows), dims = self.layout.levels, self.layout.dims
+        outside = tuple(range(len(around)))
+        of_rows = [level for level in outside if around[level][0].dim == dims[0]]
+        blocks = tuple(level for level in outside if level not in of_rows and self.sizes[level] > 1)
+        dense = all(isinstance(kind, Dense) for _, kind in around)
+        compressed = all(isinstance(kind, Compressed) and kind.run == 1 for _, kind in (columns, rows))
+        if not (dense and compressed and (columns[0].dim, rows[0].dim) == dims[::-1] and rows[0].divisor == 1):
+            raise LayoutError(
+                f"the entries of {self.layout} cannot be spelled out; store them as compressed columns of blocks of "
+                "rows, as in (i, k) -> (i floordiv 24 : dense, k : compressed, i mod 24 : compressed)"
+            )
+        tasks = next((n for n, level in enumerate(outside) if level not in of_rows), len(outside))
+        return LoopOrder(outside, (len(around),), (len(around) + 1,), (), blocks, True, tasks)

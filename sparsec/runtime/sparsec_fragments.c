@@ -1,0 +1,35 @@
+/* Runs fragments: code that was written for the entries of a block of a weight. */
+#include "sparsec_fragments.h"
+
+#include <stddef.h>
+
+enum { LINE = 64 };
+
+/* Takes a panel of X, the stored values and the sums, and what of the code and of the values of the next fragment it is
+ * to ask for. */
+typedef void fragment(const char *x, const char *values, char *sums, const char *next_code, const char *next_values);
+
+/* What each of so many passes is to ask for: a number of whole lines. */
+static size_t share(ptrdiff_t bytes, int32_t passes) {
+  size_t lines = ((size_t)bytes + LINE - 1) / LINE;
+  return (lines + (size_t)passes - 1) / (size_t)passes * LINE;
+}
+
+int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_t index, const void *values,
+                              int32_t itemsize, const void *x, int32_t x_step, void *sums, int32_t sums_step,
+                              int32_t panels) {
+  const int32_t *here = starts + 2 * (ptrdiff_t)index, *next = here + 2;
+  const char *data = (const char *)values, *panel = x;
+  const char *next_code = (const char *)code + next[0], *next_values = data + (ptrdiff_t)next[1] * itemsize;
+  /* The next fragment is about as long as this one. */
+  size_t code_share = share(next[0] - here[0], panels);
+  size_t value_share = share((ptrdiff_t)(next[1] - here[1]) * itemsize, panels);
+  data += (ptrdiff_t)here[1] * itemsize;
+  fragment *run = (fragment *)(uintptr_t)(code + here[0]);
+  char *row = sums;
+  for (int32_t n = 0; n < panels; n++) {
+    run(panel, data, row, next_code, next_values);
+    panel += x_step, row += sums_step, next_code += code_share, next_values += value_share;
+  }
+  return 0;
+}

@@ -1,0 +1,14 @@
+/* Fragments are code for blocks of weights, which kernels call. */
+#ifndef SPARSEC_FRAGMENTS_H
+#define SPARSEC_FRAGMENTS_H
+
+#include <stdint.h>
+
+/* Runs a fragment on so many panels, which start `x_step` bytes apart, and their sums `sums_step` bytes; returns 0.
+ *
+ * `starts` has a pair for each fragment, and one for the end: bytes of code, and values, before it. */
+int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_t index, const void *values,
+                              int32_t itemsize, const void *x, int32_t x_step, void *sums, int32_t sums_step,
+                              int32_t panels);
+
+#endif
