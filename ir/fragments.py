@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Protocol
 
 import numpy as np
 
+from sparsec.ir.fragment_ends import Ends
 from sparsec.ir.layout import Layout
 
 CODE = "code"
@@ -34,8 +36,10 @@ class Fragments:
         is the same for entries of a fragment that follow each other in a column
     rows : int64 [entries], the row of each in its block
     columns : bool [entries], whether an entry is the first one in its column
-    sums : rows of a block
-    sums_apart : bytes from the sums of one row to those of the next
+    heights : int64 [fragments], rows of the block of each
+    first, last : bool [fragments], whether nothing of the depth comes before, or after
+    ends : how sums are started and finished; None where they start from zero and are stored as they are
+    sums_apart : bytes from the sums of one row to those of the next, in memory
     passes : how often a fragment runs before the next one, at most
     itemsize : bytes of a stored value
     """
@@ -44,7 +48,10 @@ class Fragments:
     offsets: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
-    sums: int
+    heights: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    ends: Ends | None
     sums_apart: int
     passes: int
     itemsize: int
@@ -53,6 +60,10 @@ class Fragments:
     def nth(self) -> np.ndarray:
         """The number of each entry in its fragment, int64 [entries]."""
         return np.arange(len(self.rows)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+
+    def total(self, sizes: np.ndarray) -> np.ndarray:
+        """Add up a number of each entry over those of each fragment, int64 [fragments]."""
+        return np.diff(np.concatenate([[0], np.cumsum(sizes)])[self.starts])
 
 
 class Writer(Protocol):
@@ -75,7 +86,7 @@ class Spelled:
     layout, shape : of the operand, whose last two levels are compressed columns and rows
     dtype : of its stored values
     offsets : int64 [depth], the bytes from the start of a panel of X to each row
-    sums_apart, passes : as for `Fragments`
+    first, last, ends, sums_apart, passes : as for `Fragments`
     writer : writes the code
     """
 
@@ -83,6 +94,9 @@ class Spelled:
     shape: tuple[int, ...]
     dtype: str
     offsets: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    ends: Ends | None
     sums_apart: int
     passes: int
     writer: Writer
@@ -94,7 +108,7 @@ class Spelled:
 
     def agrees(self, other: Spelled) -> bool:
         """Whether the code of another nest over the operand is the same."""
-        same = (self.sums_apart, self.passes) == (other.sums_apart, other.passes)
+        same = (self.ends, self.sums_apart) == (other.ends, other.sums_apart)
         return same and np.array_equal(self.offsets, other.offsets)
 
     def pack(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -115,10 +129,8 @@ class Spelled:
         first_entry, row = (arrays[f"level{level + 1}.{name}"].astype(np.int64) for name in ("indptr", "indices"))
         fiber = np.repeat(np.arange(len(first_column) - 1), np.diff(first_column))
         depth = column * self.layout.levels[level][0].divisor
-        digits = np.unravel_index(fiber, sizes[:level]) if level else ()
-        for digit, (part, _) in zip(digits, self.layout.levels, strict=False):
-            if part.dim == self.layout.dims[1]:
-                depth = depth + digit * part.divisor
+        rows, before = (fragment_starts(self.layout, self.shape, dim) for dim in self.layout.dims)
+        depth = depth + before[fiber]
         per_column = np.diff(first_entry)
         opens = np.zeros(len(row), bool)
         opens[first_entry[:-1]] = True
@@ -127,8 +139,26 @@ class Spelled:
             offsets=np.repeat(self.offsets[depth], per_column),
             rows=row,
             columns=opens,
-            sums=sizes[-1],
+            heights=np.minimum(sizes[-1], self.shape[0] - rows),
+            first=self.first,
+            last=self.last,
+            ends=self.ends,
             sums_apart=self.sums_apart,
             passes=self.passes,
             itemsize=np.dtype(self.dtype).itemsize,
         )
+
+
+def fragment_digits(layout: Layout, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Return the coordinate in each level around the last two of every fragment, int64 [fragments] each."""
+    sizes = layout.sizes(shape)[:-2]
+    return np.unravel_index(np.arange(prod(sizes)), sizes) if sizes else ()
+
+
+def fragment_starts(layout: Layout, shape: tuple[int, ...], dim: str) -> np.ndarray:
+    """Return the first coordinate of each fragment in a dimension, int64 [fragments]."""
+    starts = np.zeros(prod(layout.sizes(shape)[:-2]), np.int64)
+    for place, (digit, _) in zip(fragment_digits(layout, shape), layout.levels, strict=False):
+        if digit.dim == dim:
+            starts += place * digit.divisor
+    return starts

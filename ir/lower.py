@@ -191,15 +191,18 @@ class _Lowering(Quads):
             self.enter_block("tile", frames)
             for fetch in stmt.fetch:
                 self._fetch(fetch)
+            body = self.body_of(stmt)
             # Local buffers become registers; a tile around others, if it takes no sums, is a buffer that they read.
             holds_tiles = any(isinstance(inner, Tile) for inner in _statements(stmt.body))
             scope = "global" if holds_tiles and not _sums_up(stmt) else "local"
-            self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
+            if not self.is_in_fragments(stmt, body):
+                self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
             self.tiles[stmt.name] = stmt
             self.depth += 1
-            self._body(self.body_of(stmt))
+            self._body(body)
             self.depth -= 1
-        del self.handles[stmt.name], self.tiles[stmt.name]
+        self.handles.pop(stmt.name, None)
+        del self.tiles[stmt.name]
 
     def _fetch(self, fetch: Fetch) -> None:
         """Ask for the lines that elements lie in, counted from the first one."""

@@ -24,16 +24,32 @@ where the columns are no whole vectors.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, all_of, counted, lane_axis, total
+from sparsec.ir.fragment_ends import split_epilogue
 from sparsec.ir.image import VECTOR
-from sparsec.ir.kernel import Assign, Coordinate, Expr, For, If, Load, Range, Stmt, Stored, Tile, Var, call
+from sparsec.ir.kernel import (
+    Assign,
+    Const,
+    Coordinate,
+    Expr,
+    For,
+    If,
+    Load,
+    Range,
+    Stmt,
+    Stored,
+    Tile,
+    Var,
+    call,
+    substitute,
+)
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.loop_order import LoopOrder
-from sparsec.ir.packed_term import PackedTerm, element_at
+from sparsec.ir.packed_term import PackedTerm, element_at, finished
 from sparsec.ir.product import COLUMN
 
 PANEL, SUM_ROW, PART_ROW = Var("n"), Var("r"), Var("k")
@@ -48,11 +64,13 @@ class Panels:
     column : where the first one starts, from the first column of the tile
     place : where its sums start, in a row of them
     count : how many there are
+    first_lane : the first lane of each that no other panel has
     """
 
     column: int
     place: int
     count: int
+    first_lane: int = 0
 
     def at(self, start: int) -> Expr:
         """Return the place of a lane of one of the panels, of which the first starts there."""
@@ -73,9 +91,32 @@ class SpelledTerm(PackedTerm):
     def tile(self) -> Stmt:
         """Sum the columns of a block of rows, panel by panel, and finish them."""
         shape = self.block, self.stored_width
-        sums = counted("r", self.block), lane_axis(self.stored_width)
-        start = For(sums, (Assign(self.sum_at(LANE), self.product.zero),))
-        return Tile("acc", self.product.sums, shape, (start, *map(self.update_of, self.panels), *self.finish()))
+        ends = split_epilogue(self.product)
+        if ends is not None:
+            nests = [stmt for panels in self.panels for stmt in self.whole(panels, *ends)]
+        else:
+            sums = counted("r", self.block), lane_axis(self.stored_width)
+            start = For(sums, (Assign(self.sum_at(LANE), self.product.zero),))
+            nests = [start, *map(self.update_of, self.panels), *self.finish()]
+        edges = (self.for_rows(edge) for edge in self.cleared((), self.block_row, self.last_block))
+        return Tile("acc", self.product.sums, shape, (*nests, *edges))
+
+    def whole(self, panels: Panels, of_rows: Load | None, of_all: Load | None, rest: Expr) -> Iterator[Stmt]:
+        """Yield what starts the sums of some panels from what the epilogue adds, adds products, and stores the rest.
+
+        Sums of a later block of the depth start from Y.
+        """
+        row, column, acc = self.block_row, COLUMN + panels.at(panels.column), self.sum_at(panels.at(panels.place))
+        y = element_at(self.product.y, self.product.y_index, {"i": row, "m": column})
+        added = [substitute(load, {"i": row, "m": column}) for load in (of_rows, of_all) if load is not None]
+        start = total(added) if added else self.product.zero
+        result = finished(replace(self.product, epilogue=rest), acc, row, column)
+        if self.last_block is not None:
+            start, result = call("select", self.first_block, start, y), call("select", self.last_block, result, acc)
+        yield self.for_rows(For(panels.lanes, (Assign(acc, start),)))
+        yield self.update_of(panels)
+        *outer, lanes = panels.lanes
+        yield self.for_rows(For((*outer, replace(lanes, start=Const(panels.first_lane))), (Assign(y, result),)))
 
     def sum_at(self, place: Expr, row: Expr = SUM_ROW) -> Load:
         return Load("acc", (row, place))
@@ -94,7 +135,7 @@ class SpelledTerm(PackedTerm):
 
     def finish(self) -> Iterator[Stmt]:
         """Yield what makes results of the sums: of whole vectors, and of what only the last panel has."""
-        row = total([*self.row_digits, SUM_ROW])
+        row = self.block_row
         whole = self.width // VECTOR * VECTOR
         runs = [(0, 0, whole), (whole, whole + whole + VECTOR - self.width, self.width - whole)]
         for start, place, columns in runs:
@@ -102,25 +143,22 @@ class SpelledTerm(PackedTerm):
                 column = COLUMN + (LANE + start if start else LANE)
                 acc: Expr = self.sum_at(LANE + place if place else LANE)
                 y = element_at(self.product.y, self.product.y_index, {"i": row, "m": column})
-                yield self.for_rows(self.finish_row(acc, y, row, column, columns), row)
-        for edge in self.cleared((), row, self.last_block):
-            yield self.for_rows(edge, row)
+                yield self.for_rows(self.finish_row(acc, y, row, column, columns))
 
     def finish_row(self, acc: Expr, y: Load, row: Expr, column: Expr, columns: int) -> Stmt:
         """Return what writes to Y: the results, or sums that rest there until the last block of the depth."""
         last, lanes = self.last_block, lane_axis(columns)
         if last is None:
             return For((lanes,), (Assign(y, self.result_at(acc, row, column)),))
-        first = all_of(call("==", Var(f"p{level}"), 0) for level in self.order.blocks)
-        before, sums = call("select", first, self.product.zero, y), Load("sums", (LANE,))
+        before, sums = call("select", self.first_block, self.product.zero, y), Load("sums", (LANE,))
         result = call("select", last, self.result_at(sums, row, column), sums)
         body = For((lanes,), (Assign(sums, acc + before),)), For((lanes,), (Assign(y, result),))
         return Tile("sums", self.product.sums, (columns,), body)
 
-    def for_rows(self, stmt: Stmt, row: Expr) -> Stmt:
+    def for_rows(self, stmt: Stmt) -> Stmt:
         """Carry out a statement for each row of the block, except those that the last block lacks."""
         if self.layout.padded(self.shape)[0] > self.shape[0]:
-            stmt = If(call("<", row, self.shape[0]), (stmt,))
+            stmt = If(call("<", self.block_row, self.shape[0]), (stmt,))
         return For((counted("r", self.block),), (stmt,))
 
     def where_row_exists(self, stmt: Stmt) -> Stmt:
@@ -151,7 +189,7 @@ class SpelledTerm(PackedTerm):
         """Those of whole vectors, and one that ends with the columns and overlaps them."""
         whole, left = divmod(self.width, VECTOR)
         found = [Panels(0, 0, whole)]
-        return [*found, Panels(self.width - VECTOR, whole * VECTOR, 1)] if left else found
+        return [*found, Panels(self.width - VECTOR, whole * VECTOR, 1, VECTOR - left)] if left else found
 
     @property
     def stored_width(self) -> int:
@@ -174,9 +212,15 @@ class SpelledTerm(PackedTerm):
         return (self.part | 1) * VECTOR
 
     @property
-    def row_digits(self) -> list[Expr]:
+    def block_row(self) -> Expr:
+        """The row of the weight that is a row of the block."""
         levels = [level for level in self.order.outside if level not in self.depths]
-        return [self.place(levels)] if levels else []
+        return self.place(levels) + SUM_ROW if levels else SUM_ROW
+
+    @property
+    def first_block(self) -> Expr:
+        """The condition that nothing of the depth came before."""
+        return all_of(call("==", Var(f"p{level}"), 0) for level in self.order.blocks)
 
     @property
     def depth_digits(self) -> list[Expr]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from tvm.tirx.script import builder as T
 from sparsec.errors import KernelError
 from sparsec.ir.emission import Emission
 from sparsec.ir.footprint import Scope
-from sparsec.ir.fragments import Spelled, Writer
-from sparsec.ir.gather import evaluate
+from sparsec.ir.fragment_ends import Ends, Whole, holds, read_whole
+from sparsec.ir.fragments import Spelled, Writer, fragment_digits
+from sparsec.ir.gather import evaluate, expressions
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.kernel import (
     Assign,
@@ -48,11 +50,14 @@ class SpelledNest:
     Parameters
     ----------
     tiles : around it, by name
+    before, after : the statements beside it, if there are any
     """
 
     kernel: Kernel
     nest: For
     tiles: Mapping[str, Buffer]
+    before: Stmt | None
+    after: Stmt | None
 
     @property
     def step(self) -> Assign:
@@ -93,9 +98,28 @@ class SpelledNest:
         return axes[0] if axes else None
 
     @property
+    def lanes(self) -> int:
+        """The lanes of each panel whose results are stored, as bits."""
+        count, first = Scope({}).extent(self.nest.axes[-1]) or 0, self.whole.first_lane if self.whole else 0
+        return (1 << count) - (1 << first)
+
+    @property
     def count(self) -> int:
         """How many panels there are."""
         return 1 if self.panels is None else Scope({}).extent(self.panels) or 0
+
+    @property
+    def row(self) -> str:
+        """The variable of the rows of a block where sums are started and finished."""
+        return self.before.axes[0].var if isinstance(self.before, For) else ""
+
+    @cached_property
+    def whole(self) -> Whole | None:
+        """What fragments do to start and finish the sums, where the statements beside the nest are that and no more."""
+        _, rows = self.walks
+        sums = substitute(self.step.target, {rows.var: Var(self.row)})
+        assert isinstance(sums, Load)
+        return read_whole(self.before, self.after, sums, Var(self.nest.axes[-1].var))
 
     def start(self, load: Load) -> Load:
         """Return the first element of an operand in the first panel, at the first depth and row."""
@@ -107,7 +131,7 @@ class SpelledNest:
         lane = self.nest.axes[-1]
         coordinates = (f"{self.weight.name}.{dim}" for dim in self.layout.dims)
         panels = [] if self.panels is None else [self.panels.var]
-        return [*panels, *(walk.var for walk in self.walks), lane.var, *coordinates]
+        return [*panels, *(walk.var for walk in self.walks), lane.var, self.row, *coordinates]
 
     def apart(self, load: Load, along: str) -> int:
         """Return the bytes between elements of an operand from one value of a variable of the nest to the next."""
@@ -149,11 +173,27 @@ class SpelledNest:
         ------
         KernelError : where no code can be written for it
         """
-        _, rows = self.walks
-        sums_apart = self.apart(self.step.target, rows.var)
-        if self.layout.sizes(self.weight.extents)[-1] > writer.sums:
+        layout, shape = self.layout, self.weight.extents
+        if layout.sizes(shape)[-1] > writer.sums:
             raise self.refused(f"its blocks have more than {writer.sums} rows")
-        return Spelled(self.layout, self.weight.extents, self.weight.dtype, self.offsets(), sums_apart, passes, writer)
+        everywhere = np.ones(prod(layout.sizes(shape)[:-2]), bool)
+        whole, operand, offsets = self.whole, (layout, shape, self.weight.dtype), self.offsets()
+        if whole is None:
+            apart = self.apart(self.step.target, self.walks[1].var)
+            return Spelled(*operand, offsets, everywhere, everywhere, None, apart, passes, writer)
+        ends = Ends(
+            whole.of_rows is not None,
+            0 if whole.of_all is None else self.apart(whole.of_all, self.row),
+            whole.limits,
+            whole.valid is not None,
+        )
+        digits = {f"p{level}": digit for level, digit in enumerate(fragment_digits(layout, shape))}
+        first, last = (
+            everywhere if condition is None else np.broadcast_to(holds(condition, digits), everywhere.shape)
+            for condition in (whole.first, whole.last)
+        )
+        apart = self.apart(whole.y, self.row)
+        return Spelled(*operand, offsets, first, last, ends, apart, passes, writer)
 
     def refused(self, reason: str) -> KernelError:
         return KernelError(
@@ -170,10 +210,10 @@ class Spelling(Emission):
     def __init__(self, kernel: Kernel, features: Collection[str] | None = None) -> None:
         super().__init__(kernel, features)
         self.spelled: dict[str, Spelled] = {}
-        self.cleared: set[str] = set()  # tiles whose sums fragments are to start from zero
-        found = [nest for nest in spelled_nests(kernel) if self.has(INSTRUCTIONS[nest.nest.instruction])]
-        passes = max((nest.count for nest in found), default=0)
-        for nest in found:
+        nests = [nest for nest in spelled_nests(kernel) if self.has(INSTRUCTIONS[nest.nest.instruction])]
+        self.found = {id(nest.nest): nest for nest in nests}
+        passes = max((nest.count for nest in nests), default=0)
+        for nest in nests:
             writer = INSTRUCTIONS[nest.nest.instruction].writer
             assert writer is not None
             spelled = nest.spelled(writer, passes)
@@ -182,16 +222,23 @@ class Spelling(Emission):
             self.gathers.pop(nest.weight.name, None)
 
     def body_of(self, tile: Tile) -> Sequence[Stmt]:
-        """Return what a tile does but for clearing sums that nests which are spelled out clear by themselves."""
-        first, *rest = tile.body
-        if not rest or not isinstance(rest[0], For) or not self.is_spelled(rest[0]) or not _clears(first, tile):
-            return tile.body
-        self.cleared.add(tile.name)
-        return rest
+        """Return what a tile does but for what fragments do by themselves: start sums and, if they can, finish them."""
+        body, taken = tile.body, set()
+        for place, stmt in enumerate(body):
+            if found := self.found.get(id(stmt)):
+                if found.whole:
+                    taken |= {place - 1, place + 1}
+                elif _clears(body[0], tile):
+                    taken.add(0)
+                else:
+                    raise found.refused("its sums are not cleared before it")
+        return [stmt for place, stmt in enumerate(body) if place not in taken]
 
-    def is_spelled(self, nest: For) -> bool:
-        instruction = self.named(nest)
-        return instruction is not None and instruction.writer is not None
+    def is_in_fragments(self, tile: Tile, body: Sequence[Stmt]) -> bool:
+        """Whether the sums of a tile are in the registers of fragments alone, once these take part of its body."""
+        others = [stmt for stmt in body if not ((found := self.found.get(id(stmt))) and found.whole)]
+        loads = (part for value in expressions(tuple(others)) for part in walk_expressions(value))
+        return len(others) < len(body) and all(part.buffer != tile.name for part in loads if isinstance(part, Load))
 
     def emit(self, nest: For, instruction: Instruction) -> None:
         """Carry out a nest, by calls of fragments where its walks are spelled out."""
@@ -201,20 +248,20 @@ class Spelling(Emission):
         match = match_innermost(nest, self.here, instruction)
         if isinstance(match, Refusal):
             raise KernelError(f"Kernel {self.kernel.name}, `{print_statement(nest)}`: {match.reason}.")
-        found = SpelledNest(self.kernel, nest, {name: self.here.buffers[name] for name in self.tiles})
-        if found.step.target.buffer not in self.cleared:
-            raise found.refused("its sums are not cleared right before it")
+        found = self.found[id(nest)]
         columns, _ = found.walks
-        name, panels = found.weight.name, found.panels
+        name, panels, whole = found.weight.name, found.panels, found.whole
         with self.scope() as frames:
             self.enter_block("fragments", frames)
             fiber = self.cursor(name, columns.level - 1).position if columns.level else 0
-            steps = [0 if panels is None else found.apart(load, panels.var) for load in (found.x, found.step.target)]
-            x, sums = (self.address(found.start(load)) for load in (found.x, found.step.target))
+            x_step = 0 if panels is None else found.apart(found.x, panels.var)
+            x, sums = (self.address(found.start(load)) for load in (found.x, whole.y if whole else found.step.target))
+            loads = (whole.of_rows, whole.of_all, whole.valid) if whole else (None, None, None)
+            beside = [sums if load is None else self.address(found.start(load)) for load in loads]
             arrays = (self.handles[f"{name}.{array}"] for array in ("code", "starts", "data"))
             code, starts, data = (tirx.address_of(array[0]) for array in arrays)
             values = data, np.dtype(found.weight.dtype).itemsize
-            places = x, steps[0], sums, steps[1], found.count
+            places = x, x_step, sums, *beside, found.lanes, found.count
             T.evaluate(tirx.call_extern("int32", RUN, code, starts, fiber, *values, *places))
 
     def address(self, load: Load) -> Any:
@@ -238,9 +285,9 @@ def spelled_nests(kernel: Kernel) -> Iterator[SpelledNest]:
     """Yield the nests of a kernel that name an instruction which fragments are written around."""
 
     def inside(body: Sequence[Stmt], tiles: Mapping[str, Buffer]) -> Iterator[SpelledNest]:
-        for stmt in body:
+        for before, stmt, after in zip((None, *body), body, (*body[1:], None), strict=False):
             if isinstance(stmt, For) and stmt.instruction in INSTRUCTIONS and INSTRUCTIONS[stmt.instruction].writer:
-                yield SpelledNest(kernel, stmt, tiles)
+                yield SpelledNest(kernel, stmt, tiles, before, after)
             elif not isinstance(stmt, Assign):
                 here = {stmt.name: Buffer(stmt.name, stmt.dtype, stmt.shape)} if isinstance(stmt, Tile) else {}
                 yield from inside(stmt.body, {**tiles, **here})

@@ -1,66 +1,34 @@
 """Code for products whose entries are spelled out, on x86 processors whose instructions broadcast what they load.
 
-Intel, *Software Developer's Manual*, volume 2, section 2.7: an EVEX prefix names one of 32 registers of 512 bits, makes
-a broadcast of a load, and scales displacements of a byte by what is loaded. A product takes one instruction of 7 bytes.
-
-A fragment is a function of the System V calling convention that is told where things are:
+A product takes one instruction of 7 bytes. A fragment is a function of the System V calling convention that is told
+where things are:
 
     rdi, rsi, rdx : the panel of X, the stored values, the sums
     rcx, r8       : what of the code and the values of the next fragment it is to ask for
+    r9            : addresses of what sums start from by row and by element, and of what says which columns are valid,
+                    and the lanes to store
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from sparsec.ir.fragment_ends import Ends
 from sparsec.ir.fragments import Fragments
 from sparsec.ir.instruction import instruction
+from sparsec.schedules.intrinsics import x86_encoding as x86
+from sparsec.schedules.intrinsics.x86_encoding import NEAR, Evex, Steps, joined
 from sparsec.targets import LINE
 
-RDI, RSI, RDX, RCX, R8 = 7, 6, 2, 1, 8
 REGISTERS = 32
 LOADED = 2  # registers for vectors of X, so that one is loaded while another one is used
-NEAR = 128  # what a displacement of a byte reaches, in units of what is loaded
-TRAP = b"\xcc"  # between fragments
-
-
-@dataclass(frozen=True)
-class Evex:
-    """An instruction with an EVEX prefix on vectors of 512 bits.
-
-    Parameters
-    ----------
-    map, prefix, opcode : of the encoding
-    loads : bytes that it loads or stores, by which a displacement of a byte is scaled
-    """
-
-    map: int
-    prefix: int
-    opcode: int
-    loads: int = 64
-
-    def __call__(
-        self, register: np.ndarray | int, other: np.ndarray | int, base: int, displacement: np.ndarray | int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Encode instructions that take memory: bytes, uint8 [n, 10], and how many of them each has."""
-        register, other, displacement = np.broadcast_arrays(*np.atleast_1d(register, other, displacement))
-        near = (displacement % self.loads == 0) & (np.abs(2 * displacement + self.loads) < 2 * NEAR * self.loads)
-        code = np.zeros((len(register), 10), np.uint8)
-        code[:, 0] = 0x62
-        code[:, 1] = 0x60 | self.map | (~register >> 3 & 1) << 7 | (~register >> 4 & 1) << 4
-        code[:, 2] = 0x04 | self.prefix | (~other & 15) << 3
-        code[:, 3] = 0x40 | (0x10 if self.loads < 64 else 0) | (~other >> 4 & 1) << 3
-        code[:, 4] = self.opcode
-        code[:, 5] = np.where(near, 0x40, 0x80) | (register & 7) << 3 | base
-        code[:, 6:] = _in_bytes(np.where(near, displacement // self.loads, displacement))
-        return code, np.where(near, 7, 10)
-
-
-LOAD, STORE = Evex(1, 0, 0x10), Evex(1, 0, 0x11)
-MULTIPLY_ADD = Evex(2, 1, 0xB8, loads=4)  # vfmadd231ps
+LAST = REGISTERS - 1  # one of them, free when all is added up
+BY_ROW, BY_ELEMENT, VALID, LANES = 0, 8, 16, 24  # bytes behind r9
+VALID_MASK, LANES_MASK = 1, 2
 
 
 @dataclass(frozen=True)
@@ -72,112 +40,112 @@ class X86Writer:
 
     def __call__(self, fragments: Fragments) -> tuple[np.ndarray, np.ndarray]:
         """See `Writer`."""
-        steps = [*self.addresses(fragments), *self.products(fragments)]
+        steps = [*addresses(fragments), *self.products(fragments)]
         sizes = np.sum([size for _, size in steps], axis=0)
-        asked = list(requests(fragments, _per_fragment(sizes, fragments)))
-        code, sizes = _joined([*asked, *steps])
-        sizes = _per_fragment(sizes, fragments)
-        start, end = cleared(fragments.sums), stored(fragments.sums, fragments.sums_apart)
-        written, first = [], 0
-        for size in sizes.tolist():
+        code, sizes = joined([*requests(fragments, fragments.total(sizes)), *steps])
+        written, lengths, read = [], [], 0
+        conditions = zip(fragments.first.tolist(), fragments.last.tolist(), fragments.heights.tolist(), strict=True)
+        for size, (first, last, height) in zip(fragments.total(sizes).tolist(), conditions, strict=True):
+            start = started(fragments.ends, first, height, fragments.sums_apart)
+            end = finished(fragments.ends, last, height, fragments.sums_apart)
             whole = len(start) + size + len(end)
-            written += [start, code[first : first + size].tobytes(), end, TRAP * (-whole % LINE)]
-            first += size
-        lengths = -(-(len(start) + sizes + len(end)) // LINE) * LINE
+            written += [start, code[read : read + size].tobytes(), end, x86.TRAP * (-whole % LINE)]
+            lengths.append(-(-whole // LINE) * LINE)
+            read += size
         return np.frombuffer(b"".join(written), np.uint8), np.concatenate([[0], np.cumsum(lengths)])
-
-    def addresses(self, fragments: Fragments) -> Iterator[Steps]:
-        """Yield what keeps rows of X and values within reach of displacements of a byte."""
-        moves = np.where(fragments.nth % (2 * NEAR) == NEAR, 2 * NEAR * fragments.itemsize, 0)
-        yield _advance(RSI, moves)
-        window = self.windows(fragments)
-        before = np.where(fragments.nth == 0, 0, np.roll(window, 1))
-        yield _advance(RDI, window - before)
-
-    def windows(self, fragments: Fragments) -> np.ndarray:
-        """Return what is added to the start of the panel before each entry, in bytes; nothing where that is no help."""
-        reach = 2 * NEAR * LOAD.loads
-        if np.any(fragments.offsets % LOAD.loads):
-            return np.zeros_like(fragments.offsets)
-        return (fragments.offsets + reach // 2) // reach * reach
 
     def products(self, fragments: Fragments) -> Iterator[Steps]:
         """Yield the load of a vector of X for each column, and a product for each entry."""
-        x = REGISTERS - 1 - np.cumsum(fragments.columns) % LOADED
-        code, sizes = LOAD(x, 0, RDI, fragments.offsets - self.windows(fragments))
+        x = LAST - np.cumsum(fragments.columns) % LOADED
+        code, sizes = x86.LOAD.at(x, 0, x86.RDI, fragments.offsets - windows(fragments))
         yield code, np.where(fragments.columns, sizes, 0)
         place = fragments.nth - (fragments.nth + NEAR) // (2 * NEAR) * (2 * NEAR)
-        yield self.multiply_add(fragments.rows, x, RSI, place * fragments.itemsize)
+        yield self.multiply_add.at(fragments.rows, x, x86.RSI, place * fragments.itemsize)
 
 
-Steps = tuple[np.ndarray, np.ndarray]
-"""Code for each entry, uint8 [entries, bytes], and how many of the bytes count, int64 [entries]."""
+def addresses(fragments: Fragments) -> Iterator[Steps]:
+    """Yield what keeps rows of X and values within reach of displacements of a byte."""
+    yield x86.advance(x86.RSI, np.where(fragments.nth % (2 * NEAR) == NEAR, 2 * NEAR * fragments.itemsize, 0))
+    window = windows(fragments)
+    yield x86.advance(x86.RDI, window - np.where(fragments.nth == 0, 0, np.roll(window, 1)))
+
+
+def windows(fragments: Fragments) -> np.ndarray:
+    """Return what is added to the start of the panel before each entry, in bytes; nothing where that is no help."""
+    reach = 2 * NEAR * x86.LOAD.loads
+    if np.any(fragments.offsets % x86.LOAD.loads):
+        return np.zeros_like(fragments.offsets)
+    return (fragments.offsets + reach // 2) // reach * reach
 
 
 def requests(fragments: Fragments, sizes: np.ndarray) -> Iterator[Steps]:
-    """Yield what asks for the lines of the next fragment, spread over the entries of this one.
+    """Yield what asks for lines that are needed next, spread over the entries of a fragment.
+
+    These are lines of the next fragment, shared out among the passes of this one, and of the next panel those of Y and
+    of what sums start from, which no processor foresees, since each lies in another row.
 
     Parameters
     ----------
     sizes : int64 [fragments], bytes of code without these steps
     """
-    values = np.diff(fragments.starts) * fragments.itemsize
-    for base, wanted in ((RCX, sizes + sizes // 8 + LINE), (R8, values)):
+    count = np.diff(fragments.starts)
+    for base, wanted in ((x86.RCX, sizes + sizes // 8 + LINE), (x86.R8, count * fragments.itemsize)):
         lines = -(-np.append(wanted[1:], 0) // (LINE * fragments.passes))
-        count = np.diff(fragments.starts)
-        per_entry, of = np.repeat(lines, count), np.repeat(count, count)
-        line = fragments.nth * per_entry // of
-        code = np.zeros((len(line), 8), np.uint8)
-        opening = b"\x0f\x18\x89" if base == RCX else b"\x41\x0f\x18\x88"  # prefetcht0
-        code[:, : len(opening)] = np.frombuffer(opening, np.uint8)
-        code[:, len(opening) : len(opening) + 4] = _in_bytes(line * LINE)
-        yield code, np.where((fragments.nth + 1) * per_entry // of > line, len(opening) + 4, 0)
+        yield _spread(fragments, lines, lambda line, base=base: x86.ask(base, line * LINE))
+    if fragments.ends:
+        apart, end = fragments.sums_apart, 2 * x86.LOAD.loads - 1  # of the next panel
+        yield _spread(fragments, fragments.heights, lambda row: x86.ask(x86.RDX, row * apart + end, to_write=True))
+        if apart := fragments.ends.vectors_apart:
+            yield _spread(
+                fragments, fragments.heights * fragments.first, lambda row: x86.ask(x86.R10, row * apart + end)
+            )
 
 
-def cleared(count: int) -> bytes:
-    """Return code that clears registers, by `vpxord`."""
-    register = np.arange(count)
-    low, high = ~register >> 3 & 1, ~register >> 4 & 1
-    code = np.zeros((count, 6), np.uint8)
-    code[:, 0] = 0x62
-    code[:, 1] = 0x01 | low << 7 | high << 6 | low << 5 | high << 4
-    code[:, 2] = 0x05 | (~register & 15) << 3
-    code[:, 3] = 0x40 | high << 3
-    code[:, 4] = 0xEF
-    code[:, 5] = 0xC0 | (register & 7) * 9
-    return code.tobytes()
+def _spread(fragments: Fragments, counts: np.ndarray, step: Callable[[np.ndarray], Steps]) -> Steps:
+    """Return so many steps for each fragment, spread over its entries; at most one for each."""
+    entries = np.diff(fragments.starts)
+    count, of = (np.repeat(number, entries) for number in (counts, entries))
+    nth = fragments.nth * count // of
+    code, sizes = step(nth)
+    return code, np.where((fragments.nth + 1) * count // of > nth, sizes, 0)
 
 
-def stored(count: int, apart: int) -> bytes:
-    """Return code that stores registers so many bytes apart, and returns."""
-    code, sizes = STORE(np.arange(count), 0, RDX, np.arange(count) * apart)
-    return _joined([(code, sizes)])[0].tobytes() + b"\xc5\xf8\x77\xc3"  # vzeroupper, ret
+@cache
+def started(ends: Ends | None, first: bool, height: int, apart: int) -> bytes:
+    """Return what starts the sums of so many rows: from Y, where they are left `apart` bytes by those before."""
+    sums, by_row, by_element = np.arange(height), b"", b""
+    if ends and not first:
+        return _code(x86.LOAD.at(sums, 0, x86.RDX, sums * apart))
+    if ends and ends.vectors_apart:
+        by_element = x86.load_address(x86.R10, x86.R9, BY_ELEMENT)
+        by_element += _code(x86.LOAD.at(sums, 0, x86.R10, sums * ends.vectors_apart))
+    if ends and ends.rows:
+        how = x86.ADD.at(sums, sums, x86.RAX, sums * 4) if by_element else x86.BROADCAST.at(sums, 0, x86.RAX, sums * 4)
+        by_row = x86.load_address(x86.RAX, x86.R9, BY_ROW) + _code(how)
+    return by_element + by_row or _code(x86.CLEAR.on(sums, sums, sums))
 
 
-def _advance(base: int, by: np.ndarray) -> Steps:
-    """Return what adds to an address, where there is something to add."""
-    code = np.zeros((len(by), 7), np.uint8)
-    code[:, :3] = 0x48, 0x81, 0xC0 | base
-    code[:, 3:] = _in_bytes(by)
-    return code, np.where(by != 0, 7, 0)
+@cache
+def finished(ends: Ends | None, last: bool, height: int, apart: int) -> bytes:
+    """Return what finishes the sums of so many rows, stores them `apart` bytes from each other, and returns."""
+    sums, code = np.arange(height), b""
+    if ends is None:
+        return _code(x86.STORE.at(sums, 0, x86.RDX, sums * apart)) + x86.RETURN
+    valid = VALID_MASK if last and ends.masked else 0
+    if valid:
+        code += x86.load_address(x86.R11, x86.R9, VALID) + _code(x86.LOAD.at(LAST, 0, x86.R11, 0))
+        code += _code(x86.TEST.on(valid, LAST, LAST))
+    limits = ends.limits if last else ()
+    for name, limit in limits:
+        code += x86.constant(LAST, limit) + _code(x86.LIMIT[name].on(sums, LAST, sums))
+    if valid:
+        code += _code(x86.MOVE.on(sums, 0, sums, valid))
+    code += x86.load_mask(LANES_MASK, x86.R9, LANES)
+    return code + _code(x86.STORE.at(sums, 0, x86.RDX, sums * apart, LANES_MASK)) + x86.RETURN
 
 
-def _in_bytes(numbers: np.ndarray) -> np.ndarray:
-    """Return each number as 4 bytes, uint8 [n, 4]."""
-    return numbers.astype("<i4").view(np.uint8).reshape(-1, 4)
-
-
-def _joined(steps: Sequence[Steps]) -> Steps:
-    """Return the code of all steps in order as one run, uint8 [bytes], and the bytes for each entry."""
-    code = np.concatenate([code for code, _ in steps], axis=1)
-    counts = np.concatenate([np.arange(part.shape[1]) < size[:, None] for part, size in steps], axis=1)
-    return code[counts], np.count_nonzero(counts, axis=1)
-
-
-def _per_fragment(sizes: np.ndarray, fragments: Fragments) -> np.ndarray:
-    """Add up the sizes of the entries of each fragment."""
-    before = np.concatenate([[0], np.cumsum(sizes)])
-    return np.diff(before[fragments.starts])
+def _code(steps: Steps) -> bytes:
+    return joined([steps])[0].tobytes()
 
 
 instruction(
@@ -188,5 +156,5 @@ instruction(
     """,
     name="x86.fragments.512",
     features=("avx512f",),
-    writer=X86Writer(MULTIPLY_ADD),
+    writer=X86Writer(x86.MULTIPLY_ADD),
 )(lambda a, x, c: c + a * x)

@@ -20,7 +20,7 @@ from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
-from sparsec.schedules.rules.spelled import find_writer, spelled_cycles, spelled_widths
+from sparsec.schedules.rules.spelled import spelled_cycles, spelled_moves, spelled_widths
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
@@ -147,14 +147,10 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     updates = [Tensorize("update", f"fma.{lanes}")]
     if choice.dot:
         updates = list(choice.dot.moves(product, choice.tile, target))
-    if choice.nest.spelled:
-        instruction = find_writer(product, target)
-        assert instruction is not None
-        updates = [Tensorize("update", instruction.name)]
     scattered = choice.nest.gathers  # rows that lie anywhere are finished one by one
-    registers_alone = choice.nest.spelled and not choice.nest.stage and choice.nest.part == product.depth
-    starts = () if registers_alone else (Vectorize("init", lanes),)
-    moves: tuple[Step, ...] = (*updates, *starts, Vectorize("finish", 1 if scattered else lanes))
+    moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", 1 if scattered else lanes))
+    if choice.nest.spelled:
+        moves = spelled_moves(choice.nest, product, target)
     laid_out = product.stored_as(choice.layout, choice.dot.widens(product) if choice.dot else "")
     hertz = target.ghz * 1e9
     trace = Trace((choice.tile, *moves))

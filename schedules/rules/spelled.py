@@ -9,26 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from math import gcd
+from math import gcd, hypot
 
+import numpy as np
+
+from sparsec.ir.fragment_ends import split_epilogue
 from sparsec.ir.image import VECTOR
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.schedules.rules.cuts import PARTS, Cut, Panel, in_rows
-from sparsec.schedules.rules.prices import HIDES, Inner, Nest, batch, extent, idle_cores, row_bytes
+from sparsec.schedules.rules.prices import SETS, Inner, Nest, batch, extent, idle_cores, row_bytes
 from sparsec.schedules.rules.weight import Weight
+from sparsec.schedules.steps import Step, Tensorize, Vectorize
 from sparsec.targets import LINE, Target
 
-LOAD = 2.75  # cycles for a vector of X that comes from L2
-SUMS = 5.0  # cycles for a vector of sums that is stored, finished and stored again
+LOAD = 2.35  # cycles for a vector of X
+FROM_L2 = 0.4  # cycles more, where it comes from L2
+HIDES = 6  # the norm of loads and products: the longer ones hide nearly all of the others
+SUMS = 2.5  # cycles for a vector of sums that is started, finished and stored
+FINISH = 2.5  # cycles more, where a loop finishes it
 COPY = 2.5  # cycles to copy a vector of X
 FIRST = 1.5  # cycles for a vector of X that is read where it is, at the first of the blocks of rows
+FEW_SETS = 4.0  # cycles for one where rows of X meet in few of the sets of L1
+FEW = 8  # of which they meet in one
 CROSSING = 0.25  # more, where it lies in two lines
 MISS = 12.0  # cycles more, where it comes from L3
 WAYS = 8  # of L2, on most processors
 CODE = 0.03  # cycles for a byte of code or values that comes to L1
-STREAM = 8.0  # bytes of them that come from memory in a cycle
+KEPT = 0.75  # of the cache of instructions, taken to be as large as L1, keeps a fragment
+REFETCH = 0.08  # cycles for a byte of code that does not stay there
+STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
 PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code
 LONGEST = 6000  # products in a fragment; the code of more is far from staying in L1
 INNER = Inner(step=0.0, sums=SUMS)
@@ -114,30 +125,44 @@ def spelled_widths(product: Product, width: int) -> tuple[int, ...]:
     return (width, left) if left >= lanes else ()
 
 
+def spelled_moves(nest: Nest, product: Product, target: Target) -> tuple[Step, ...]:
+    """Return the moves that spell entries out, and make vectors of what fragments leave to loops."""
+    instruction, lanes = find_writer(product, target), target.lanes(product.sums)
+    assert instruction is not None
+    by_loops = split_epilogue(product) is None
+    starts = nest.stage or (by_loops and nest.part < extent(product.depth))
+    return (
+        Tensorize("update", instruction.name),
+        *((Vectorize("init", lanes),) if starts else ()),
+        *((Vectorize("finish", lanes),) if by_loops else ()),
+    )
+
+
 def spelled_cycles(nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
     """Return the cycles of one core for the whole product."""
     depth, lanes = extent(product.depth), target.lanes(product.sums)
-    blocks = nest.opens
+    finishing = SUMS + (FINISH if split_epilogue(product) is None else 0.0)
     apart = row_bytes(product)
     crossing = 0.0 if nest.stage or (apart % LINE == 0 and product.taps == 1) else 1.0
+    meet = apart % LINE == 0 and gcd(apart // LINE, SETS) >= FEW
+    first = FEW_SETS if meet else FIRST
     missed = 0.0 if nest.stage else _outside_l2(apart, nest.part // product.taps, target)
-    nbytes = PRODUCT_BYTES * nest.spelled + LOAD_BYTES * nest.steps + 4 * nest.spelled
-    longest = nbytes / blocks
+    code_bytes = PRODUCT_BYTES * nest.spelled + LOAD_BYTES * nest.steps
+    nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.spelled
+    refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
     total, left = 0.0, extent(product.columns)
     for width in widths:
         count, left = (left // width, left % width)
         panels = -(-width // lanes)
-        loads = (LOAD * (1 + CROSSING * crossing) + MISS * missed) * nest.steps
+        outside = max(0.0, 1 - target.l1_bytes / (panels * nest.part / product.taps * LINE))
+        loads = (LOAD * (1 + CROSSING * crossing) + FROM_L2 * outside + MISS * missed) * nest.steps
         products = (nest.spelled**HIDES + loads**HIDES) ** (1 / HIDES) / target.fma_per_cycle
-        sums = nest.opens * nest.rows * nest.inner.sums
-        x = depth * COPY * nest.tasks if nest.stage else depth / product.taps * FIRST
-        again = panels if longest > target.l1_bytes else 1
-        code = CODE * nbytes * again
+        sums = nest.opens * nest.rows * finishing
+        x = depth * COPY * nest.tasks if nest.stage else depth / product.taps * first
+        code = CODE * nbytes + REFETCH * (panels - 1) * refetched
         cycles = panels * (products + sums + x) + code
         total += count * batch(product) * idle_cores(count * batch(product) * nest.tasks, target) * cycles
-    if nbytes > target.l2_bytes:
-        total = (total**HIDES + (batch(product) * nbytes / STREAM) ** HIDES) ** (1 / HIDES)
-    return total
+    return hypot(total, batch(product) * nbytes / STREAM)
 
 
 def _outside_l2(apart: int, rows: int, target: Target) -> float:

@@ -3,11 +3,18 @@
 
 #include <stddef.h>
 
-enum { LINE = 64 };
+enum { LINE = 64, VECTOR = 64 };
+
+/* What a fragment reads beside a panel: what sums start from, which columns are valid, and the lanes to store. */
+typedef struct {
+  const char *rows, *elements, *valid;
+  uint64_t lanes;
+} beside;
 
 /* Takes a panel of X, the stored values and the sums, and what of the code and of the values of the next fragment it is
  * to ask for. */
-typedef void fragment(const char *x, const char *values, char *sums, const char *next_code, const char *next_values);
+typedef void fragment(const char *x, const char *values, char *sums, const char *next_code, const char *next_values,
+                      const beside *beside);
 
 /* What each of so many passes is to ask for: a number of whole lines. */
 static size_t share(ptrdiff_t bytes, int32_t passes) {
@@ -16,8 +23,8 @@ static size_t share(ptrdiff_t bytes, int32_t passes) {
 }
 
 int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_t index, const void *values,
-                              int32_t itemsize, const void *x, int32_t x_step, void *sums, int32_t sums_step,
-                              int32_t panels) {
+                              int32_t itemsize, const void *x, int32_t x_step, void *sums, const void *rows,
+                              const void *elements, const void *valid, int32_t lanes, int32_t panels) {
   const int32_t *here = starts + 2 * (ptrdiff_t)index, *next = here + 2;
   const char *data = (const char *)values, *panel = x;
   const char *next_code = (const char *)code + next[0], *next_values = data + (ptrdiff_t)next[1] * itemsize;
@@ -26,10 +33,12 @@ int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_
   size_t value_share = share((ptrdiff_t)(next[1] - here[1]) * itemsize, panels);
   data += (ptrdiff_t)here[1] * itemsize;
   fragment *run = (fragment *)(uintptr_t)(code + here[0]);
-  char *row = sums;
+  char *place = sums;
+  beside more = {rows, elements, valid, (uint64_t)lanes};
   for (int32_t n = 0; n < panels; n++) {
-    run(panel, data, row, next_code, next_values);
-    panel += x_step, row += sums_step, next_code += code_share, next_values += value_share;
+    run(panel, data, place, next_code, next_values, &more);
+    panel += x_step, next_code += code_share, next_values += value_share;
+    place += VECTOR, more.elements += VECTOR, more.valid += VECTOR;
   }
   return 0;
 }

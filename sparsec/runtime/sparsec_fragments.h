@@ -4,11 +4,13 @@
 
 #include <stdint.h>
 
-/* Runs a fragment on so many panels, which start `x_step` bytes apart, and their sums `sums_step` bytes; returns 0.
+/* Runs a fragment on so many panels, which start `x_step` bytes apart, and their sums a vector; returns 0.
  *
+ * Sums may start from an element for each of the `rows` and from `elements` like them, and columns of 4 bytes say
+ * whether they are `valid`; `lanes` are the bits of those that are stored.
  * `starts` has a pair for each fragment, and one for the end: bytes of code, and values, before it. */
 int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_t index, const void *values,
-                              int32_t itemsize, const void *x, int32_t x_step, void *sums, int32_t sums_step,
-                              int32_t panels);
+                              int32_t itemsize, const void *x, int32_t x_step, void *sums, const void *rows,
+                              const void *elements, const void *valid, int32_t lanes, int32_t panels);
 
 #endif

@@ -1,0 +1,166 @@
+"""What fragments do beside products: where their sums start, and what becomes of them.
+
+Most epilogues add a number for each row and perhaps another tensor to a sum, and then limit it. Registers can start
+from what is added, and be limited right before they are stored, so that sums pass no memory on the way to Y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.ir.gather import evaluate, summands
+from sparsec.ir.kernel import Assign, Const, Expr, For, If, Load, Op, Range, Stmt, walk_expressions
+from sparsec.ir.product import COLUMN, ROW, SUM, Product
+
+LIMITS = ("max", "min")
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How fragments start and finish the sums of a panel.
+
+    Parameters
+    ----------
+    rows : whether the first block of the depth adds an element for each row
+    vectors_apart : bytes from one row to the next of a tensor that it adds, 0 for none; later blocks add Y
+    limits : what the last block limits sums by, in order: `max` or `min`, and a number
+    masked : whether the last block clears the columns that are not valid
+    """
+
+    rows: bool = False
+    vectors_apart: int = 0
+    limits: tuple[tuple[str, float], ...] = ()
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What the statements around a nest over entries do, where fragments can.
+
+    Parameters
+    ----------
+    of_rows, of_all, valid : what is loaded for each row, each element and each column; None where nothing is
+    limits : as in `Ends`
+    y : where the results go
+    first, last : the conditions that nothing of the depth came before, or comes later; None where they always hold
+    first_lane : of the lanes of a panel whose results are stored
+    """
+
+    of_rows: Load | None
+    of_all: Load | None
+    valid: Load | None
+    limits: tuple[tuple[str, float], ...]
+    y: Load
+    first: Expr | None
+    last: Expr | None
+    first_lane: int
+
+
+def read_whole(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) -> Whole | None:
+    """Read what statements before and after a nest do to its sums.
+
+    Parameters
+    ----------
+    sums : the sum of a row and a lane
+    lane : the variable of the lanes
+
+    Returns
+    -------
+    None where that is more than fragments do.
+    """
+    start, finish = _assigned(before), _assigned(after)
+    if start is None or finish is None or start[1].target != sums or finish[1].target.buffer == sums.buffer:
+        return None
+    (_, started), (lanes, finished) = start, finish
+    y, first, value = finished.target, *_chosen(started.value, finished.target)
+    added = [] if isinstance(value, Const) and value.value == 0 else list(summands(value))
+    of_all = [load for load in added if isinstance(load, Load) and lane in _parts(load)]
+    of_rows = [load for load in added if isinstance(load, Load) and lane not in _parts(load)]
+    last, value = _chosen(finished.value, sums)
+    condition, value = _chosen(value, Const(0.0))
+    limits, core = split_limits(value)
+    valid = _valid(condition)
+    if core != sums or len(of_all) + len(of_rows) != len(added) or (condition is not None and valid is None):
+        return None
+    if len(of_all) > 1 or len(of_rows) > 1 or not isinstance(lanes.start, Const):
+        return None
+    one = next(iter(of_rows), None), next(iter(of_all), None), valid
+    return Whole(*one, tuple(limits), y, first, last, int(lanes.start.value))
+
+
+def _assigned(stmt: Stmt | None) -> tuple[Range, Assign] | None:
+    """Return the one assignment in loops and conditions, and the innermost loop."""
+    lanes = None
+    while isinstance(stmt, For | If) and len(stmt.body) == 1:
+        if isinstance(stmt, For) and isinstance(stmt.axes[-1], Range):
+            lanes = stmt.axes[-1]
+        (stmt,) = stmt.body
+    return (lanes, stmt) if lanes and isinstance(stmt, Assign) and not stmt.accumulate else None
+
+
+def _chosen(value: Expr, other: Expr) -> tuple[Expr | None, Expr]:
+    """Return the condition on which a value is not the other one, if there is one, and what it is then."""
+    if isinstance(value, Op) and value.name == "select" and value.args[2] == other:
+        return value.args[0], value.args[1]
+    return None, value
+
+
+def _valid(condition: Expr | None) -> Load | None:
+    """Return what is 1 where a condition holds."""
+    if isinstance(condition, Op) and condition.name == "==" and condition.args[1] == Const(1):
+        load = condition.args[0]
+        return load if isinstance(load, Load) else None
+    return None
+
+
+def holds(condition: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
+    """Say for which values of variables a condition of equalities holds."""
+    assert isinstance(condition, Op)
+    if condition.name == "and":
+        return np.logical_and(*(holds(arg, bindings) for arg in condition.args))
+    assert condition.name == "==", condition.name
+    return np.equal(*(evaluate(arg, bindings) for arg in condition.args))
+
+
+def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | None:
+    """Return what of an epilogue sums can start from, of each row and of each element, and what is left to do to them.
+
+    None where fragments cannot carry out the epilogue.
+    """
+    if product.y.dtype != product.sums or product.blank:
+        return None
+    limits, core = split_limits(product.epilogue)
+    added = [term for term in summands(core) if term != SUM]
+    dtypes = {buffer.name: buffer.dtype for buffer in product.operands}
+    loads = [load for load in added if isinstance(load, Load) and dtypes.get(load.buffer) == product.sums]
+    rows = [load for load in loads if _names(load) == {ROW}]
+    vectors = [load for load in loads if {ROW, COLUMN} <= _names(load) and COLUMN in summands(load.indices[-1])]
+    if len(rows) + len(vectors) != len(added) or len(added) + 1 != len(list(summands(core))) or limits is None:
+        return None
+    if len(rows) > 1 or len(vectors) > 1:
+        return None
+    rest: Expr = SUM
+    for name, limit in limits:
+        rest = Op(name, (rest, Const(limit)))
+    return next(iter(rows), None), next(iter(vectors), None), rest
+
+
+def split_limits(value: Expr) -> tuple[list[tuple[str, float]], Expr]:
+    """Return the limits that a value is brought within, in order, and the value before."""
+    if isinstance(value, Op) and value.name in LIMITS:
+        numbers = [arg for arg in value.args if isinstance(arg, Const)]
+        others = [arg for arg in value.args if not isinstance(arg, Const)]
+        if len(numbers) == len(others) == 1:
+            limits, core = split_limits(others[0])
+            return [*limits, (value.name, float(numbers[0].value))], core
+    return [], value
+
+
+def _names(load: Load) -> set[Expr]:
+    return _parts(load) & {ROW, COLUMN}
+
+
+def _parts(load: Load) -> set[Expr]:
+    return {part for index in load.indices for part in walk_expressions(index)}
