@@ -61,6 +61,18 @@ class Trace:
         """
         return schedule_kernel(self.kernel(product), self.steps[1:], features)  # type: ignore[arg-type]
 
+    def spelled(self, product: Product) -> Kernel:
+        """Return the kernel, with the instructions named that its entries are spelled out with, if they are.
+
+        Raises
+        ------
+        ScheduleError : where a step does not apply
+        """
+        kernel, tile = self.kernel(product), self.steps[0]
+        for move in self.steps if isinstance(tile, Tile) and tile.spelled else ():
+            kernel = move.apply(kernel) if isinstance(move, Tensorize) else kernel
+        return kernel
+
     def kernel(self, product: Product) -> Kernel:
         """Return the kernel that the first step shapes, before the others move its loops.
 

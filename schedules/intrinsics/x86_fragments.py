@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def requests(fragments: Fragments, sizes: np.ndarray) -> Iterator[Steps]:
     count = np.diff(fragments.starts)
     for base, wanted in ((x86.RCX, sizes + sizes // 8 + LINE), (x86.R8, count * fragments.itemsize)):
         lines = -(-np.append(wanted[1:], 0) // (LINE * fragments.passes))
-        yield _spread(fragments, lines, lambda line, base=base: x86.ask(base, line * LINE))
+        yield _spread(fragments, lines, partial(_ask_for_line, base))
     if fragments.ends:
         apart, end = fragments.sums_apart, 2 * x86.LOAD.loads - 1  # of the next panel
         yield _spread(fragments, fragments.heights, lambda row: x86.ask(x86.RDX, row * apart + end, to_write=True))
@@ -99,6 +99,10 @@ def requests(fragments: Fragments, sizes: np.ndarray) -> Iterator[Steps]:
             yield _spread(
                 fragments, fragments.heights * fragments.first, lambda row: x86.ask(x86.R10, row * apart + end)
             )
+
+
+def _ask_for_line(base: int, line: np.ndarray) -> Steps:
+    return x86.ask(base, line * LINE)
 
 
 def _spread(fragments: Fragments, counts: np.ndarray, step: Callable[[np.ndarray], Steps]) -> Steps:

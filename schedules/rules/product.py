@@ -69,7 +69,7 @@ class Proposal:
 
     def nbytes(self, mask: np.ndarray) -> int:
         """Return how many bytes the kernel takes for a weight with entries where `mask` [rows, depth] is not zero."""
-        return stored_bytes(self.trace.kernel(self.product), self.product.parts(mask != 0))
+        return stored_bytes(self.trace.spelled(self.product), self.product.parts(mask != 0))
 
 
 def propose(product: Product, matrix: np.ndarray | None, target: Target, only_dense: bool = False) -> Proposal:

@@ -103,9 +103,14 @@ def in_model(layers: Iterable[Layer], graph: Graph) -> list[Layer]:
 
 
 def describe_layer(
-    group: Group, matrix: np.ndarray, proposal: Proposal, target: Target, options: Sequence[Option] = ()
+    group: Group,
+    matrix: np.ndarray,
+    proposal: Proposal,
+    target: Target,
+    options: Sequence[Option] = (),
+    stored: int | None = None,
 ) -> Layer:
-    """Describe a product with a constant weight.
+    """Describe a product with a constant weight, whose arrays take `stored` bytes, if it is stored already.
 
     The matrix of a grouped convolution has zeros between the groups, which are none of the weight's own.
     """
@@ -116,7 +121,8 @@ def describe_layer(
     dense_seconds = proposal.dense_seconds
     if groups > 1:
         dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
-    (work,), nbytes = group.works, proposal.nbytes(matrix) + scale_bytes(product)
+    (work,), nbytes = group.works, stored if stored is not None else proposal.nbytes(matrix)
+    nbytes += scale_bytes(product)
     moved = sum(
         prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
         for buffer in (product.x, product.y)

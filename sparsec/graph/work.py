@@ -141,7 +141,8 @@ def main_instruction(kernel: Kernel, target: Target) -> str:
         return ""
     dtypes = {name: buffer.dtype for name, buffer in kernel.buffers.items()}
     updates = set(_updates(kernel.body, dtypes, ""))
-    if declared := [INSTRUCTIONS[name] for name, _ in updates if name in INSTRUCTIONS]:
+    declared = [INSTRUCTIONS[name] for name, _ in updates if name in INSTRUCTIONS and not INSTRUCTIONS[name].writer]
+    if declared:
         return max(declared, key=lambda one: (one.bits, one.name)).name
     types = {arithmetic(dtype) for _, dtype in updates}
     return multiply_add(types.pop(), target) if len(types) == 1 else ""
