@@ -18,7 +18,7 @@ from sparsec.ir.image import VECTOR
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
-from sparsec.schedules.rules.cuts import PARTS, Cut, Panel, in_rows
+from sparsec.schedules.rules.cuts import LEAST, PARTS, Cut, Panel, in_rows
 from sparsec.schedules.rules.prices import SETS, Inner, Nest, batch, extent, idle_cores, row_bytes
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Vectorize
@@ -40,8 +40,7 @@ CODE = 0.03  # cycles for a byte of code or values that comes to L1
 KEPT = 0.75  # of the cache of instructions, taken to be as large as L1, keeps a fragment
 REFETCH = 0.08  # cycles for a byte of code that does not stay there
 STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
-PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code
-LONGEST = 6000  # products in a fragment; the code of more is far from staying in L1
+PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code, with what keeps addresses near
 INNER = Inner(step=0.0, sums=SUMS)
 
 
@@ -56,39 +55,39 @@ def find_writer(product: Product, target: Target) -> Instruction | None:
 
 def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of as many rows as registers hold sums of, with parts of the depth of several sizes."""
-    product, target = panel.product, panel.target
-    instruction = find_writer(product, target)
-    if instruction is None or not spelled_widths(product, panel.width) or not weight.entries:
+    instruction = find_writer(panel.product, panel.target)
+    if instruction is None or not spelled_widths(panel.product, panel.width) or not weight.entries:
         return
     assert instruction.writer is not None
-    most = instruction.writer.sums
+    for cut in _cuts(weight, panel, instruction.writer.sums):
+        opens = cut.parts * -(-weight.rows // cut.r)
+        yield Nest(
+            "spelled out",
+            partial(spelled_layout, cut),
+            cut.r,
+            weight.blocks(cut.r),
+            opens,
+            cut.part,
+            INNER,
+            stage=cut.copy,
+            tasks=cut.chunks if cut.parts > 1 or cut.copy else opens,
+            spelled=weight.entries,
+        )
+
+
+def _cuts(weight: Weight, panel: Panel, most: int) -> Iterator[Cut]:
+    """Yield ways to cut a weight in blocks of at most so many rows, of about as many each."""
+    product, channels = panel.product, weight.depth // panel.product.taps
     for parts in PARTS:
-        channels = weight.depth // product.taps
         part = -(-channels // parts) * product.taps
-        if -(-weight.depth // part) != parts or (parts > 1 and product.y.dtype != product.sums):
+        is_even = -(-weight.depth // part) == parts and (parts == 1 or channels // parts >= LEAST)
+        if not is_even or (parts > 1 and product.y.dtype != product.sums):  # sums rest in Y
             continue
         for chunk in sorted(panel.chunk_sizes(weight.rows, 1, parts)):
             rows = chunk or weight.rows
             r = -(-rows // -(-rows // most))
-            chunk = -(-chunk // r) * r
-            if weight.entries * r * part > LONGEST * weight.mask.size and parts < PARTS[-1] and part > product.taps:
-                continue
             for copy in (False, True):
-                cut = Cut(weight.rows, weight.depth, r, chunk, parts, part if parts > 1 else weight.depth, copy)
-                opens = parts * -(-weight.rows // r)
-                layout = partial(spelled_layout, cut)
-                yield Nest(
-                    "spelled out",
-                    layout,
-                    r,
-                    weight.blocks(r),
-                    opens,
-                    cut.part,
-                    INNER,
-                    stage=copy,
-                    tasks=cut.chunks if parts > 1 or copy else opens,
-                    spelled=weight.entries,
-                )
+                yield Cut(weight.rows, weight.depth, r, -(-chunk // r) * r, parts, part, copy)
 
 
 def not_spelled(weight: Weight, product: Product) -> str | None:
@@ -140,35 +139,43 @@ def spelled_moves(nest: Nest, product: Product, target: Target) -> tuple[Step, .
 
 def spelled_cycles(nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
     """Return the cycles of one core for the whole product."""
-    depth, lanes = extent(product.depth), target.lanes(product.sums)
-    finishing = SUMS + (FINISH if split_epilogue(product) is None else 0.0)
-    apart = row_bytes(product)
-    crossing = 0.0 if nest.stage or (apart % LINE == 0 and product.taps == 1) else 1.0
-    meet = apart % LINE == 0 and gcd(apart // LINE, SETS) >= FEW
-    first = FEW_SETS if meet else FIRST
-    missed = 0.0 if nest.stage else _outside_l2(apart, nest.part // product.taps, target)
     code_bytes = PRODUCT_BYTES * nest.spelled + LOAD_BYTES * nest.steps
     nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.spelled
     refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
+    finish = SUMS if split_epilogue(product) else SUMS + FINISH
     total, left = 0.0, extent(product.columns)
     for width in widths:
-        count, left = (left // width, left % width)
-        panels = -(-width // lanes)
-        outside = max(0.0, 1 - target.l1_bytes / (panels * nest.part / product.taps * LINE))
-        loads = (LOAD * (1 + CROSSING * crossing) + FROM_L2 * outside + MISS * missed) * nest.steps
+        count, left = batch(product) * (left // width), left % width
+        panels = -(-width // target.lanes(product.sums))
+        loads = nest.steps * _load(nest, panels, product, target)
         products = (nest.spelled**HIDES + loads**HIDES) ** (1 / HIDES) / target.fma_per_cycle
-        sums = nest.opens * nest.rows * finishing
-        x = depth * COPY * nest.tasks if nest.stage else depth / product.taps * first
+        panel = products + nest.opens * nest.rows * finish + _brought(nest, product)
         code = CODE * nbytes + REFETCH * (panels - 1) * refetched
-        cycles = panels * (products + sums + x) + code
-        total += count * batch(product) * idle_cores(count * batch(product) * nest.tasks, target) * cycles
+        total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
     return hypot(total, batch(product) * nbytes / STREAM)
 
 
-def _outside_l2(apart: int, rows: int, target: Target) -> float:
-    """Return which share of so many rows misses L2 for rows that are a power of two apart, which meet in few sets."""
+def _load(nest: Nest, panels: int, product: Product, target: Target) -> float:
+    """Return the cycles for a vector of X, of tiles of so many panels."""
+    rows, apart = nest.part / product.taps, row_bytes(product)
+    load = LOAD + FROM_L2 * max(0.0, 1 - target.l1_bytes / (panels * rows * LINE))
+    if nest.stage:
+        return load
+    in_two_lines = product.taps > 1 or apart % LINE > 0
+    return load + LOAD * CROSSING * in_two_lines + MISS * _outside_l2(apart, rows, target)
+
+
+def _outside_l2(apart: int, rows: float, target: Target) -> float:
+    """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
     lines = target.l2_bytes // LINE
-    if apart % LINE:
-        return 0.0
-    kept = lines // gcd(apart // LINE, lines // WAYS)
+    kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // WAYS)
     return max(0.0, 1 - kept / rows)
+
+
+def _brought(nest: Nest, product: Product) -> float:
+    """Return the cycles to come to all vectors of X in a panel for the first time."""
+    depth, apart = extent(product.depth), row_bytes(product)
+    if nest.stage:
+        return depth * COPY * nest.tasks
+    meet = apart % LINE == 0 and gcd(apart // LINE, SETS) >= FEW
+    return depth / product.taps * (FEW_SETS if meet else FIRST)
