@@ -2,16 +2,19 @@
 
 Most epilogues add a number for each row and perhaps another tensor to a sum, and then limit it. Registers can start
 from what is added, and be limited right before they are stored, so that sums pass no memory on the way to Y.
+`split_epilogue` says which epilogues are such; a kernel is then written in three statements for each panel, of which
+`read_ends` reads the first and the last one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sparsec.ir.gather import evaluate, summands
-from sparsec.ir.kernel import Assign, Const, Expr, For, If, Load, Op, Range, Stmt, walk_expressions
+from sparsec.ir.kernel import Assign, Const, Expr, For, If, Load, Op, Range, Stmt, Var, walk_expressions
 from sparsec.ir.product import COLUMN, ROW, SUM, Product
 
 LIMITS = ("max", "min")
@@ -36,8 +39,8 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """What the statements around a nest over entries do, where fragments can.
+class NestEnds:
+    """What the statements before and after a nest over entries do to its sums.
 
     Parameters
     ----------
@@ -45,7 +48,8 @@ class Whole:
     limits : as in `Ends`
     y : where the results go
     first, last : the conditions that nothing of the depth came before, or comes later; None where they always hold
-    first_lane : of the lanes of a panel whose results are stored
+    started, finished : the loops around either assignment
+    guards : the conditions around them
     """
 
     of_rows: Load | None
@@ -55,49 +59,53 @@ class Whole:
     y: Load
     first: Expr | None
     last: Expr | None
-    first_lane: int
+    started: tuple[Range, ...]
+    finished: tuple[Range, ...]
+    guards: tuple[Expr, ...]
 
 
-def read_whole(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) -> Whole | None:
-    """Read what statements before and after a nest do to its sums.
+def read_ends(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) -> NestEnds | None:
+    """Read what statements before and after a nest do to its sums; None where that is more than fragments do.
 
     Parameters
     ----------
     sums : the sum of a row and a lane
     lane : the variable of the lanes
-
-    Returns
-    -------
-    None where that is more than fragments do.
     """
     start, finish = _assigned(before), _assigned(after)
-    if start is None or finish is None or start[1].target != sums or finish[1].target.buffer == sums.buffer:
+    if start is None or finish is None or start[2].target != sums or finish[2].target.buffer == sums.buffer:
         return None
-    (_, started), (lanes, finished) = start, finish
-    y, first, value = finished.target, *_chosen(started.value, finished.target)
+    (started, first_guards, starts), (finished, last_guards, finishes) = start, finish
+    y, (first, value) = finishes.target, _chosen(starts.value, finishes.target)
     added = [] if isinstance(value, Const) and value.value == 0 else list(summands(value))
     of_all = [load for load in added if isinstance(load, Load) and lane in _parts(load)]
     of_rows = [load for load in added if isinstance(load, Load) and lane not in _parts(load)]
-    last, value = _chosen(finished.value, sums)
+    last, value = _chosen(finishes.value, sums)
     condition, value = _chosen(value, Const(0.0))
     limits, core = split_limits(value)
     valid = _valid(condition)
     if core != sums or len(of_all) + len(of_rows) != len(added) or (condition is not None and valid is None):
         return None
-    if len(of_all) > 1 or len(of_rows) > 1 or not isinstance(lanes.start, Const):
+    if len(of_all) > 1 or len(of_rows) > 1:
         return None
-    one = next(iter(of_rows), None), next(iter(of_all), None), valid
-    return Whole(*one, tuple(limits), y, first, last, int(lanes.start.value))
+    loads = next(iter(of_rows), None), next(iter(of_all), None), valid
+    return NestEnds(*loads, tuple(limits), y, first, last, started, finished, (*first_guards, *last_guards))
 
 
-def _assigned(stmt: Stmt | None) -> tuple[Range, Assign] | None:
-    """Return the one assignment in loops and conditions, and the innermost loop."""
-    lanes = None
+def _assigned(stmt: Stmt | None) -> tuple[tuple[Range, ...], tuple[Expr, ...], Assign] | None:
+    """Return the loops and the conditions around the one assignment in a statement, and the assignment."""
+    axes: list[Range] = []
+    guards: list[Expr] = []
     while isinstance(stmt, For | If) and len(stmt.body) == 1:
-        if isinstance(stmt, For) and isinstance(stmt.axes[-1], Range):
-            lanes = stmt.axes[-1]
+        if isinstance(stmt, If):
+            guards.append(stmt.condition)
+        elif all(isinstance(axis, Range) for axis in stmt.axes) and not stmt.instruction:
+            axes += [axis for axis in stmt.axes if isinstance(axis, Range)]
+        else:
+            return None
         (stmt,) = stmt.body
-    return (lanes, stmt) if lanes and isinstance(stmt, Assign) and not stmt.accumulate else None
+    plain = isinstance(stmt, Assign) and not stmt.accumulate
+    return (tuple(axes), tuple(guards), stmt) if plain and isinstance(stmt, Assign) else None
 
 
 def _chosen(value: Expr, other: Expr) -> tuple[Expr | None, Expr]:
@@ -115,13 +123,18 @@ def _valid(condition: Expr | None) -> Load | None:
     return None
 
 
-def holds(condition: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
-    """Say for which values of variables a condition of equalities holds."""
-    assert isinstance(condition, Op)
+def holds(condition: Expr, bindings: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Say for which values of variables a condition holds; None where it is of other variables or operators."""
+    names = {part.name for part in walk_expressions(condition) if isinstance(part, Var)}
+    if not isinstance(condition, Op) or not names <= bindings.keys():
+        return None
     if condition.name == "and":
-        return np.logical_and(*(holds(arg, bindings) for arg in condition.args))
-    assert condition.name == "==", condition.name
-    return np.equal(*(evaluate(arg, bindings) for arg in condition.args))
+        both = [holds(arg, bindings) for arg in condition.args]
+        return None if any(one is None for one in both) else np.logical_and(*both)  # type: ignore[arg-type]
+    if condition.name not in ("==", "<") or any(isinstance(part, Load) for part in walk_expressions(condition)):
+        return None
+    a, b = (evaluate(arg, dict(bindings)) for arg in condition.args)
+    return a == b if condition.name == "==" else a < b
 
 
 def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | None:
@@ -132,14 +145,13 @@ def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | 
     if product.y.dtype != product.sums or product.blank:
         return None
     limits, core = split_limits(product.epilogue)
-    added = [term for term in summands(core) if term != SUM]
+    terms = list(summands(core))
+    added = [term for term in terms if term != SUM]
     dtypes = {buffer.name: buffer.dtype for buffer in product.operands}
     loads = [load for load in added if isinstance(load, Load) and dtypes.get(load.buffer) == product.sums]
-    rows = [load for load in loads if _names(load) == {ROW}]
-    vectors = [load for load in loads if {ROW, COLUMN} <= _names(load) and COLUMN in summands(load.indices[-1])]
-    if len(rows) + len(vectors) != len(added) or len(added) + 1 != len(list(summands(core))) or limits is None:
-        return None
-    if len(rows) > 1 or len(vectors) > 1:
+    rows = [load for load in loads if load.indices == (ROW,)]
+    vectors = [load for load in loads if ROW in _parts(load) and COLUMN in summands(load.indices[-1])]
+    if len(rows) + len(vectors) != len(added) or len(added) + 1 != len(terms) or max(len(rows), len(vectors)) > 1:
         return None
     rest: Expr = SUM
     for name, limit in limits:
@@ -156,10 +168,6 @@ def split_limits(value: Expr) -> tuple[list[tuple[str, float]], Expr]:
             limits, core = split_limits(others[0])
             return [*limits, (value.name, float(numbers[0].value))], core
     return [], value
-
-
-def _names(load: Load) -> set[Expr]:
-    return _parts(load) & {ROW, COLUMN}
 
 
 def _parts(load: Load) -> set[Expr]:

@@ -11,18 +11,23 @@ and from SparseRT (Wang, "SparseRT: Accelerating Unstructured Sparsity on GPUs f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Protocol
 
 import numpy as np
 
+from sparsec.errors import KernelError
 from sparsec.ir.fragment_ends import Ends
 from sparsec.ir.layout import Layout
 
 CODE = "code"
 """The array of an operand that holds machine code."""
+
+AT_ONCE = 1 << 18
+"""Entries of fragments that are written together, unless one has more."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,21 @@ class Fragments:
         """The number of each entry in its fragment, int64 [entries]."""
         return np.arange(len(self.rows)) - np.repeat(self.starts[:-1], np.diff(self.starts))
 
+    def parts(self) -> Iterator[Fragments]:
+        """Yield runs of fragments of not many entries together, since what writes code takes memory for each."""
+        first, count = 0, len(self.heights)
+        while first < count:
+            most = self.starts[first] + AT_ONCE
+            end = max(first + 1, int(np.searchsorted(self.starts, most, side="right")) - 1)
+            entries = slice(self.starts[first], self.starts[end])
+            yield replace(
+                self,
+                starts=self.starts[first : end + 1] - self.starts[first],
+                **{name: getattr(self, name)[entries] for name in ("offsets", "rows", "columns")},
+                **{name: getattr(self, name)[first:end] for name in ("heights", "first", "last")},
+            )
+            first = end
+
     def total(self, sizes: np.ndarray) -> np.ndarray:
         """Add up a number of each entry over those of each fragment, int64 [fragments]."""
         return np.diff(np.concatenate([[0], np.cumsum(sizes)])[self.starts])
@@ -74,11 +94,11 @@ class Writer(Protocol):
         """Vectors of sums that registers hold, beside what is loaded."""
 
     def __call__(self, fragments: Fragments) -> tuple[np.ndarray, np.ndarray]:
-        """Return code, uint8 [bytes], and where each fragment starts in it, int64 [fragments + 1]."""
+        """Return code, uint8 [bytes], and how many bytes of it each fragment has, int64 [fragments]."""
 
 
 @dataclass(frozen=True, eq=False)
-class Spelled:
+class CodePacking:
     """How a packed operand becomes code and the values that it reads, in place of the arrays of its last two levels.
 
     Parameters
@@ -106,7 +126,7 @@ class Spelled:
         """The type of each array that a kernel takes, by name and in order."""
         return {"starts": np.dtype("int32"), CODE: np.dtype("uint8"), "data": np.dtype(self.dtype)}
 
-    def agrees(self, other: Spelled) -> bool:
+    def agrees(self, other: CodePacking) -> bool:
         """Whether the code of another nest over the operand is the same."""
         same = (self.ends, self.sums_apart) == (other.ends, other.sums_apart)
         return same and np.array_equal(self.offsets, other.offsets)
@@ -115,22 +135,30 @@ class Spelled:
         """Return what the kernel takes, for the arrays of the layout.
 
         `starts` is int32 [fragments + 1, 2]: bytes of code, and values, before each fragment.
+
+        Raises
+        ------
+        KernelError : for code of more bytes than 32 bits count
         """
         fragments = self.fragments(arrays)
-        code, begins = self.writer(fragments)
+        written = [self.writer(part) for part in fragments.parts()]
+        code, lengths = (np.concatenate(parts) for parts in zip(*written, strict=True))
+        begins = np.concatenate([[0], np.cumsum(lengths)])
         starts = np.stack([begins, fragments.starts], axis=1)
-        assert starts.max() <= np.iinfo(np.int32).max, "code and values are found by 32 bits"
+        if starts.max() > np.iinfo(np.int32).max:
+            raise KernelError(
+                f"a weight {list(self.shape)} comes to {begins[-1]} bytes of code, which 32 bits cannot count"
+            )
         return {"starts": starts.reshape(-1).astype(np.int32), CODE: code, "data": arrays["data"]}
 
     def fragments(self, arrays: dict[str, np.ndarray]) -> Fragments:
         """Read where the entries are from the arrays of the layout."""
-        level, sizes = len(self.layout.levels) - 2, self.layout.sizes(self.shape)
+        level = len(self.layout.levels) - 2
         first_column, column = (arrays[f"level{level}.{name}"].astype(np.int64) for name in ("indptr", "indices"))
         first_entry, row = (arrays[f"level{level + 1}.{name}"].astype(np.int64) for name in ("indptr", "indices"))
         fiber = np.repeat(np.arange(len(first_column) - 1), np.diff(first_column))
-        depth = column * self.layout.levels[level][0].divisor
-        rows, before = (fragment_starts(self.layout, self.shape, dim) for dim in self.layout.dims)
-        depth = depth + before[fiber]
+        before = fragment_starts(self.layout, self.shape, self.layout.dims[1])
+        depth = before[fiber] + column * self.layout.levels[level][0].divisor
         per_column = np.diff(first_entry)
         opens = np.zeros(len(row), bool)
         opens[first_entry[:-1]] = True
@@ -139,7 +167,7 @@ class Spelled:
             offsets=np.repeat(self.offsets[depth], per_column),
             rows=row,
             columns=opens,
-            heights=np.minimum(sizes[-1], self.shape[0] - rows),
+            heights=fragment_heights(self.layout, self.shape),
             first=self.first,
             last=self.last,
             ends=self.ends,
@@ -153,6 +181,12 @@ def fragment_digits(layout: Layout, shape: tuple[int, ...]) -> tuple[np.ndarray,
     """Return the coordinate in each level around the last two of every fragment, int64 [fragments] each."""
     sizes = layout.sizes(shape)[:-2]
     return np.unravel_index(np.arange(prod(sizes)), sizes) if sizes else ()
+
+
+def fragment_heights(layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+    """Return how many rows of its block each fragment has, int64 [fragments]; the last ones may lack some, or all."""
+    left = shape[0] - fragment_starts(layout, shape, layout.dims[0])
+    return np.clip(left, 0, layout.sizes(shape)[-1])
 
 
 def fragment_starts(layout: Layout, shape: tuple[int, ...], dim: str) -> np.ndarray:

@@ -20,7 +20,7 @@ from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
 from sparsec.ir.emission import along, fetch_line
-from sparsec.ir.fragments import Spelled
+from sparsec.ir.fragments import CodePacking
 from sparsec.ir.gather import Gather
 from sparsec.ir.kernel import (
     Assign,
@@ -62,14 +62,14 @@ class Lowered:
     func : a PrimFunc whose parameters are the dense buffers and, in place of a packed one, the arrays of its layout
     parameters : (buffer, array) of each parameter in order; the array is empty for a dense buffer
     gathers : for a packed operand, how its stored coordinates are turned into offsets
-    spelled : for a packed operand, how it is turned into code
+    codes : for a packed operand, how it is turned into code
     """
 
     kernel: Kernel
     func: tirx.PrimFunc
     parameters: tuple[tuple[str, str], ...]
     gathers: dict[str, Gather] = field(default_factory=dict)
-    spelled: dict[str, Spelled] = field(default_factory=dict)
+    codes: dict[str, CodePacking] = field(default_factory=dict)
 
     def pack(self, buffer: str, value: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays that the kernel takes in place of the packed operand `buffer`, by name and in order.
@@ -82,8 +82,8 @@ class Lowered:
             value = value.astype(stored)
         packed: Packed = layout.pack(value, min_index_bits=MIN_INDEX_BITS)
         arrays = dict(packed.arrays)
-        if buffer in self.spelled:
-            return self.spelled[buffer].pack(arrays)
+        if buffer in self.codes:
+            return self.codes[buffer].pack(arrays)
         if buffer in self.gathers:
             gather = self.gathers[buffer]
             arrays |= {name: gather.table[arrays[name]] for name in gather.arrays}
@@ -132,15 +132,15 @@ class _Lowering(Quads):
                 parameters += self._parameter(buffer)
             with T.sblock("root"):
                 self._body(self.kernel.body)
-        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers, self.spelled)
+        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers, self.codes)
 
     def _parameter(self, buffer: Buffer) -> list[tuple[str, str]]:
         if buffer.layout is None:
             extents = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
             self.handles[buffer.name] = T.arg(buffer.name, T.buffer(extents, buffer.dtype))
             return [(buffer.name, "")]
-        spelled = self.spelled.get(buffer.name)
-        types = spelled.types if spelled else array_types(self.kernel, buffer, self.gathers.get(buffer.name))
+        code = self.codes.get(buffer.name)
+        types = code.types if code else array_types(self.kernel, buffer, self.gathers.get(buffer.name))
         for array, dtype in types.items():
             name = f"{buffer.name}_{array.replace('.', '_')}"
             extent = tirx.Var(f"n_{name}", "int32")

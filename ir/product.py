@@ -181,7 +181,8 @@ class Tiling:
     dots : take several depths at once
     stretch : where X is staged, elements that loads are aligned to, for stretches that taps of a channel share; None
         for a row for each tap
-    spelled : keep the sums of a block of rows in registers while code spells out the entries; see `ir/spelled_term.py`
+    spelled : lanes of the panels for which code spells out the entries; see `ir/spelled_term.py`. None where loops walk
+        them
     """
 
     columns: tuple[Run, ...]
@@ -192,4 +193,4 @@ class Tiling:
     skip_zeros: bool = False
     dots: Dots | None = None
     stretch: int | None = None
-    spelled: bool = False
+    spelled: int | None = None

@@ -1,4 +1,10 @@
-"""Nests whose walks are spelled out: what code has to know of them, read from the statements of a kernel."""
+"""Nests whose walks are spelled out: what code has to know of them, read from the statements of a kernel.
+
+for r in …, v in …: acc[r, v] = bias[…]                                      starts sums
+for n in …, p1 in W[1], p2 in W[2], v in … as x86.fragments.512:             the nest
+    acc[p2, n * 16 + v] += W * X[…]
+for r in …, n in …, v in …: Y[…] = max(acc[r, n * 16 + v], 0.0)              finishes them
+"""
 
 from __future__ import annotations
 
@@ -11,8 +17,8 @@ import numpy as np
 
 from sparsec.errors import KernelError
 from sparsec.ir.footprint import Scope
-from sparsec.ir.fragment_ends import Ends, Whole, holds, read_whole
-from sparsec.ir.fragments import Spelled, Writer, fragment_digits
+from sparsec.ir.fragment_ends import Ends, NestEnds, holds, read_ends
+from sparsec.ir.fragments import CodePacking, Writer, fragment_digits, fragment_heights
 from sparsec.ir.gather import evaluate
 from sparsec.ir.instruction import INSTRUCTIONS
 from sparsec.ir.kernel import (
@@ -25,7 +31,6 @@ from sparsec.ir.kernel import (
     Range,
     Stmt,
     Stored,
-    Tile,
     Var,
     Walk,
     substitute,
@@ -34,6 +39,8 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.printer import print_statement
 
+FARTHEST = np.iinfo(np.int32).max  # bytes that an instruction reaches
+
 
 @dataclass(frozen=True)
 class SpelledNest:
@@ -41,15 +48,17 @@ class SpelledNest:
 
     Parameters
     ----------
-    tiles : around it, by name
+    around : the statements that it stands in, the outermost first
     before, after : the statements beside it, if there are any
     """
 
     kernel: Kernel
     nest: For
-    tiles: Mapping[str, Buffer]
+    around: tuple[Stmt, ...]
     before: Stmt | None
     after: Stmt | None
+
+    # -- the nest --------------------------------------------------------------------------------------------------
 
     @property
     def step(self) -> Assign:
@@ -69,10 +78,43 @@ class SpelledNest:
     def walks(self) -> tuple[Walk, Walk]:
         """Over columns, and over rows."""
         walks = [axis for axis in self.nest.axes if isinstance(axis, Walk)]
-        levels = len(self.kernel.buffers[walks[0].buffer].layout.levels) if walks else 0  # type: ignore[union-attr]
+        layout = self.kernel.buffers[walks[0].buffer].layout if walks else None
+        levels = len(layout.levels) if layout else 0
         if [walk.level for walk in walks] != [levels - 2, levels - 1] or len({walk.buffer for walk in walks}) != 1:
             raise self.refused("it does not walk the last two levels of an operand")
         return walks[0], walks[1]
+
+    @property
+    def lane(self) -> Range:
+        """The axis of the lanes of a panel."""
+        lane = self.nest.axes[-1]
+        if not isinstance(lane, Range):
+            raise self.refused("lanes are not its innermost loop")
+        return lane
+
+    @property
+    def lanes(self) -> int:
+        return Scope({}).extent(self.lane) or 0
+
+    @property
+    def panel(self) -> Range | None:
+        """The axis over panels; None where there is one."""
+        return next((axis for axis in self.nest.axes[:-1] if isinstance(axis, Range)), None)
+
+    @property
+    def panels(self) -> int:
+        """How many panels there are."""
+        return 1 if self.panel is None else Scope({}).extent(self.panel) or 0
+
+    @property
+    def stored_lanes(self) -> int:
+        """The lanes of each panel whose results are stored, as bits."""
+        ends = self.ends_in_code
+        first = ends.finished[-1].start if ends else Const(0)
+        assert isinstance(first, Const)
+        return (1 << self.lanes) - (1 << int(first.value))
+
+    # -- the operand -----------------------------------------------------------------------------------------------
 
     @property
     def weight(self) -> Buffer:
@@ -84,21 +126,19 @@ class SpelledNest:
         return self.weight.layout
 
     @property
-    def panels(self) -> Range | None:
-        """The axis over panels; None where there is one."""
-        axes = [axis for axis in self.nest.axes[:-1] if isinstance(axis, Range)]
-        return axes[0] if axes else None
+    def block(self) -> int:
+        """Rows of a block."""
+        return self.layout.sizes(self.weight.extents)[-1]
 
-    @property
-    def lanes(self) -> int:
-        """The lanes of each panel whose results are stored, as bits."""
-        count, first = Scope({}).extent(self.nest.axes[-1]) or 0, self.whole.first_lane if self.whole else 0
-        return (1 << count) - (1 << first)
+    @cached_property
+    def digits(self) -> dict[str, np.ndarray]:
+        """Where the walks around the nest stand for each fragment, by their variables."""
+        digits = fragment_digits(self.layout, self.weight.extents)
+        axes = (axis for stmt in self.around if isinstance(stmt, For) for axis in stmt.axes)
+        walks = (axis for axis in axes if isinstance(axis, Walk) and axis.buffer == self.weight.name)
+        return {walk.var: digits[walk.level] for walk in walks}
 
-    @property
-    def count(self) -> int:
-        """How many panels there are."""
-        return 1 if self.panels is None else Scope({}).extent(self.panels) or 0
+    # -- sums before and after -------------------------------------------------------------------------------------
 
     @property
     def row(self) -> str:
@@ -106,12 +146,55 @@ class SpelledNest:
         return self.before.axes[0].var if isinstance(self.before, For) else ""
 
     @cached_property
-    def whole(self) -> Whole | None:
-        """What fragments do to start and finish the sums, where the statements beside the nest are that and no more."""
-        _, rows = self.walks
-        sums = substitute(self.step.target, {rows.var: Var(self.row)})
+    def ends_in_code(self) -> NestEnds | None:
+        """What fragments do to start and finish the sums; None where loops do."""
+        sums = substitute(self.step.target, {self.walks[1].var: Var(self.row)})
         assert isinstance(sums, Load)
-        return read_whole(self.before, self.after, sums, Var(self.nest.axes[-1].var))
+        found = read_ends(self.before, self.after, sums, Var(self.lane.var))
+        return found if found and self.is_whole(found) and self.is_in_vectors(found) else None
+
+    def is_whole(self, ends: NestEnds) -> bool:
+        """Whether all sums are started, and those that a panel alone has are finished, for all rows that there are."""
+        counted = {self.row: self.block, self.lane.var: self.lanes} | (
+            {self.panel.var: self.panels} if self.panel else {}
+        )
+        rows = np.arange(self.block)
+        exist = rows < fragment_heights(self.layout, self.weight.extents)[:, None]
+        here = {name: digit[:, None] for name, digit in self.digits.items()} | {self.row: rows}
+        guarded = (holds(guard, here) for guard in ends.guards)
+        return (
+            all(
+                {axis.var: axis.stop for axis in axes} == {name: Const(count) for name, count in counted.items()}
+                and len(axes) == len(counted)
+                and all(isinstance(axis.start, Const) and axis.step == 1 for axis in axes)
+                for axes in (ends.started, ends.finished)
+            )
+            and all(axis.start == Const(0) for axis in (*ends.started, *ends.finished[:-1]))
+            and ends.finished[-1].var == self.lane.var
+            and all(found is not None and bool(np.all(found == exist)) for found in guarded)
+            and (exist.all() or len(ends.guards) == 2)
+            and all(
+                condition is None or holds(condition, self.digits) is not None for condition in (ends.first, ends.last)
+            )
+        )
+
+    def is_in_vectors(self, ends: NestEnds) -> bool:
+        """Whether lanes and panels of what is read and written follow each other, and rows are equally far apart."""
+        itemsize = np.dtype(self.weight.dtype).itemsize
+        row, panel, lane = np.ix_(np.arange(self.block), np.arange(self.panels), np.arange(self.lanes))
+        at = {self.row: row, self.lane.var: lane} | ({self.panel.var: panel} if self.panel else {})
+        in_panels = panel * (self.lanes * itemsize) + lane * itemsize
+        expected = [(ends.of_rows, row * itemsize), (ends.valid, in_panels)]
+        for load in (ends.y, ends.of_all):
+            expected.append((load, row * (self.apart(load, self.row) if load else 0) + in_panels))
+        return all(
+            bool(np.all(self.bytes_to(load, at, others) - self.bytes_to(load, {}, others) == place))
+            for load, place in expected
+            if load is not None
+            for others in (0, 1)
+        )
+
+    # -- addresses -------------------------------------------------------------------------------------------------
 
     def start(self, load: Load) -> Load:
         """Return the first element of an operand in the first panel, at the first depth and row."""
@@ -120,10 +203,9 @@ class SpelledNest:
     @property
     def inner(self) -> list[str]:
         """The variables of the nest, and the coordinates of the operand, by their printed names."""
-        lane = self.nest.axes[-1]
         coordinates = (f"{self.weight.name}.{dim}" for dim in self.layout.dims)
-        panels = [] if self.panels is None else [self.panels.var]
-        return [*panels, *(walk.var for walk in self.walks), lane.var, self.row, *coordinates]
+        panel = [self.panel.var] if self.panel else []
+        return [*panel, *(walk.var for walk in self.walks), self.lane.var, self.row, *coordinates]
 
     def apart(self, load: Load, along: str) -> int:
         """Return the bytes between elements of an operand from one value of a variable of the nest to the next."""
@@ -149,7 +231,7 @@ class SpelledNest:
 
     def bytes_to(self, load: Load, at: Mapping[str, np.ndarray], others: int = 0) -> np.ndarray:
         """Return where an operand is for some values of variables, `others` being that of all loops around."""
-        buffer = self.tiles.get(load.buffer) or self.kernel.buffers[load.buffer]
+        buffer = Scope.of(self.kernel, self.around).buffers[load.buffer]
         names = {part.name: others for part in walk_expressions(load) if isinstance(part, Var)}
         names |= dict.fromkeys(self.inner, 0)
         bindings = {name: np.asarray(value) for name, value in names.items()} | dict(at)
@@ -158,34 +240,33 @@ class SpelledNest:
             place = place * (size if isinstance(size, int) else 1) + evaluate(index, bindings)
         return place * np.dtype(buffer.dtype).itemsize
 
-    def spelled(self, writer: Writer, passes: int) -> Spelled:
+    # -- code ------------------------------------------------------------------------------------------------------
+
+    def packing(self, writer: Writer, passes: int) -> CodePacking:
         """Return how the operand becomes code.
 
         Raises
         ------
         KernelError : where no code can be written for it
         """
-        layout, shape = self.layout, self.weight.extents
-        if layout.sizes(shape)[-1] > writer.sums:
+        layout, shape, found = self.layout, self.weight.extents, self.ends_in_code
+        if self.block > writer.sums:
             raise self.refused(f"its blocks have more than {writer.sums} rows")
-        everywhere = np.ones(prod(layout.sizes(shape)[:-2]), bool)
-        whole, operand, offsets = self.whole, (layout, shape, self.weight.dtype), self.offsets()
-        if whole is None:
-            apart = self.apart(self.step.target, self.walks[1].var)
-            return Spelled(*operand, offsets, everywhere, everywhere, None, apart, passes, writer)
-        ends = Ends(
-            whole.of_rows is not None,
-            0 if whole.of_all is None else self.apart(whole.of_all, self.row),
-            whole.limits,
-            whole.valid is not None,
-        )
-        digits = {f"p{level}": digit for level, digit in enumerate(fragment_digits(layout, shape))}
-        first, last = (
-            everywhere if condition is None else np.broadcast_to(holds(condition, digits), everywhere.shape)
-            for condition in (whole.first, whole.last)
-        )
-        apart = self.apart(whole.y, self.row)
-        return Spelled(*operand, offsets, first, last, ends, apart, passes, writer)
+        always = np.ones(prod(layout.sizes(shape)[:-2]), bool)
+        ends, first, last, sums_apart = None, always, always, self.apart(self.step.target, self.walks[1].var)
+        if found:
+            vectors_apart = self.apart(found.of_all, self.row) if found.of_all else 0
+            ends = Ends(found.of_rows is not None, vectors_apart, found.limits, found.valid is not None)
+            first, last = (
+                always if condition is None else np.broadcast_to(holds(condition, self.digits), always.shape)  # type: ignore[arg-type]
+                for condition in (found.first, found.last)
+            )
+            sums_apart = self.apart(found.y, self.row)
+        offsets = self.offsets()
+        farthest = max(np.abs(offsets).max(initial=0), self.block * sums_apart)
+        if max(farthest, self.block * ends.vectors_apart if ends else 0) + self.lanes * 8 > FARTHEST:
+            raise self.refused("rows of X or of its results are more than 2 GB apart")
+        return CodePacking(layout, shape, self.weight.dtype, offsets, first, last, ends, sums_apart, passes, writer)
 
     def refused(self, reason: str) -> KernelError:
         return KernelError(
@@ -196,30 +277,29 @@ class SpelledNest:
 def spelled_nests(kernel: Kernel) -> Iterator[SpelledNest]:
     """Yield the nests of a kernel that name an instruction which fragments are written around."""
 
-    def inside(body: Sequence[Stmt], tiles: Mapping[str, Buffer]) -> Iterator[SpelledNest]:
+    def inside(body: Sequence[Stmt], around: tuple[Stmt, ...]) -> Iterator[SpelledNest]:
         for before, stmt, after in zip((None, *body), body, (*body[1:], None), strict=False):
             if isinstance(stmt, For) and stmt.instruction in INSTRUCTIONS and INSTRUCTIONS[stmt.instruction].writer:
-                yield SpelledNest(kernel, stmt, tiles, before, after)
+                yield SpelledNest(kernel, stmt, around, before, after)
             elif not isinstance(stmt, Assign):
-                here = {stmt.name: Buffer(stmt.name, stmt.dtype, stmt.shape)} if isinstance(stmt, Tile) else {}
-                yield from inside(stmt.body, {**tiles, **here})
+                yield from inside(stmt.body, (*around, stmt))
 
-    return inside(kernel.body, {})
+    return inside(kernel.body, ())
 
 
-def spelled_operands(nests: Sequence[SpelledNest]) -> dict[str, Spelled]:
+def code_packings(nests: Sequence[SpelledNest]) -> dict[str, CodePacking]:
     """Return how the operands of nests become code, by name.
 
     Raises
     ------
     KernelError : where no code can be written for one, or not the same for all its nests
     """
-    found: dict[str, Spelled] = {}
-    passes = max((nest.count for nest in nests), default=0)
+    found: dict[str, CodePacking] = {}
+    passes = max((nest.panels for nest in nests), default=0)
     for nest in nests:
         writer = INSTRUCTIONS[nest.nest.instruction].writer
         assert writer is not None
-        spelled = nest.spelled(writer, passes)
-        if not found.setdefault(nest.weight.name, spelled).agrees(spelled):
+        packing = nest.packing(writer, passes)
+        if not found.setdefault(nest.weight.name, packing).agrees(packing):
             raise nest.refused("another nest over the operand has X or sums at other distances")
     return found

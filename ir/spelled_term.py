@@ -3,7 +3,7 @@
 A block of rows is a level of columns that have an entry, and in it one of the rows that have it. A tile keeps the sums
 of the block in registers, whatever rows its entries are in, because code can name a register where a loop can not. So
 rows of X are loaded once for all rows of the block, and sums are opened once, not once for each part of the depth that
-fits L1. The loops say what is computed; `ir/spelled.py` makes instructions of the walks in them.
+fits L1. The loops say what is computed; `ir/spelling.py` makes instructions of the walks in them.
 
     tile part: float32[6144]:
         …
@@ -30,7 +30,6 @@ from functools import cached_property
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE, all_of, counted, lane_axis, total
 from sparsec.ir.fragment_ends import split_epilogue
-from sparsec.ir.image import VECTOR
 from sparsec.ir.kernel import (
     Assign,
     Const,
@@ -61,12 +60,14 @@ class Panels:
 
     Parameters
     ----------
+    lanes : columns of each
     column : where the first one starts, from the first column of the tile
     place : where its sums start, in a row of them
     count : how many there are
     first_lane : the first lane of each that no other panel has
     """
 
+    lanes: int
     column: int
     place: int
     count: int
@@ -74,14 +75,14 @@ class Panels:
 
     def at(self, start: int) -> Expr:
         """Return the place of a lane of one of the panels, of which the first starts there."""
-        panel = PANEL * VECTOR + LANE if self.count > 1 else LANE
+        panel = PANEL * self.lanes + LANE if self.count > 1 else LANE
         return panel + start if start else panel
 
     @property
-    def lanes(self) -> tuple[Range, ...]:
+    def axes(self) -> tuple[Range, ...]:
         """The axes over all lanes of all panels."""
         panels = (counted(PANEL.name, self.count),) if self.count > 1 else ()
-        return (*panels, lane_axis(VECTOR))
+        return (*panels, lane_axis(self.lanes))
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ class SpelledTerm(PackedTerm):
         result = finished(replace(self.product, epilogue=rest), acc, row, column)
         if self.last_block is not None:
             start, result = call("select", self.first_block, start, y), call("select", self.last_block, result, acc)
-        yield self.for_rows(For(panels.lanes, (Assign(acc, start),)))
+        yield self.for_rows(For(panels.axes, (Assign(acc, start),)))
         yield self.update_of(panels)
-        *outer, lanes = panels.lanes
+        *outer, lanes = panels.axes
         yield self.for_rows(For((*outer, replace(lanes, start=Const(panels.first_lane))), (Assign(y, result),)))
 
     def sum_at(self, place: Expr, row: Expr = SUM_ROW) -> Load:
@@ -127,17 +128,17 @@ class SpelledTerm(PackedTerm):
         depth = Coordinate(self.name, self.layout.dims[1])
         x: Expr = element_at(self.product.x, self.product.x_index, {"k": depth, "m": COLUMN + panels.at(panels.column)})
         if self.tiling.stage:
-            row = total(digit * (divisor * VECTOR) for digit, divisor in self.digits(self.order.inside))
+            row = total(digit * (divisor * self.vector) for digit, divisor in self.digits(self.order.inside))
             x = self.staged_at(row, panels)
         acc = self.sum_at(panels.at(panels.place), Var(rows.var))
-        *outer, lanes = panels.lanes
+        *outer, lanes = panels.axes
         return For((*outer, *walks, lanes), (Assign(acc, Stored(self.name) * x, accumulate=True),))
 
     def finish(self) -> Iterator[Stmt]:
         """Yield what makes results of the sums: of whole vectors, and of what only the last panel has."""
         row = self.block_row
-        whole = self.width // VECTOR * VECTOR
-        runs = [(0, 0, whole), (whole, whole + whole + VECTOR - self.width, self.width - whole)]
+        whole = self.width // self.vector * self.vector
+        runs = [(0, 0, whole), (whole, whole + whole + self.vector - self.width, self.width - whole)]
         for start, place, columns in runs:
             if columns:
                 column = COLUMN + (LANE + start if start else LANE)
@@ -172,13 +173,13 @@ class SpelledTerm(PackedTerm):
         for panels in self.panels:
             column = COLUMN + panels.at(panels.column)
             x = element_at(product.x, product.x_index, {"k": depth, "m": column})
-            copy = Assign(self.staged_at(PART_ROW * VECTOR, panels), x)
-            copies.append(For((counted("k", self.part),), (For(panels.lanes, (copy,)),)))
-        return Tile("part", product.sums, (self.panel_size * (self.stored_width // VECTOR),), (*copies, body))
+            copy = Assign(self.staged_at(PART_ROW * self.vector, panels), x)
+            copies.append(For((counted("k", self.part),), (For(panels.axes, (copy,)),)))
+        return Tile("part", product.sums, (self.panel_size * (self.stored_width // self.vector),), (*copies, body))
 
     def staged_at(self, row: Expr, panels: Panels) -> Load:
         """Return a lane of what is copied of X in one of the panels, its rows a vector apart."""
-        first = panels.place // VECTOR * self.panel_size
+        first = panels.place // self.vector * self.panel_size
         place = row + LANE + first if first else row + LANE
         return Load("part", (PANEL * self.panel_size + place if panels.count > 1 else place,))
 
@@ -187,14 +188,21 @@ class SpelledTerm(PackedTerm):
     @cached_property
     def panels(self) -> list[Panels]:
         """Those of whole vectors, and one that ends with the columns and overlaps them."""
-        whole, left = divmod(self.width, VECTOR)
-        found = [Panels(0, 0, whole)]
-        return [*found, Panels(self.width - VECTOR, whole * VECTOR, 1, VECTOR - left)] if left else found
+        lanes = self.vector
+        whole, left = divmod(self.width, lanes)
+        found = [Panels(lanes, 0, 0, whole)]
+        return [*found, Panels(lanes, self.width - lanes, whole * lanes, 1, lanes - left)] if left else found
+
+    @property
+    def vector(self) -> int:
+        """Lanes of a panel."""
+        assert self.tiling.spelled is not None
+        return self.tiling.spelled
 
     @property
     def stored_width(self) -> int:
         """Sums in a row of a tile: alike in all runs of tiles, so that code can hold where they are."""
-        return max(-(-width // VECTOR) for _, _, width in self.tiling.columns) * VECTOR
+        return max(-(-width // self.vector) for _, _, width in self.tiling.columns) * self.vector
 
     @property
     def block(self) -> int:
@@ -209,7 +217,7 @@ class SpelledTerm(PackedTerm):
     @property
     def panel_size(self) -> int:
         """Elements of a panel of what is copied of X: an odd number of vectors, so as to start in all sets."""
-        return (self.part | 1) * VECTOR
+        return (self.part | 1) * self.vector
 
     @property
     def block_row(self) -> Expr:
@@ -240,10 +248,33 @@ class SpelledTerm(PackedTerm):
         blocks = tuple(level for level in outside if level not in of_rows and self.sizes[level] > 1)
         dense = all(isinstance(kind, Dense) for _, kind in around)
         compressed = all(isinstance(kind, Compressed) and kind.run == 1 for _, kind in (columns, rows))
-        if not (dense and compressed and (columns[0].dim, rows[0].dim) == dims[::-1] and rows[0].divisor == 1):
+        in_place = (columns[0].dim, rows[0].dim) == dims[::-1] and rows[0].divisor == 1 and not self.layout.orders
+        if not (dense and compressed and in_place):
             raise LayoutError(
                 f"the entries of {self.layout} cannot be spelled out; store them as compressed columns of blocks of "
                 "rows, as in (i, k) -> (i floordiv 24 : dense, k : compressed, i mod 24 : compressed)"
             )
+        self.check_product(blocks)
         tasks = next((n for n, level in enumerate(outside) if level not in of_rows), len(outside))
         return LoopOrder(outside, (len(around),), (len(around) + 1,), (), blocks, True, tasks)
+
+    def check_product(self, blocks: tuple[int, ...]) -> None:
+        """Refuse what code is not written for.
+
+        Raises
+        ------
+        LayoutError : for weights of several terms, of values that are made at run time or have scales, for sums that
+            would rest in a Y of another type, and for tiles that say how loops over entries run
+        """
+        product, tiling = self.product, self.tiling
+        loops = tiling.skip_zeros or tiling.dots or tiling.stretch or tiling.rows
+        problems = [
+            (bool(product.residue), "its weight is a sum of layouts"),
+            (product.values is not None, "its values are made at run time"),
+            (product.scales is not None, "its values have scales"),
+            (bool(blocks) and product.y.dtype != product.sums, f"its sums cannot rest in {product.y.dtype}"),
+            (bool(loops), "its tiles are also to skip zeros, take dots, rows or stretches"),
+        ]
+        for is_there, problem in problems:
+            if is_there:
+                raise LayoutError(f"the entries of {product.name} cannot be spelled out: {problem}")

@@ -10,7 +10,7 @@ import numpy as np
 from sparsec.ir.gather import Gather, expressions, find_gather
 from sparsec.ir.kernel import Buffer, Kernel, Stored, walk_expressions
 from sparsec.ir.nibbles import nibble_bytes
-from sparsec.ir.spelled_nest import spelled_nests, spelled_operands
+from sparsec.ir.spelled_nest import code_packings, spelled_nests
 
 MIN_INDEX_BITS = 16  # narrower loads cost as much, and 8-bit ones would need a kernel for each
 
@@ -53,12 +53,12 @@ def stored_bytes(kernel: Kernel, masks: Mapping[str, np.ndarray]) -> int:
     ------
     LayoutError : if a layout cannot hold these entries
     """
-    total, spelled = 0, spelled_operands(list(spelled_nests(kernel)))
+    total, codes = 0, code_packings(list(spelled_nests(kernel)))
     for name, mask in masks.items():
         buffer = kernel.buffers[name]
         assert buffer.layout is not None, f"{name} is dense"
-        if name in spelled:
-            arrays = spelled[name].pack(dict(buffer.layout.pack(mask.astype(buffer.dtype)).arrays))
+        if name in codes:
+            arrays = codes[name].pack(dict(buffer.layout.pack(mask.astype(buffer.dtype)).arrays))
             total += sum(array.nbytes for array in arrays.values())
             continue
         lengths = buffer.layout.lengths(mask)

@@ -33,8 +33,8 @@ class Tile:
     elements, once for all taps of a channel whose distances differ by multiples of it. With `rows_first`, all
     columns of a chunk or block of rows are computed before the next one. With `whole_rows`, the sums of a row are
     finished before the next row where the layout would cut the depth between them. With `skip_zeros`, weights that meet
-    a vector of X that is zero are passed over. With `spelled`, each block of rows is summed by code that has an
-    instruction for each entry. With `dots`, several depths are taken at once: the fields of `Dots`.
+    a vector of X that is zero are passed over. With `dots`, several depths are taken at once: the fields of `Dots`.
+    With `spelled`, code has an instruction for each entry of a block of rows and each panel of so many columns.
 
     Before, for 37 columns:  `for m in range(0, 37)`
     After `Tile((16, 5))`:   `for m in range(0, 32, 16)`, `for m in range(32, 37, 5)`
@@ -48,7 +48,7 @@ class Tile:
     skip_zeros: bool = False
     dots: tuple[int, ...] = ()
     stretch: int | None = None
-    spelled: bool = False
+    spelled: int | None = None
     name: ClassVar[str] = "tile"
 
     def tiling(self, columns: int | str, rows: int | str) -> Tiling:

@@ -61,8 +61,8 @@ class Trace:
         """
         return schedule_kernel(self.kernel(product), self.steps[1:], features)  # type: ignore[arg-type]
 
-    def spelled(self, product: Product) -> Kernel:
-        """Return the kernel, with the instructions named that its entries are spelled out with, if they are.
+    def tensorized(self, product: Product) -> Kernel:
+        """Return the kernel, and where its entries are spelled out, with the instructions named that do it.
 
         Raises
         ------

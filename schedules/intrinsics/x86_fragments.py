@@ -46,13 +46,13 @@ class X86Writer:
         written, lengths, read = [], [], 0
         conditions = zip(fragments.first.tolist(), fragments.last.tolist(), fragments.heights.tolist(), strict=True)
         for size, (first, last, height) in zip(fragments.total(sizes).tolist(), conditions, strict=True):
-            start = started(fragments.ends, first, height, fragments.sums_apart)
-            end = finished(fragments.ends, last, height, fragments.sums_apart)
+            start = start_code(fragments.ends, first, height, fragments.sums_apart)
+            end = finish_code(fragments.ends, last, height, fragments.sums_apart)
             whole = len(start) + size + len(end)
             written += [start, code[read : read + size].tobytes(), end, x86.TRAP * (-whole % LINE)]
             lengths.append(-(-whole // LINE) * LINE)
             read += size
-        return np.frombuffer(b"".join(written), np.uint8), np.concatenate([[0], np.cumsum(lengths)])
+        return np.frombuffer(b"".join(written), np.uint8), np.array(lengths, np.int64)
 
     def products(self, fragments: Fragments) -> Iterator[Steps]:
         """Yield the load of a vector of X for each column, and a product for each entry."""
@@ -81,8 +81,8 @@ def windows(fragments: Fragments) -> np.ndarray:
 def requests(fragments: Fragments, sizes: np.ndarray) -> Iterator[Steps]:
     """Yield what asks for lines that are needed next, spread over the entries of a fragment.
 
-    These are lines of the next fragment, shared out among the passes of this one, and of the next panel those of Y and
-    of what sums start from, which no processor foresees, since each lies in another row.
+    These are lines of the next fragment, taken to be as long as this one and shared out among its passes, and of the
+    next panel those of Y and of what sums start from, which no processor foresees, since each lies in another row.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def requests(fragments: Fragments, sizes: np.ndarray) -> Iterator[Steps]:
     """
     count = np.diff(fragments.starts)
     for base, wanted in ((x86.RCX, sizes + sizes // 8 + LINE), (x86.R8, count * fragments.itemsize)):
-        lines = -(-np.append(wanted[1:], 0) // (LINE * fragments.passes))
+        lines = -(-wanted // (LINE * fragments.passes))
         yield _spread(fragments, lines, partial(_ask_for_line, base))
     if fragments.ends:
         apart, end = fragments.sums_apart, 2 * x86.LOAD.loads - 1  # of the next panel
@@ -115,7 +115,7 @@ def _spread(fragments: Fragments, counts: np.ndarray, step: Callable[[np.ndarray
 
 
 @cache
-def started(ends: Ends | None, first: bool, height: int, apart: int) -> bytes:
+def start_code(ends: Ends | None, first: bool, height: int, apart: int) -> bytes:
     """Return what starts the sums of so many rows: from Y, where they are left `apart` bytes by those before."""
     sums, by_row, by_element = np.arange(height), b"", b""
     if ends and not first:
@@ -130,7 +130,7 @@ def started(ends: Ends | None, first: bool, height: int, apart: int) -> bytes:
 
 
 @cache
-def finished(ends: Ends | None, last: bool, height: int, apart: int) -> bytes:
+def finish_code(ends: Ends | None, last: bool, height: int, apart: int) -> bytes:
     """Return what finishes the sums of so many rows, stores them `apart` bytes from each other, and returns."""
     sums, code = np.arange(height), b""
     if ends is None:

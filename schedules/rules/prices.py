@@ -96,7 +96,7 @@ class Nest:
     together : whether many stored integers are decoded at once
     gathers : whether each of the rows has an element of X of its own in a step
     stretch : elements that loads are aligned to where the taps of a channel share what is copied of X; else None
-    spelled : entries that are spelled out as code, so that steps are loads of X; 0 where loops walk them
+    entries : those that are spelled out as code, so that steps are loads of X; 0 where loops walk them
     """
 
     name: str
@@ -114,7 +114,7 @@ class Nest:
     together: bool = False
     gathers: bool = False
     stretch: int | None = None
-    spelled: int = 0
+    entries: int = 0
 
 
 class Prices:

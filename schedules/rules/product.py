@@ -69,7 +69,7 @@ class Proposal:
 
     def nbytes(self, mask: np.ndarray) -> int:
         """Return how many bytes the kernel takes for a weight with entries where `mask` [rows, depth] is not zero."""
-        return stored_bytes(self.trace.spelled(self.product), self.product.parts(mask != 0))
+        return stored_bytes(self.trace.tensorized(self.product), self.product.parts(mask != 0))
 
 
 def propose(product: Product, matrix: np.ndarray | None, target: Target, only_dense: bool = False) -> Proposal:
@@ -149,7 +149,7 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
         updates = list(choice.dot.moves(product, choice.tile, target))
     scattered = choice.nest.gathers  # rows that lie anywhere are finished one by one
     moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", 1 if scattered else lanes))
-    if choice.nest.spelled:
+    if choice.nest.entries:
         moves = spelled_moves(choice.nest, product, target)
     laid_out = product.stored_as(choice.layout, choice.dot.widens(product) if choice.dot else "")
     hertz = target.ghz * 1e9
@@ -172,8 +172,8 @@ def _choices(
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
         for family in families:
             for nest in family.nests(weight, panel):
-                if nest.spelled:
-                    tile = Tile(spelled_widths(product, panel.width), (), nest.stage, spelled=True)
+                if nest.entries:
+                    tile = Tile(spelled_widths(product, panel.width, lanes), (), nest.stage, spelled=lanes)
                     found.append(Choice(family.name, nest, tile, spelled_cycles(nest, tile.columns, product, target)))
                     continue
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target), stretch=nest.stretch)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from math import gcd, hypot
+from math import gcd, hypot, prod
 
 import numpy as np
 
 from sparsec.ir.fragment_ends import split_epilogue
-from sparsec.ir.image import VECTOR
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
@@ -24,8 +23,8 @@ from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Vectorize
 from sparsec.targets import LINE, Target
 
-LOAD = 2.35  # cycles for a vector of X
-FROM_L2 = 0.4  # cycles more, where it comes from L2
+LOAD = 2.35  # loads that one of a vector of X is worth among products, each of which loads a value
+FROM_L2 = 0.4  # more, where it comes from L2
 HIDES = 6  # the norm of loads and products: the longer ones hide nearly all of the others
 SUMS = 2.5  # cycles for a vector of sums that is started, finished and stored
 FINISH = 2.5  # cycles more, where a loop finishes it
@@ -33,21 +32,22 @@ COPY = 2.5  # cycles to copy a vector of X
 FIRST = 1.5  # cycles for a vector of X that is read where it is, at the first of the blocks of rows
 FEW_SETS = 4.0  # cycles for one where rows of X meet in few of the sets of L1
 FEW = 8  # of which they meet in one
-CROSSING = 0.25  # more, where it lies in two lines
-MISS = 12.0  # cycles more, where it comes from L3
+CROSSING = 0.25  # times as many more, where it lies in two lines
+MISS = 12.0  # more, where it comes from L3
 WAYS = 8  # of L2, on most processors
 CODE = 0.03  # cycles for a byte of code or values that comes to L1
 KEPT = 0.75  # of the cache of instructions, taken to be as large as L1, keeps a fragment
 REFETCH = 0.08  # cycles for a byte of code that does not stay there
 STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
 PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code, with what keeps addresses near
+LEAST_COLUMNS = 16  # of a vector that there is code for
+FARTHEST = 1 << 31  # bytes
 INNER = Inner(step=0.0, sums=SUMS)
 
 
 def find_writer(product: Product, target: Target) -> Instruction | None:
     """Return the instruction of a target that the entries of a product's weight can be spelled out with."""
-    types = {product.weight.dtype, product.x.dtype, product.sums}
-    if types != {"float32"} or product.values is not None:
+    if _types(product) != {"float32"} or product.values is not None or target.emulated_on or _reaches_far(product):
         return None
     able = (one for one in INSTRUCTIONS.values() if one.writer and one.runs_on(target.isa))
     return next((one for one in able if one.extents == (target.lanes(product.sums),)), None)
@@ -56,7 +56,8 @@ def find_writer(product: Product, target: Target) -> Instruction | None:
 def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of as many rows as registers hold sums of, with parts of the depth of several sizes."""
     instruction = find_writer(panel.product, panel.target)
-    if instruction is None or not spelled_widths(panel.product, panel.width) or not weight.entries:
+    lanes = panel.target.lanes(panel.product.sums)
+    if instruction is None or not spelled_widths(panel.product, panel.width, lanes) or not weight.entries:
         return
     assert instruction.writer is not None
     for cut in _cuts(weight, panel, instruction.writer.sums):
@@ -71,7 +72,7 @@ def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
             INNER,
             stage=cut.copy,
             tasks=cut.chunks if cut.parts > 1 or cut.copy else opens,
-            spelled=weight.entries,
+            entries=weight.entries,
         )
 
 
@@ -86,20 +87,30 @@ def _cuts(weight: Weight, panel: Panel, most: int) -> Iterator[Cut]:
         for chunk in sorted(panel.chunk_sizes(weight.rows, 1, parts)):
             rows = chunk or weight.rows
             r = -(-rows // -(-rows // most))
-            for copy in (False, True):
+            for copy in (False, True) if r > 1 else ():
                 yield Cut(weight.rows, weight.depth, r, -(-chunk // r) * r, parts, part, copy)
 
 
 def not_spelled(weight: Weight, product: Product) -> str | None:
     """Say why no entries of a weight are spelled out."""
-    types = {product.weight.dtype, product.x.dtype, product.sums}
-    if not weight.entries:
-        return "the weight has no entries"
-    if types != {"float32"}:
-        return f"code is written for float32 alone, and not for {' and '.join(sorted(types))}"
-    if not spelled_widths(product, VECTOR):
-        return f"{product.columns} columns are not known to be a vector of {VECTOR}"
-    return "the target has no instruction that multiplies by what it broadcasts from memory"
+    types = _types(product)
+    if weight.rows == 1 or not weight.entries:
+        return "there is one row" if weight.entries else "the weight has no entries"
+    if types != {"float32"} or product.values is not None:
+        return f"code is written for constant float32 alone, and not for {' and '.join(sorted(types))}"
+    if isinstance(product.columns, str) or product.columns < LEAST_COLUMNS:
+        return f"a panel of columns is a vector of them, and there are {product.columns}"
+    return "the target has no instruction that multiplies by what it broadcasts from memory, or is emulated"
+
+
+def _types(product: Product) -> set[str]:
+    return {product.weight.dtype, product.x.dtype, product.sums}
+
+
+def _reaches_far(product: Product) -> bool:
+    """Whether an image of X or Y has more bytes than instructions hold distances for."""
+    extents = (buffer.shape[1:] for buffer in (product.x, product.y))
+    return any(4 * prod(extent(size) for size in sizes) >= FARTHEST for sizes in extents)
 
 
 def spelled_layout(cut: Cut) -> Layout:
@@ -111,9 +122,9 @@ def spelled_layout(cut: Cut) -> Layout:
     return in_rows(cut, "dense", "compressed", block="compressed")
 
 
-def spelled_widths(product: Product, width: int) -> tuple[int, ...]:
-    """Return the widths of tiles of about so many columns, each at least a panel; none where that is not possible."""
-    columns, lanes = product.columns, VECTOR
+def spelled_widths(product: Product, width: int, lanes: int) -> tuple[int, ...]:
+    """Return the widths of tiles of so many columns and of what is left; none where that is less than a panel."""
+    columns = product.columns
     if isinstance(columns, str) or columns < lanes:
         return ()
     if columns <= width:
@@ -139,20 +150,22 @@ def spelled_moves(nest: Nest, product: Product, target: Target) -> tuple[Step, .
 
 def spelled_cycles(nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
     """Return the cycles of one core for the whole product."""
-    code_bytes = PRODUCT_BYTES * nest.spelled + LOAD_BYTES * nest.steps
-    nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.spelled
+    code_bytes = PRODUCT_BYTES * nest.entries + LOAD_BYTES * nest.steps
+    nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.entries
     refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
     finish = SUMS if split_epilogue(product) else SUMS + FINISH
     total, left = 0.0, extent(product.columns)
     for width in widths:
         count, left = batch(product) * (left // width), left % width
         panels = -(-width // target.lanes(product.sums))
-        loads = nest.steps * _load(nest, panels, product, target)
-        products = (nest.spelled**HIDES + loads**HIDES) ** (1 / HIDES) / target.fma_per_cycle
-        panel = products + nest.opens * nest.rows * finish + _brought(nest, product)
+        loads = nest.steps * _load(nest, panels, product, target) / target.loads_per_cycle
+        products = nest.entries / target.fma_per_cycle
+        step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
+        panel = step + nest.opens * nest.rows * finish + _brought(nest, product)
         code = CODE * nbytes + REFETCH * (panels - 1) * refetched
         total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
-    return hypot(total, batch(product) * nbytes / STREAM)
+    read = batch(product) if nbytes > target.l2_bytes else 1
+    return hypot(total, read * nbytes / STREAM)
 
 
 def _load(nest: Nest, panels: int, product: Product, target: Target) -> float:
@@ -161,7 +174,7 @@ def _load(nest: Nest, panels: int, product: Product, target: Target) -> float:
     load = LOAD + FROM_L2 * max(0.0, 1 - target.l1_bytes / (panels * rows * LINE))
     if nest.stage:
         return load
-    in_two_lines = product.taps > 1 or apart % LINE > 0
+    in_two_lines = 1.0 if apart % LINE else 1 - 1 / product.taps
     return load + LOAD * CROSSING * in_two_lines + MISS * _outside_l2(apart, rows, target)
 
 

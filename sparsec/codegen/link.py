@@ -55,7 +55,7 @@ def write_constants(constants: Sequence[np.ndarray], streamed: Set[int], blob: P
             streamed_bytes = file.tell() if index in streamed else streamed_bytes
         size = file.tell()
     if size > _LARGEST:
-        raise ArtifactError(f"the model has {size} bytes of constants; an artifact holds at most {_LARGEST}")
+        raise ArtifactError(f"the model has {size} bytes of weights or of code; an artifact holds at most {_LARGEST}")
     return Constants(offsets, streamed_bytes)
 
 

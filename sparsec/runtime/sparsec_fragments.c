@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-enum { LINE = 64, VECTOR = 64 };
+enum { LINE = 64 };
 
 /* What a fragment reads beside a panel: what sums start from, which columns are valid, and the lanes to store. */
 typedef struct {
@@ -24,7 +24,8 @@ static size_t share(ptrdiff_t bytes, int32_t passes) {
 
 int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_t index, const void *values,
                               int32_t itemsize, const void *x, int32_t x_step, void *sums, const void *rows,
-                              const void *elements, const void *valid, int32_t lanes, int32_t panels) {
+                              const void *elements, const void *valid, int32_t lanes, int32_t panels,
+                              int32_t vector) {
   const int32_t *here = starts + 2 * (ptrdiff_t)index, *next = here + 2;
   const char *data = (const char *)values, *panel = x;
   const char *next_code = (const char *)code + next[0], *next_values = data + (ptrdiff_t)next[1] * itemsize;
@@ -38,7 +39,7 @@ int32_t sparsec_run_fragments(const uint8_t *code, const int32_t *starts, int32_
   for (int32_t n = 0; n < panels; n++) {
     run(panel, data, place, next_code, next_values, &more);
     panel += x_step, next_code += code_share, next_values += value_share;
-    place += VECTOR, more.elements += VECTOR, more.valid += VECTOR;
+    place += vector, more.elements += vector, more.valid += vector;
   }
   return 0;
 }
