@@ -46,6 +46,7 @@ from sparsec.ir.kernel import (
     call,
     substitute,
 )
+from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.loop_order import LoopOrder
 from sparsec.ir.packed_term import PackedTerm, element_at, finished
@@ -242,14 +243,11 @@ class SpelledTerm(PackedTerm):
         ------
         LayoutError : where these are no compressed columns of blocks of rows
         """
-        (*around, columns, rows), dims = self.layout.levels, self.layout.dims
+        around, dims = self.layout.levels[:-2], self.layout.dims
         outside = tuple(range(len(around)))
         of_rows = [level for level in outside if around[level][0].dim == dims[0]]
         blocks = tuple(level for level in outside if level not in of_rows and self.sizes[level] > 1)
-        dense = all(isinstance(kind, Dense) for _, kind in around)
-        compressed = all(isinstance(kind, Compressed) and kind.run == 1 for _, kind in (columns, rows))
-        in_place = (columns[0].dim, rows[0].dim) == dims[::-1] and rows[0].divisor == 1 and not self.layout.orders
-        if not (dense and compressed and in_place):
+        if not can_be_spelled(self.layout):
             raise LayoutError(
                 f"the entries of {self.layout} cannot be spelled out; store them as compressed columns of blocks of "
                 "rows, as in (i, k) -> (i floordiv 24 : dense, k : compressed, i mod 24 : compressed)"
@@ -278,3 +276,15 @@ class SpelledTerm(PackedTerm):
         for is_there, problem in problems:
             if is_there:
                 raise LayoutError(f"the entries of {product.name} cannot be spelled out: {problem}")
+
+
+def can_be_spelled(layout: Layout) -> bool:
+    """Whether the last two levels of a layout are compressed columns of blocks of rows, and all others are dense."""
+    *around, columns, rows = layout.levels if len(layout.levels) > 1 else (*layout.levels, *layout.levels)
+    return (
+        all(isinstance(kind, Dense) for _, kind in around)
+        and all(isinstance(kind, Compressed) and kind.run == 1 and not kind.nonunique for _, kind in (columns, rows))
+        and (columns[0].dim, rows[0].dim) == layout.dims[::-1]
+        and rows[0].divisor == 1
+        and not layout.orders
+    )

@@ -17,6 +17,7 @@ from sparsec.ir.fragment_ends import split_epilogue
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
+from sparsec.ir.spelled_term import can_be_spelled
 from sparsec.schedules.rules.cuts import LEAST, PARTS, Cut, Panel, in_rows
 from sparsec.schedules.rules.prices import SETS, Inner, Nest, batch, extent, idle_cores, row_bytes
 from sparsec.schedules.rules.weight import Weight
@@ -74,6 +75,28 @@ def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
             tasks=cut.chunks if cut.parts > 1 or cut.copy else opens,
             entries=weight.entries,
         )
+
+
+def given_nests(layout: Layout, mask: np.ndarray, product: Product, target: Target) -> Iterator[Nest]:
+    """Yield the loops over a layout that a user gives, for nonzeros bool [rows, depth], if it can be spelled out."""
+    instruction = find_writer(product, target)
+    if instruction is None or not can_be_spelled(layout) or not mask.any():
+        return
+    (*outside, _, block), level = layout.sizes(mask.shape), len(layout.levels) - 2
+    around = layout.levels[:level]
+    assert instruction.writer is not None
+    if not 1 < block <= instruction.writer.sums:
+        return
+    columns = layout.pack(mask).arrays[f"level{level}.indices"].size
+    part = min((digit.divisor for digit, _ in around if digit.dim == layout.dims[1]), default=mask.shape[1])
+    if part < mask.shape[1] and product.y.dtype != product.sums:
+        return
+    chunks = outside[0] if len(around) > 1 and around[0][0].dim == layout.dims[0] else 1
+    for stage in (False, True):
+        yield Nest(
+            "given", lambda: layout, block, columns, prod(outside), part, INNER, stage=stage, tasks=chunks,
+            entries=int(np.count_nonzero(mask)),
+        )  # fmt: skip
 
 
 def _cuts(weight: Weight, panel: Panel, most: int) -> Iterator[Cut]:

@@ -73,7 +73,7 @@ def link(target: Target, objects: Sequence[Path], tables: str, constants: Path, 
     (folder / "tables.c").write_text(tables)
     (folder / "constants.S").write_text(
         _included("sparsec_constants", f'{CONSTANTS_SECTION},"a"', constants)
-        + _included("sparsec_code", f'{CODE_SECTION},"ax"', code)
+        + _included("sparsec_code", f'{CODE_SECTION},"ax"' if code.stat().st_size else f'{CONSTANTS_SECTION},"a"', code)
         + '.section .note.GNU-stack,"",%progbits\n'
     )
     (folder / "exports.map").write_text(_EXPORTS)
