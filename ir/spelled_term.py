@@ -232,18 +232,26 @@ class SpelledTerm(PackedTerm):
 
         Raises
         ------
-        LayoutError : where these are no compressed columns of blocks of rows
+        LayoutError : where these are no compressed columns of blocks of rows, there are other terms, or tiles are
+            narrower than a vector
         """
         (*around, columns, rows), dims = self.layout.levels, self.layout.dims
         outside = tuple(range(len(around)))
         of_rows = [level for level in outside if around[level][0].dim == dims[0]]
         blocks = tuple(level for level in outside if level not in of_rows and self.sizes[level] > 1)
-        dense = all(isinstance(kind, Dense) for _, kind in around)
+        dense = all(isinstance(kind, Dense) for _, kind in around) and not self.layout.orders
         compressed = all(isinstance(kind, Compressed) and kind.run == 1 for _, kind in (columns, rows))
         if not (dense and compressed and (columns[0].dim, rows[0].dim) == dims[::-1] and rows[0].divisor == 1):
             raise LayoutError(
                 f"the entries of {self.layout} cannot be spelled out; store them as compressed columns of blocks of "
                 "rows, as in (i, k) -> (i floordiv 24 : dense, k : compressed, i mod 24 : compressed)"
+            )
+        if len(self.product.terms) > 1:
+            raise LayoutError(f"the entries of {self.product.layout} cannot be spelled out; store them as one term")
+        if self.width < VECTOR:
+            raise LayoutError(
+                f"the entries of {self.layout} cannot be spelled out for tiles of {self.width} columns; they take "
+                f"panels of {VECTOR}"
             )
         tasks = next((n for n, level in enumerate(outside) if level not in of_rows), len(outside))
         return LoopOrder(outside, (len(around),), (len(around) + 1,), (), blocks, True, tasks)

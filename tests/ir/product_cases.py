@@ -77,6 +77,14 @@ EPILOGUES = {
     "bias and relu": Epilogue(call("max", SUM + _BIAS, 0.0), lambda acc, bias: np.maximum(acc + bias, 0), ("bias",)),
     "scale and bias": Epilogue(SUM * _SCALE + _BIAS, lambda acc, scale, bias: acc * scale + bias, ("scale", "bias")),
     "residual": Epilogue(SUM + _RESIDUAL * 2.0, lambda acc, residual: acc + residual * 2, ("residual",)),
+    "residual and relu": Epilogue(
+        call("max", SUM + _RESIDUAL, 0.0), lambda acc, residual: np.maximum(acc + residual, 0), ("residual",)
+    ),
+    "residual, bias and limits": Epilogue(
+        call("min", call("max", SUM + _BIAS + _RESIDUAL, -4.0), 6.0),
+        lambda acc, bias, residual: np.clip(acc + bias + residual, -4, 6),
+        ("bias", "residual"),
+    ),
     "mask of columns": Epilogue(SUM + _MASK, lambda acc, mask: acc + mask, ("mask",)),
     "gelu": Epilogue(
         _SMALL * (call("erf", _SMALL * 0.5**0.5) * 0.5 + 0.5),
