@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.ir.gather import evaluate, summands
-from sparsec.ir.kernel import Assign, Const, Expr, For, If, Load, Op, Range, Stmt, walk_expressions
+from sparsec.ir.kernel import Assign, Const, Expr, For, If, Load, Op, Range, Stmt, Var, walk_expressions
 from sparsec.ir.product import COLUMN, ROW, SUM, Product
 
 LIMITS = ("max", "min")
@@ -127,16 +127,18 @@ def holds(condition: Expr, bindings: dict[str, np.ndarray]) -> np.ndarray:
 def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | None:
     """Return what of an epilogue sums can start from, of each row and of each element, and what is left to do to them.
 
-    None where fragments cannot carry out the epilogue.
+    None where fragments cannot carry out the epilogue, or where what they add or store is not at one distance from one
+    row to the next.
     """
-    if product.y.dtype != product.sums or product.blank:
+    if product.y.dtype != product.sums or product.blank or not _is_in_steps(product.y_index, ROW):
         return None
     limits, core = split_limits(product.epilogue)
     added = [term for term in summands(core) if term != SUM]
     dtypes = {buffer.name: buffer.dtype for buffer in product.operands}
     loads = [load for load in added if isinstance(load, Load) and dtypes.get(load.buffer) == product.sums]
-    rows = [load for load in loads if _names(load) == {ROW}]
-    vectors = [load for load in loads if {ROW, COLUMN} <= _names(load) and COLUMN in summands(load.indices[-1])]
+    rows = [load for load in loads if _names(load) == {ROW} and _is_by_ones(load, ROW)]
+    vectors = [load for load in loads if _names(load) == {ROW, COLUMN} and _is_by_ones(load, COLUMN)]
+    vectors = [load for load in vectors if _is_in_steps(load.indices, ROW)]
     if len(rows) + len(vectors) != len(added) or len(added) + 1 != len(list(summands(core))) or limits is None:
         return None
     if len(rows) > 1 or len(vectors) > 1:
@@ -160,6 +162,26 @@ def split_limits(value: Expr) -> tuple[list[tuple[str, float]], Expr]:
 
 def _names(load: Load) -> set[Expr]:
     return _parts(load) & {ROW, COLUMN}
+
+
+def _is_by_ones(load: Load, variable: Var) -> bool:
+    """Whether the elements for each value of a variable follow each other in memory."""
+    terms = [term for index in load.indices for term in summands(index) if variable in walk_expressions(term)]
+    return terms == [variable] and variable in summands(load.indices[-1])
+
+
+def _is_in_steps(indices: tuple[Expr, ...], variable: Var) -> bool:
+    """Whether elements are at one distance in memory from one value of a variable to the next."""
+    return all(_is_linear(index, variable) for index in indices)
+
+
+def _is_linear(value: Expr, variable: Var) -> bool:
+    if value == variable or variable not in walk_expressions(value):
+        return True
+    if not isinstance(value, Op) or value.name not in ("+", "-", "*"):
+        return False
+    depends = [arg for arg in value.args if variable in walk_expressions(arg)]
+    return all(_is_linear(arg, variable) for arg in depends) and (value.name != "*" or len(depends) == 1)
 
 
 def _parts(load: Load) -> set[Expr]:
