@@ -58,13 +58,13 @@ class Whole:
     first_lane: int
 
 
-def read_whole(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) -> Whole | None:
+def read_whole(before: Stmt | None, after: Stmt | None, sums: Load, row: Var, lane: Var) -> Whole | None:
     """Read what statements before and after a nest do to its sums.
 
     Parameters
     ----------
     sums : the sum of a row and a lane
-    lane : the variable of the lanes
+    row, lane : the variables of the rows and the lanes
 
     Returns
     -------
@@ -85,6 +85,8 @@ def read_whole(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) 
     if core != sums or len(of_all) + len(of_rows) != len(added) or (condition is not None and valid is None):
         return None
     if len(of_all) > 1 or len(of_rows) > 1 or not isinstance(lanes.start, Const):
+        return None
+    if not _is_by_ones(y, lane) or not _is_in_steps(y.indices, row):
         return None
     one = next(iter(of_rows), None), next(iter(of_all), None), valid
     return Whole(*one, tuple(limits), y, first, last, int(lanes.start.value))
@@ -130,7 +132,8 @@ def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | 
     None where fragments cannot carry out the epilogue, or where what they add or store is not at one distance from one
     row to the next.
     """
-    if product.y.dtype != product.sums or product.blank or not _is_in_steps(product.y_index, ROW):
+    blank = product.valid is not None and product.blank
+    if product.y.dtype != product.sums or blank or not _is_in_steps(product.y_index, ROW):
         return None
     limits, core = split_limits(product.epilogue)
     added = [term for term in summands(core) if term != SUM]

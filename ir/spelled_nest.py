@@ -111,7 +111,12 @@ class SpelledNest:
         _, rows = self.walks
         sums = substitute(self.step.target, {rows.var: Var(self.row)})
         assert isinstance(sums, Load)
-        return read_whole(self.before, self.after, sums, Var(self.nest.axes[-1].var))
+        whole = read_whole(self.before, self.after, sums, Var(self.row), Var(self.nest.axes[-1].var))
+        return whole if whole and self.buffer(whole.y).dtype == self.buffer(sums).dtype else None
+
+    def buffer(self, load: Load) -> Buffer:
+        """Return what a load reads, an operand or a tile."""
+        return self.tiles.get(load.buffer) or self.kernel.buffers[load.buffer]
 
     def start(self, load: Load) -> Load:
         """Return the first element of an operand in the first panel, at the first depth and row."""
@@ -149,7 +154,7 @@ class SpelledNest:
 
     def bytes_to(self, load: Load, at: Mapping[str, np.ndarray], others: int = 0) -> np.ndarray:
         """Return where an operand is for some values of variables, `others` being that of all loops around."""
-        buffer = self.tiles.get(load.buffer) or self.kernel.buffers[load.buffer]
+        buffer = self.buffer(load)
         names = {part.name: others for part in walk_expressions(load) if isinstance(part, Var)}
         names |= dict.fromkeys(self.inner, 0)
         bindings = {name: np.asarray(value) for name, value in names.items()} | dict(at)

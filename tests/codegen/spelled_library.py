@@ -37,7 +37,7 @@ class SpelledLibrary:
         """Run all products on arrays that lie between guards, and return their results by name."""
         session: Session = self.artifact.load(threads)
         given = [_guarded(case.arrays[info.name.rpartition(".")[2]]) for case, info in self._inputs(session)]
-        empty = [np.full(case.expected.shape, UNTOUCHED) for case, _ in self.cases.values()]
+        empty = [np.full(case.expected.shape, UNTOUCHED, case.expected.dtype) for case, _ in self.cases.values()]
         wanted = [_guarded(array) for array in empty]
         session(*(view for _, view in given), out=[view for _, view in wanted])
         for name, (memory, view) in zip(self.cases, wanted, strict=True):

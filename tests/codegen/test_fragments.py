@@ -85,32 +85,33 @@ def images() -> Iterator[tuple[str, Case, Trace]]:
         yield f"images, {name}, {epilogue}{', X copied' * stage}", case, spelled_trace(case, 24, stage)
 
 
-def operands() -> Iterator[tuple[str, Case, Trace]]:
+def operands(columns: int) -> Iterator[tuple[str, Case, Trace]]:
     """What epilogues read, or where they write, is not at one distance from one row, or element, to the next."""
-    rows, columns, layout = ROWS, 20, LAYOUTS["ragged blocks"]
+    rows, layout = ROWS, LAYOUTS["ragged blocks"]
     plain = linear(sparse(rows, DEPTH, 0.2), columns, layout=layout)
+    i, m, wide = np.arange(rows)[:, None], np.arange(columns), 2 * columns
     at = {
-        "a bias for every second row": ((2 * rows,), (ROW * 2,), np.s_[::2, None]),
-        "a bias that pairs of rows share": ((rows // 2,), (ROW // 2,), np.s_[np.arange(rows) // 2, None]),
-        "a bias from behind": ((rows,), (ROW * -1 + (rows - 1),), np.s_[::-1, None]),
-        "a residual with longer rows": ((rows * 33,), (ROW * 33 + COLUMN,), np.arange(rows)[:, None] * 33),
-        "a residual that pairs of rows share": ((rows * 20,), (ROW // 2 * 20 + COLUMN,), np.arange(rows)[:, None] // 2 * 20),
-        "a residual with gaps": ((rows * 40,), (ROW * 40 + COLUMN + COLUMN // 4 * 4,), np.arange(rows)[:, None] * 40),
-    }  # fmt: skip
+        "a bias for every second row": ((2 * rows,), (ROW * 2,), 2 * i),
+        "a bias that pairs of rows share": ((rows // 2,), (ROW // 2,), i // 2),
+        "a bias from behind": ((rows,), (ROW * -1 + (rows - 1),), rows - 1 - i),
+        "a residual with longer rows": ((rows * wide,), (ROW * wide + COLUMN,), i * wide + m),
+        "a residual that pairs of rows share": ((rows * wide,), (ROW // 2 * wide + COLUMN,), i // 2 * wide + m),
+        "a residual with gaps": ((rows * wide,), (ROW * wide + COLUMN + COLUMN // 4 * 4,), i * wide + m + m // 4 * 4),
+    }
     for name, (shape, index, place) in at.items():
-        array, m = integers(*shape, seed=5), np.arange(columns)
-        if name.startswith("a residual"):
-            place = place + m + (m // 4 * 4 if "gaps" in name else 0)
-        extra = replace(
-            plain.product, operands=(Buffer("extra", "float32", shape),), epilogue=SUM + Load("extra", index)
-        )
-        expected = plain.expected.reshape(rows, columns) + array[place]
-        case = replace(plain, product=extra, arrays={**plain.arrays, "extra": array}, expected=expected.reshape(1, -1))
-        yield name, case, spelled_trace(case)
+        array = integers(*shape, seed=5)
+        extra, added = Buffer("extra", "float32", shape), SUM + Load("extra", index)
+        expected = (plain.expected.reshape(rows, columns) + array[place]).reshape(1, -1)
+        read = replace(plain.product, operands=(extra,), epilogue=added)
+        case = replace(plain, product=read, arrays={**plain.arrays, "extra": array}, expected=expected)
+        yield f"{name}, {columns} columns", case, spelled_trace(case)
     swapped = replace(plain.product, y_index=(BATCH, (ROW + 13) % rows * columns + COLUMN))
     expected = np.roll(plain.expected.reshape(rows, columns), 13, axis=0).reshape(1, -1)
     case = replace(plain, product=swapped, expected=expected)
-    yield "results in another order", case, spelled_trace(case)
+    yield f"results in another order, {columns} columns", case, spelled_trace(case)
+    half = replace(plain.product, y=replace(plain.product.y, dtype="float16"))
+    case = replace(plain, product=half, expected=plain.expected.astype(np.float16))
+    yield f"results in half precision, {columns} columns", case, spelled_trace(case)
 
 
 def gaps() -> Iterator[tuple[str, Case, Trace]]:
@@ -145,8 +146,8 @@ def no_numbers() -> Iterator[tuple[str, Case, Trace]]:
 
 
 def all_cases() -> Cases:
-    makers = (grid, widths, entries, distances, images, operands, gaps, no_numbers)
-    return {name: (case, trace) for make in makers for name, case, trace in make()}
+    made = (grid(), widths(), entries(), distances(), images(), operands(16), operands(40), gaps(), no_numbers())
+    return {name: (case, trace) for cases in made for name, case, trace in cases}
 
 
 CASES = all_cases() if NATIVE.has("avx512f") else {}
