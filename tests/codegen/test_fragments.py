@@ -10,11 +10,15 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
-from sparsec.ir.kernel import Buffer, Load, call
+import sparsec
+from sparsec.ir.kernel import Buffer, Load
 from sparsec.ir.product import BATCH, COLUMN, ROW, SUM
 from sparsec.schedules.trace import Trace
 from tests.codegen.spelled_library import UNTOUCHED, Cases, SpelledLibrary
@@ -83,6 +87,10 @@ def images() -> Iterator[tuple[str, Case, Trace]]:
     ):
         case = on_images(linear(sparse(ROWS, DEPTH, 0.2), 40, 2, epilogue, LAYOUTS[name]))
         yield f"images, {name}, {epilogue}{', X copied' * stage}", case, spelled_trace(case, 24, stage)
+    for valid in (False, True):
+        plain = linear(sparse(ROWS, DEPTH, 0.2), 16, 1, "bias and relu", LAYOUTS["ragged blocks"])
+        case = on_images(plain, blank=5, valid=valid)
+        yield f"images with a blank of 5{', some columns blank' * valid}", case, spelled_trace(case)
 
 
 def operands(columns: int) -> Iterator[tuple[str, Case, Trace]]:
@@ -201,6 +209,51 @@ def test_any_products(drawn: list[tuple[Case, Trace]]) -> None:
     for name, array in library.run(threads=2).items():
         case, _ = library.cases[name]
         np.testing.assert_allclose(array, case.expected, rtol=case.rtol, atol=case.rtol, err_msg=name)
+
+
+# -- whole models --------------------------------------------------------------------------------------------------
+
+
+def convolutions() -> onnx.ModelProto:
+    """Filters of 3 × 3 pixels over padded images, of 1 pixel with what they are added to, and with a stride of 2."""
+    shapes = {"first": (48, 32, 3, 3), "second": (32, 48, 1, 1), "third": (40, 32, 3, 3)}
+    random = np.random.default_rng(0)
+    weights = {
+        name: np.where(random.random(shape) < 0.1, integers(*shape, seed=6), 0).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    arrays = weights | {f"{name}_bias": integers(shape[0], seed=7) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "first", "first_bias"], ["a"], name="first", pads=[1] * 4),
+        helper.make_node("Clip", ["a", "low", "high"], ["b"]),
+        helper.make_node("Conv", ["b", "second", "second_bias"], ["c"], name="second"),
+        helper.make_node("Add", ["c", "x"], ["d"]),
+        helper.make_node("Relu", ["d"], ["e"]),
+        helper.make_node("Conv", ["e", "third", "third_bias"], ["y"], name="third", pads=[1] * 4, strides=[2, 2]),
+    ]
+    limits = {"low": np.float32(0), "high": np.float32(6)}
+    initializers = [numpy_helper.from_array(array, name) for name, array in (arrays | limits).items()]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 32, 11, 13])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 40, 6, 7])
+    graph = helper.make_graph(nodes, "convolutions", [x], [y], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("stage", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_convolutions_are_those_of_onnxruntime(stage: bool, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sums are integers, and so equal in any order."""
+    monkeypatch.setattr(
+        "sparsec.schedules.rules.product.spelled_cycles", lambda nest, *_: 0.0 if nest.stage == stage else 1e9
+    )
+    model = convolutions()
+    artifact = sparsec.compile(model)
+    layouts = [layer["layout"] for layer in artifact.manifest["layers"]]
+    assert len(layouts) == 3 and all(layout.count("compressed") == 2 for layout in layouts)
+    x = integers(2, 32, 11, 13, seed=8)
+    runtime = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = runtime.run(None, {"x": x})
+    np.testing.assert_array_equal(artifact.load(threads)(x), expected)
 
 
 # -- the library ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from sparsec.schedules.rules.spelled import INNER, spelled_layout, spelled_moves
 from sparsec.schedules.steps import Tensorize, Tile
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
-from tests.ir.product_cases import Case, linear
+from tests.ir.product_cases import Case
 
 AVX512 = Target.parse("skylake-avx512")
 SPELL = Tensorize("update", "x86.fragments.512")
@@ -55,30 +55,21 @@ def looped_trace(case: Case, width: int = 64, stage: bool = False) -> Trace:
     return Trace((tile(case, width, stage), SPELL))
 
 
-def on_images(case: Case, before: int = 16, behind: int = 8) -> Case:
-    """The case with rows of Y that are padded, of whose columns every sixth is none of the image's."""
+def on_images(case: Case, before: int = 16, behind: int = 8, blank: int = 0, valid: bool = True) -> Case:
+    """The case with rows of Y that are padded, and, if only some are `valid`, with every sixth column blank."""
     rows, columns = case.product.rows, case.product.columns
     assert isinstance(rows, int) and isinstance(columns, int)
-    valid = (np.arange(columns) % 6 < 5).astype(np.int32)
+    shown = (np.arange(columns) % 6 < 5).astype(np.int32) if valid else np.ones(columns, np.int32)
     batch, plane = len(case.expected), before + columns + behind
     product = replace(
         case.product,
         y=Buffer("Y", "float32", (batch, rows * plane)),
         y_index=(BATCH, ROW * plane + COLUMN + before),
-        valid=Buffer("valid", "int32", (columns,)),
+        valid=Buffer("valid", "int32", (columns,)) if valid else None,
         cleared=((-before, 0), (columns, columns + behind)),
+        blank=blank,
     )
-    expected = np.zeros((batch, rows, plane), np.float32)
-    expected[..., before : before + columns] = case.expected.reshape(batch, rows, columns) * valid
-    arrays = {**case.arrays, "valid": valid}
+    expected = np.full((batch, rows, plane), np.float32(blank))
+    expected[..., before : before + columns] = np.where(shown, case.expected.reshape(batch, rows, columns), blank)
+    arrays = case.arrays | ({"valid": shown} if valid else {})
     return replace(case, product=product, arrays=arrays, expected=expected.reshape(batch, -1))
-
-
-def spelled(
-    weight: np.ndarray,
-    columns: int,
-    layout: Layout,
-    batch: int = 1,
-    epilogue: str = "none",
-) -> Case:
-    return linear(weight, columns, batch, epilogue, layout)
