@@ -58,14 +58,14 @@ def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of as many rows as registers hold sums of, with parts of the depth of several sizes."""
     product, target = panel.product, panel.target
     instruction = find_writer(product, target)
-    if instruction is None or not spelled_widths(product, panel.width) or not weight.entries:
+    if instruction is None or not spelled_widths(product, panel.width) or not weight.entries or weight.rows == 1:
         return
     assert instruction.writer is not None
     most = instruction.writer.sums
     for parts in PARTS:
         channels = weight.depth // product.taps
         part = -(-channels // parts) * product.taps
-        if -(-weight.depth // part) != parts or (parts > 1 and product.y.dtype != product.sums):
+        if -(-weight.depth // part) != parts or (parts > 1 and (part == 1 or product.y.dtype != product.sums)):
             continue
         for chunk in sorted(panel.chunk_sizes(weight.rows, 1, parts)):
             rows = chunk or weight.rows
@@ -76,6 +76,7 @@ def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
             for copy in (False, True):
                 cut = Cut(weight.rows, weight.depth, r, chunk, parts, part if parts > 1 else weight.depth, copy)
                 opens = parts * -(-weight.rows // r)
+                tasks = cut.chunks if parts > 1 else 1 if copy else opens  # all blocks of rows read the same copy
                 layout = partial(spelled_layout, cut)
                 yield Nest(
                     "spelled out",
@@ -86,7 +87,7 @@ def spelled_nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
                     cut.part,
                     INNER,
                     stage=copy,
-                    tasks=cut.chunks if parts > 1 or copy else opens,
+                    tasks=tasks,
                     spelled=weight.entries,
                 )
 
@@ -96,6 +97,8 @@ def not_spelled(weight: Weight, product: Product) -> str | None:
     types = {product.weight.dtype, product.x.dtype, product.sums}
     if not weight.entries:
         return "the weight has no entries"
+    if weight.rows == 1:
+        return "a single row is no block of rows"
     if types != {"float32"}:
         return f"code is written for float32 alone, and not for {' and '.join(sorted(types))}"
     if not spelled_widths(product, VECTOR):

@@ -17,6 +17,7 @@ import tvm_ffi
 from scipy.special import erf
 from tvm import tirx
 
+from sparsec.ir.fragments import CODE
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Const, Expr, Kernel, Load, Var, call, substitute
 from sparsec.ir.layout import Layout
@@ -29,6 +30,7 @@ from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
+from tests.ir.fragments_here import executable, load_caller
 from tests.ir.named_layouts import depth_blocked, row_vectors
 
 NATIVE = Target.parse("native")
@@ -262,6 +264,8 @@ class Compiled:
     ) -> None:
         self.lowered = lowered
         name = str(func.attrs["global_symbol"])
+        if lowered.spelled:
+            load_caller()
         library = library or tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())
         self.function = library[name]
 
@@ -272,7 +276,9 @@ class Compiled:
         empty = {name: np.full(shape, 77, buffers[name].dtype) for name, shape in outputs.items()}
         given = [packed[name][array] if array else (arrays | empty)[name] for name, array in parameters]
         memories, views = zip(*map(_guarded, given), strict=True)
-        self.function(*map(tensor, views))
+        parts = [array for _, array in parameters]
+        run = [executable(view) if part == CODE else view for part, view in zip(parts, views, strict=True)]
+        self.function(*map(tensor, run))
         for memory, view in zip(memories, views, strict=True):
             assert _untouched(memory, view), "a kernel wrote outside its arrays"
         return {name: view for (name, _), view in zip(parameters, views, strict=True) if name in outputs}

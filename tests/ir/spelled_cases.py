@@ -33,6 +33,7 @@ LAYOUTS = {  # for 26 rows and a depth of 45
     "chunks": cut(4, chunk=8),
     "parts": cut(13, part=15),
     "ragged blocks in ragged parts": cut(5, part=16),
+    "chunks of a block in parts": cut(9, chunk=9, part=15),
     "blocks in chunks and parts": cut(4, chunk=12, part=9),
 }
 

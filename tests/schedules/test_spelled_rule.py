@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
 
+from sparsec.ir.kernel import For, Walk
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.schedules.intrinsics import INSTRUCTIONS
@@ -100,6 +102,19 @@ def test_a_weight_without_entries_has_nothing_to_spell_out() -> None:
     assert refusal(case.product, case.arrays["W"]) == "the weight has no entries"
 
 
+def test_a_single_row_is_no_block() -> None:
+    case = layer(rows=1)
+    assert spelled(case) is None
+    assert refusal(case.product, case.arrays["W"]) == "a single row is no block of rows"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_a_depth_of_few_is_cut_into_parts_of_more_than_one(depth: int) -> None:
+    case = linear(np.ones((100, depth), np.float32), 64)
+    for nest in nests(case):
+        assert nest.layout and nest.layout().pack(case.arrays["W"]).nbytes
+
+
 def test_a_dense_weight_stays_dense() -> None:
     case = linear(np.ones((384, 768), np.float32), 128)
     assert propose(case.product, case.arrays["W"], ZNVER4).family == "dense"
@@ -118,13 +133,29 @@ def nests(case: Case, width: int = 64, target: Target = ZNVER4) -> Iterator[Nest
     return spelled_nests(Weight(case.arrays["W"]), Panel(case.product, width, target))
 
 
-@pytest.mark.parametrize("rows", [1, 7, 30, 31, 61, 384])
+@pytest.mark.parametrize("rows", [2, 7, 30, 31, 61, 384])
 def test_blocks_have_as_many_rows_as_registers_hold_shared_out_evenly(rows: int) -> None:
     most = INSTRUCTIONS["x86.fragments.512"].writer
     assert most is not None and most.sums == 30
     for nest in nests(layer(rows=rows)):
         assert nest.rows == -(-rows // -(-rows // most.sums))
         assert nest.spelled == np.count_nonzero(sparse(rows, 768, 0.1))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 16, 64])
+@pytest.mark.parametrize("rows", [2, 16, 32, 100])
+def test_there_is_a_layout_for_any_number_of_cores(cores: int, rows: int) -> None:
+    """Chunks may be no more than a block."""
+    case, target = linear(sparse(rows, 96, 0.2), 32), replace(ZNVER4, cores=cores)
+    for nest in nests(case, 32, target):
+        layout = nest.layout() if nest.layout else None
+        assert isinstance(layout, Layout)
+        kernel = Trace((Tile((32,), (), nest.stage, spelled=True),)).kernel(case.product.stored_as(layout))
+        (loops,) = kernel.body
+        assert isinstance(loops, For) and loops.parallel
+        levels = [axis.level for axis in loops.axes if isinstance(axis, Walk)]
+        tasks = prod(layout.sizes((rows, 96))[level] for level in levels)
+        assert nest.tasks == tasks or (nest.part == 96 and not nest.stage and nest.opens <= tasks)
 
 
 def test_what_is_counted_is_what_layouts_hold() -> None:
