@@ -140,17 +140,20 @@ def holds(condition: Expr, bindings: Mapping[str, np.ndarray]) -> np.ndarray | N
 def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | None:
     """Return what of an epilogue sums can start from, of each row and of each element, and what is left to do to them.
 
-    None where fragments cannot carry out the epilogue.
+    None where fragments cannot carry out the epilogue, or where what they add or store is not at one distance from one
+    row to the next.
     """
-    if product.y.dtype != product.sums or product.blank:
+    blank = product.valid is not None and product.blank
+    if product.y.dtype != product.sums or blank or not _is_in_steps(product.y_index, ROW):
         return None
     limits, core = split_limits(product.epilogue)
     terms = list(summands(core))
     added = [term for term in terms if term != SUM]
     dtypes = {buffer.name: buffer.dtype for buffer in product.operands}
     loads = [load for load in added if isinstance(load, Load) and dtypes.get(load.buffer) == product.sums]
-    rows = [load for load in loads if load.indices == (ROW,)]
-    vectors = [load for load in loads if ROW in _parts(load) and COLUMN in summands(load.indices[-1])]
+    rows = [load for load in loads if _parts(load) & {ROW, COLUMN} == {ROW} and _is_by_ones(load, ROW)]
+    vectors = [load for load in loads if _parts(load) >= {ROW, COLUMN} and _is_by_ones(load, COLUMN)]
+    vectors = [load for load in vectors if _is_in_steps(load.indices, ROW)]
     if len(rows) + len(vectors) != len(added) or len(added) + 1 != len(terms) or max(len(rows), len(vectors)) > 1:
         return None
     rest: Expr = SUM
@@ -168,6 +171,26 @@ def split_limits(value: Expr) -> tuple[list[tuple[str, float]], Expr]:
             limits, core = split_limits(others[0])
             return [*limits, (value.name, float(numbers[0].value))], core
     return [], value
+
+
+def _is_by_ones(load: Load, variable: Var) -> bool:
+    """Whether the elements for each value of a variable follow each other in memory."""
+    terms = [term for index in load.indices for term in summands(index) if variable in walk_expressions(term)]
+    return terms == [variable] and variable in summands(load.indices[-1])
+
+
+def _is_in_steps(indices: tuple[Expr, ...], variable: Var) -> bool:
+    """Whether elements are at one distance in memory from one value of a variable to the next."""
+    return all(_is_linear(index, variable) for index in indices)
+
+
+def _is_linear(value: Expr, variable: Var) -> bool:
+    if value == variable or variable not in walk_expressions(value):
+        return True
+    if not isinstance(value, Op) or value.name not in ("+", "-", "*"):
+        return False
+    depends = [arg for arg in value.args if variable in walk_expressions(arg)]
+    return all(_is_linear(arg, variable) for arg in depends) and (value.name != "*" or len(depends) == 1)
 
 
 def _parts(load: Load) -> set[Expr]:

@@ -180,7 +180,9 @@ class SpelledNest:
 
     def is_in_vectors(self, ends: NestEnds) -> bool:
         """Whether lanes and panels of what is read and written follow each other, and rows are equally far apart."""
-        itemsize = np.dtype(self.weight.dtype).itemsize
+        buffers, itemsize = Scope.of(self.kernel, self.around).buffers, np.dtype(self.weight.dtype).itemsize
+        if buffers[ends.y.buffer].dtype != buffers[self.step.target.buffer].dtype:
+            return False
         row, panel, lane = np.ix_(np.arange(self.block), np.arange(self.panels), np.arange(self.lanes))
         at = {self.row: row, self.lane.var: lane} | ({self.panel.var: panel} if self.panel else {})
         in_panels = panel * (self.lanes * itemsize) + lane * itemsize

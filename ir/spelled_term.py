@@ -236,6 +236,12 @@ class SpelledTerm(PackedTerm):
         return [self.place(self.staged_blocks)] if self.staged_blocks else []
 
     @cached_property
+    def stage_place(self) -> int:
+        """How many of the levels outside the tile come before X is copied: chunks of rows, and parts of the depth."""
+        levels = [level for level in self.order.outside if level not in self.depths]
+        return max(super().stage_place, 1 if len(levels) > 1 and levels[0] == 0 else 0)
+
+    @cached_property
     def order(self) -> LoopOrder:
         """The levels, of which the last two are spelled out.
 
@@ -262,7 +268,7 @@ class SpelledTerm(PackedTerm):
         Raises
         ------
         LayoutError : for weights of several terms, of values that are made at run time or have scales, for sums that
-            would rest in a Y of another type, and for tiles that say how loops over entries run
+            would rest in a Y of another type, and for tiles that say how loops over entries run or are too narrow
         """
         product, tiling = self.product, self.tiling
         loops = tiling.skip_zeros or tiling.dots or tiling.stretch or tiling.rows
@@ -272,6 +278,7 @@ class SpelledTerm(PackedTerm):
             (product.scales is not None, "its values have scales"),
             (bool(blocks) and product.y.dtype != product.sums, f"its sums cannot rest in {product.y.dtype}"),
             (bool(loops), "its tiles are also to skip zeros, take dots, rows or stretches"),
+            (self.width < self.vector, f"tiles of {self.width} columns are narrower than panels of {self.vector}"),
         ]
         for is_there, problem in problems:
             if is_there:

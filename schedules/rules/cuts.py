@@ -164,7 +164,8 @@ def in_rows(
     if cut.parts > 1:
         levels.append(f"k floordiv {cut.part} : dense")
     by = f" floordiv {cut.r}" if cut.r > 1 else ""
-    levels.append(f"i{by}" + (f" mod {cut.chunk // cut.r}" if cut.chunk else "") + f" : {rows}")
+    if cut.chunk != cut.r:  # where a chunk is no more than a block, it has been said which one
+        levels.append(f"i{by}" + (f" mod {cut.chunk // cut.r}" if cut.chunk else "") + f" : {rows}")
     wide = f" floordiv {c}" if c > 1 else ""
     levels.append(f"k{wide}" + (f" mod {cut.part // c}" if cut.parts > 1 else "") + f" : {columns}")
     if cut.r > 1:

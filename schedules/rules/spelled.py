@@ -110,20 +110,21 @@ def _cuts(weight: Weight, panel: Panel, most: int) -> Iterator[Cut]:
         for chunk in sorted(panel.chunk_sizes(weight.rows, 1, parts)):
             rows = chunk or weight.rows
             r = -(-rows // -(-rows // most))
+            chunk = -(-chunk // r) * r
             for copy in (False, True) if r > 1 else ():
-                yield Cut(weight.rows, weight.depth, r, -(-chunk // r) * r, parts, part, copy)
+                yield Cut(weight.rows, weight.depth, r, chunk if chunk > r else 0, parts, part, copy)
 
 
 def not_spelled(weight: Weight, product: Product) -> str | None:
     """Say why no entries of a weight are spelled out."""
     types = _types(product)
     if weight.rows == 1 or not weight.entries:
-        return "there is one row" if weight.entries else "the weight has no entries"
+        return "a single row is no block of rows" if weight.entries else "the weight has no entries"
     if types != {"float32"} or product.values is not None:
-        return f"code is written for constant float32 alone, and not for {' and '.join(sorted(types))}"
+        return f"code is written for float32 alone, and not for {' and '.join(sorted(types))}"
     if isinstance(product.columns, str) or product.columns < LEAST_COLUMNS:
         return f"a panel of columns is a vector of them, and there are {product.columns}"
-    return "the target has no instruction that multiplies by what it broadcasts from memory, or is emulated"
+    return "the target has no instruction that multiplies by what it broadcasts from memory"
 
 
 def _types(product: Product) -> set[str]:

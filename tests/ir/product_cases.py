@@ -17,6 +17,7 @@ import tvm_ffi
 from scipy.special import erf
 from tvm import tirx
 
+from sparsec.ir.fragments import CODE
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.kernel import Buffer, Const, Expr, Kernel, Load, Var, call, substitute
 from sparsec.ir.layout import Layout
@@ -29,6 +30,7 @@ from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
+from tests.ir.fragments_here import executable, load_caller
 from tests.ir.named_layouts import depth_blocked, row_vectors
 
 NATIVE = Target.parse("native")
@@ -77,6 +79,14 @@ EPILOGUES = {
     "bias and relu": Epilogue(call("max", SUM + _BIAS, 0.0), lambda acc, bias: np.maximum(acc + bias, 0), ("bias",)),
     "scale and bias": Epilogue(SUM * _SCALE + _BIAS, lambda acc, scale, bias: acc * scale + bias, ("scale", "bias")),
     "residual": Epilogue(SUM + _RESIDUAL * 2.0, lambda acc, residual: acc + residual * 2, ("residual",)),
+    "residual and relu": Epilogue(
+        call("max", SUM + _RESIDUAL, 0.0), lambda acc, residual: np.maximum(acc + residual, 0), ("residual",)
+    ),
+    "residual, bias and limits": Epilogue(
+        call("min", call("max", SUM + _BIAS + _RESIDUAL, -4.0), 6.0),
+        lambda acc, bias, residual: np.clip(acc + bias + residual, -4, 6),
+        ("bias", "residual"),
+    ),
     "mask of columns": Epilogue(SUM + _MASK, lambda acc, mask: acc + mask, ("mask",)),
     "gelu": Epilogue(
         _SMALL * (call("erf", _SMALL * 0.5**0.5) * 0.5 + 0.5),
@@ -254,6 +264,8 @@ class Compiled:
     ) -> None:
         self.lowered = lowered
         name = str(func.attrs["global_symbol"])
+        if lowered.codes:
+            load_caller()
         library = library or tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())
         self.function = library[name]
 
@@ -264,7 +276,9 @@ class Compiled:
         empty = {name: np.full(shape, 77, buffers[name].dtype) for name, shape in outputs.items()}
         given = [packed[name][array] if array else (arrays | empty)[name] for name, array in parameters]
         memories, views = zip(*map(_guarded, given), strict=True)
-        self.function(*map(tensor, views))
+        parts = [array for _, array in parameters]
+        run = [executable(view) if part == CODE else view for part, view in zip(parts, views, strict=True)]
+        self.function(*map(tensor, run))
         for memory, view in zip(memories, views, strict=True):
             assert _untouched(memory, view), "a kernel wrote outside its arrays"
         return {name: view for (name, _), view in zip(parameters, views, strict=True) if name in outputs}

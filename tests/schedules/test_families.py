@@ -20,6 +20,7 @@ ONE_COLUMN = "unstructured, one column"
 HOME = {  # a structure that each family is for
     "dense": "unstructured",
     "CSR": "unstructured",
+    "spelled out": "unstructured",
     "slices of 8 rows": ONE_COLUMN,
     "slices of 16 rows": ONE_COLUMN,
     "slices of 32 rows": ONE_COLUMN,
@@ -92,7 +93,7 @@ def test_what_is_worth_pricing_is_few() -> None:
     case = linear(sparse(64, 256, 0.1), 32)
     weight = Weight(case.arrays["W"])
     assert [family.name for family in FAMILIES if family.worth(weight, case.product)] == [
-        "dense", "CSR", "2x1 blocks", "4x1 blocks", "8x1 blocks", "N:M", "FKW by channel",
+        "dense", "CSR", "spelled out", "2x1 blocks", "4x1 blocks", "8x1 blocks", "N:M", "FKW by channel",
     ]  # fmt: skip
 
 

@@ -52,7 +52,8 @@ def test_the_quickest_comes_first() -> None:
 
 
 def test_what_is_quicker_than_the_choice_was_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    never = [replace(f, worth=lambda weight, product: False) if f.name == "CSR" else f for f in FAMILIES]
+    others = [f for f in FAMILIES if f.name != "spelled out"]  # which is quicker than either
+    never = [replace(f, worth=lambda weight, product: False) if f.name == "CSR" else f for f in others]
     for rule in ("product", "options"):
         monkeypatch.setattr(f"sparsec.schedules.rules.{rule}.FAMILIES", never)
     for density in (0.1, 0.15, 0.2, 0.24):
@@ -76,7 +77,7 @@ def test_bytes_are_those_of_the_arrays_that_the_kernel_takes(columns: int) -> No
         option = by_layout[str(proposal.product.layout)]
         assert option.nbytes == sum(array.nbytes for array in arrays), name
         packed = parse_storage(option.layout).pack(weight, 16)
-        wider += packed.nbytes < option.nbytes
+        wider += packed.nbytes < option.nbytes and name != "spelled out"  # which holds code in place of indices
         np.testing.assert_array_equal(packed.unpack(), weight)
     assert bool(wider) == (columns == 1024)
 

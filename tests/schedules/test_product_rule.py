@@ -303,7 +303,10 @@ def test_rows_that_meet_in_few_sets_of_the_cache_are_copied():
 def test_sums_stay_in_registers(name, density, shape):
     rows, depth, columns = shape
     target = TARGETS[name]
-    proposal = proposed(linear(sparse(rows, depth, density), columns, 1, "bias and relu"), target)
+    case = linear(sparse(rows, depth, density), columns, 1, "bias and relu")
+    found = [proposal for (proposal,) in contenders(case.product, case.arrays["W"], target).values()]
+    by_loops = [proposal for proposal in found if not proposal.trace.steps[0].spelled]
+    proposal = min(by_loops, key=lambda proposal: proposal.seconds)
     instruction = "fmla" if target.arch == "aarch64" else "vfmadd"
     loops = inner_loops(assembly(proposal.trace.apply(proposal.product).func, target))
     loops = [loop for loop in loops if f"\t{instruction}" in loop]

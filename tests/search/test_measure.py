@@ -117,7 +117,7 @@ def test_what_candidates_read_is_written_before() -> None:
     target, matrix = Target.parse("native"), pruned(32, 64, 0.2)
     plan = _plan(candidates(product(32, 64, 16), matrix, target), matrix, target)
     read = {plan.tensors[index].storage.kind for step in plan.steps for index in step.args[:-1]}
-    assert read == {"constant", "input"}
+    assert read - {"code"} == {"constant", "input"}
     assert [plan.tensors[step.args[-1]].storage.kind for step in plan.steps] == ["arena"] * len(plan.steps)
 
 
