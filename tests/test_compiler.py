@@ -268,7 +268,7 @@ def test_inspect_describes_the_layers():
     assert first.sparsity == pytest.approx(0.9, abs=0.01)
     assert first.structure == "unstructured"
     assert "compressed" in first.layout
-    assert first.nbytes < first.dense_nbytes / 4
+    assert first.nbytes < first.dense_nbytes / 2
     assert 0 < first.seconds < first.dense_seconds
     assert second.structure == "rows 50% empty"
     assert json.loads(json.dumps(report.as_dict()))["layers"][0]["name"] == first.name

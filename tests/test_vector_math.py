@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
+from tests.ir.named_layouts import depth_blocked
 
 FUNCTIONS = {"Erf": "erff", "Exp": "expf", "Sigmoid": "expf", "Tanh": "tanhf"}
 
@@ -25,7 +26,7 @@ def layer(function: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_no_function_of_libm_is_called_in_a_blocked_product(function: str, tmp_path: Path) -> None:
-    artifact = sparsec.compile(layer(function))
+    artifact = sparsec.compile(layer(function), layouts={"*": str(depth_blocked(256, parts=3))})
     (described,) = artifact.manifest["layers"]
     assert "k floordiv" in described["layout"], "the layer is meant to be one whose depth is blocked"
     library = artifact.save(tmp_path / "layer.so").read_bytes()

@@ -22,7 +22,7 @@ from sparsec.ir.named import CSR
 from sparsec.ir.printer import print_kernel
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
 from sparsec.report import seconds_text
-from sparsec.schedules.rules.product import propose
+from sparsec.schedules.rules.product import contenders
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 
@@ -76,7 +76,9 @@ product = Product(
     epilogue=call("max", SUM + Load("bias", (ROW,)), 0.0),
 )
 target = Target.parse("native")
-proposal = propose(product, weight, target)
+# The cheapest of the layouts whose entries are walked by loops, to look at these. With AVX-512 one whose entries are
+# spelled out as machine code may be cheaper still, which `propose` would choose.
+(proposal,) = contenders(product, weight, target)["CSR"]
 layout = proposal.product.layout
 assert layout is not None
 arrays = layout.pack(weight).arrays
