@@ -183,13 +183,19 @@ def spelled_cycles(nest: Nest, widths: tuple[int, ...], product: Product, target
         count, left = batch(product) * (left // width), left % width
         panels = -(-width // target.lanes(product.sums))
         loads = nest.steps * _load(nest, panels, product, target) / target.loads_per_cycle
-        products = nest.entries / target.fma_per_cycle
+        products = max(nest.entries / target.fma_per_cycle, _loading(nest, product, target))
         step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
         panel = step + nest.opens * nest.rows * finish + _brought(nest, product)
         code = CODE * nbytes + REFETCH * (panels - 1) * refetched
         total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
     read = batch(product) if nbytes > target.l2_bytes else 1
     return hypot(total, read * nbytes / STREAM)
+
+
+def _loading(nest: Nest, product: Product, target: Target) -> float:
+    """Return the cycles that units for loads take at least: one of a value for each product, and those of X."""
+    values = target.loads_per_cycle * target.lanes(product.sums) // target.unit_lanes(product.sums)
+    return nest.entries / values + nest.steps / target.loads_per_cycle
 
 
 def _load(nest: Nest, panels: int, product: Product, target: Target) -> float:
