@@ -109,8 +109,8 @@ def build(plan: Plan) -> Artifact:
             kernels, module = lower(_used_kernels(plan), plan.target)
             check_calls(plan, kernels)
             objects = write_objects(module, plan.target, work)
-            constants = write_constants(plan.constants, plan.streamed, work / "constants.bin")
-            code = write_constants(plan.code, frozenset(), work / "code.bin")
+            constants = write_constants(plan.constants, work / "constants.bin", plan.streamed)
+            code = write_constants(plan.code, work / "code.bin", what="code")
             manifest = _manifest(plan) | {
                 "constant_bytes": sum((work / name).stat().st_size for name in ("constants.bin", "code.bin")),
                 "arena_bytes": plan.arena_bytes,

@@ -38,8 +38,15 @@ class Constants:
     streamed_bytes: int
 
 
-def write_constants(constants: Sequence[np.ndarray], streamed: Set[int], blob: Path) -> Constants:
-    """Write each different constant once, aligned to 64 bytes, and first those whose numbers are the streamed ones."""
+def write_constants(
+    constants: Sequence[np.ndarray], blob: Path, streamed: Set[int] = frozenset(), what: str = "constants"
+) -> Constants:
+    """Write each different constant once, aligned to 64 bytes, and first those whose numbers are the streamed ones.
+
+    Raises
+    ------
+    ArtifactError : for more bytes of `what` they are than code can reach
+    """
     offsets = [0] * len(constants)
     known: dict[bytes, int] = {}
     streamed_bytes = 0
@@ -55,7 +62,7 @@ def write_constants(constants: Sequence[np.ndarray], streamed: Set[int], blob: P
             streamed_bytes = file.tell() if index in streamed else streamed_bytes
         size = file.tell()
     if size > _LARGEST:
-        raise ArtifactError(f"the model has {size} bytes of weights or of code; an artifact holds at most {_LARGEST}")
+        raise ArtifactError(f"the model has {size} bytes of {what}; an artifact holds at most {_LARGEST}")
     return Constants(offsets, streamed_bytes)
 
 
