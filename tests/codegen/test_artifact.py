@@ -88,7 +88,7 @@ def test_names_need_not_be_ascii_or_plain(tmp_path: Path) -> None:
 def test_equal_constants_are_stored_once(tmp_path: Path) -> None:
     a, b = np.arange(100, dtype=np.float32), np.arange(7, dtype=np.int8)
     constants = [a, b, a.copy(), np.asfortranarray(np.ones((3, 2)))]
-    assert write_constants(constants, set(), tmp_path / "blob") == Constants([0, 448, 0, 512], 0)
+    assert write_constants(constants, tmp_path / "blob") == Constants([0, 448, 0, 512], 0)
     blob = (tmp_path / "blob").read_bytes()
     np.testing.assert_array_equal(np.frombuffer(blob, np.float32, 100), a)
     assert len(blob) == 512 + 48
@@ -96,10 +96,10 @@ def test_equal_constants_are_stored_once(tmp_path: Path) -> None:
 
 def test_weights_come_first(tmp_path: Path) -> None:
     table, weight = np.arange(100, dtype=np.float32), np.arange(7, dtype=np.int8)
-    found = write_constants([table, weight, table.copy()], {1}, tmp_path / "blob")
+    found = write_constants([table, weight, table.copy()], tmp_path / "blob", {1})
     assert found == Constants([64, 0, 64], 7)
     # A constant that is both is streamed.
-    assert write_constants([table, weight, table.copy()], {1, 2}, tmp_path / "blob") == Constants([64, 0, 64], 464)
+    assert write_constants([table, weight, table.copy()], tmp_path / "blob", {1, 2}) == Constants([64, 0, 64], 464)
 
 
 def test_a_failed_save_leaves_nothing(artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
