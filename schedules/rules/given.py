@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from sparsec.errors import LayoutError
+from sparsec.ir.emission import QUAD
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Bucketed, Dense
 from sparsec.ir.loop_order import TILE_ROWS, loop_order
@@ -79,6 +80,6 @@ def count_loops(
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
     steps = packed.arrays["data"].size // lanes
-    inner = PANELS if layout.is_dense else entries(target, lanes)
+    inner = PANELS if layout.is_dense else entries(target, lanes, load=1 / QUAD if lanes == 1 else 1.0)
     gathers = bool(order.beside) and width < GATHERED
     return Nest("given", lambda: layout, lanes, steps, opens, part, SLICES if gathers else inner, gathers=gathers)

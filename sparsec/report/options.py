@@ -74,7 +74,7 @@ def _one_kind(kind: Sequence[Mapping[str, Any]], everything: bool) -> Renderable
         lines.extend(Text(f"✗  {option['name']}: {option['refusal']}") for option in unable)
     elif unable:
         names = ", ".join(option["name"] for option in unable)
-        lines.append(Text(f"✗  cannot hold it without loss: {names}; --all-layouts says why"))
+        lines.append(Text(f"✗  not possible for it: {names}; --all-layouts says why"))
     return Group(Text(_title(kind), style="bold"), *lines, "")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -201,7 +201,7 @@ def products(draw: st.DrawFn) -> tuple[Case, Trace]:
     return case, spelled_trace(case, draw(st.sampled_from(widths or [columns])), draw(st.booleans()))
 
 
-@settings(deadline=None, derandomize=True, max_examples=4)
+@settings(deadline=None, derandomize=True, max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(products(), min_size=8, max_size=16))
 def test_any_products(drawn: list[tuple[Case, Trace]]) -> None:
     """Several at a time, since to link a library takes longer than a product."""
