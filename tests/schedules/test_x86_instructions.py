@@ -52,6 +52,8 @@ def numpy_answer(instruction: Instruction, operands: list[np.ndarray]) -> np.nda
         bits = (a & b if "_and" in instruction.name else a ^ b)[:, None] >> np.arange(32, dtype=np.uint32) & 1
         return start + bits.sum(axis=1, dtype=np.uint32)
     a, b = a.astype(start.dtype), b.astype(start.dtype)
+    if instruction.writer:
+        return start + a * b
     if a.ndim == 3:
         return start + np.einsum("ikl,kjl->ij", a, b)
     return start + (a * b).sum(axis=1, dtype=start.dtype)
@@ -92,6 +94,7 @@ def test_it_does_what_its_semantics_say(name, operands_of, answers, ran):
 
 MNEMONICS = {"interleave4": "vpunpck[lh]bw", "interleave2": "vpunpck[lh](wd|bw)", "straighten4": "v(shuf|perm|insert)"}
 MNEMONICS |= {"straighten2": "v(shuf|perm|insert)", "transpose": "v(punpck|shuf|perm)", "vpopcntd": "vpopcntd"}
+MNEMONICS |= {"fragments": "vfmadd"}  # in loops, where no code is written around it
 MNEMONICS |= {"vpmaddwd": "v(pmaddwd|pdpwssd)"}  # with VNNI, LLVM lets one instruction multiply and add
 
 
