@@ -281,12 +281,19 @@ def spelled_nests(kernel: Kernel) -> Iterator[SpelledNest]:
 
     def inside(body: Sequence[Stmt], around: tuple[Stmt, ...]) -> Iterator[SpelledNest]:
         for before, stmt, after in zip((None, *body), body, (*body[1:], None), strict=False):
-            if isinstance(stmt, For) and stmt.instruction in INSTRUCTIONS and INSTRUCTIONS[stmt.instruction].writer:
+            if isinstance(stmt, For) and _is_spelled(stmt):
                 yield SpelledNest(kernel, stmt, around, before, after)
             elif not isinstance(stmt, Assign):
                 yield from inside(stmt.body, (*around, stmt))
 
     return inside(kernel.body, ())
+
+
+def _is_spelled(nest: For) -> bool:
+    """Whether a nest walks entries, and names an instruction that fragments are written around."""
+    instruction = INSTRUCTIONS.get(nest.instruction)
+    walks = any(isinstance(axis, Walk) for axis in nest.axes)
+    return walks and instruction is not None and instruction.writer is not None
 
 
 def code_packings(nests: Sequence[SpelledNest]) -> dict[str, CodePacking]:

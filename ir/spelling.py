@@ -62,7 +62,7 @@ class Spelling(Emission):
 
     def emit(self, nest: For, instruction: Instruction) -> None:
         """Carry out a nest, by calls of fragments where its walks are spelled out."""
-        if not instruction.writer:
+        if id(nest) not in self.found:
             super().emit(nest, instruction)
             return
         match = match_innermost(nest, self.here, instruction)
