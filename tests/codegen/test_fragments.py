@@ -191,7 +191,7 @@ def products(draw: st.DrawFn) -> tuple[Case, Trace]:
     columns, density = draw(st.integers(16, 150)), draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]))
     r = draw(st.integers(2, min(rows, 30)))
     chunk = r * draw(st.integers(1, 4)) * draw(st.booleans())
-    part = draw(st.integers(1, depth)) if draw(st.booleans()) else depth
+    part = draw(st.integers(min(2, depth), depth)) if draw(st.booleans()) else depth  # one deep is no block
     layout = cut(r, chunk if r < chunk < rows else 0, part, rows, depth)
     weight = sparse(rows, depth, density, draw(st.integers(0, 99)))
     case = linear(weight, columns, draw(st.integers(1, 2)), draw(st.sampled_from(sorted(EPILOGUES))), layout)
