@@ -65,6 +65,8 @@ def test_kernels_compute_what_numpy_does(structure: str) -> None:
     case = pruned(structure, 96, 192) if structure == "combined columns" else pruned(structure)
     found = contenders(case.product, case.arrays["W"], Target.parse("native"), every=True)
     homes = {family for family, home in HOME.items() if home == structure}
+    if not Target.parse("native").has("avx512f"):
+        homes -= {"spelled out"}  # no other extension has an instruction that code is written around
     assert homes <= {proposal.family for (proposal,) in found.values()}
     for (proposal,) in found.values():
         if proposal.family in homes:
