@@ -53,8 +53,8 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
     parts = layout.split(mask) if isinstance(layout, Sum) else [mask]
     prices, lanes = Prices(product, target), target.lanes(product.sums)
     if not isinstance(layout, Sum):
-        for vectors in VECTORS:
-            for nest in given_nests(layout, mask, product, target):
+        for nest in given_nests(layout, mask, product, target):
+            for vectors in VECTORS:
                 if widths := spelled_widths(product, vectors * lanes, lanes):
                     cycles = spelled_cycles(nest, widths, product, target)
                     yield Choice("given", nest, Tile(widths, stage=nest.stage, spelled=lanes), cycles)

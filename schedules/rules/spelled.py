@@ -17,6 +17,7 @@ from sparsec.ir.fragment_ends import split_epilogue
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
+from sparsec.ir.spelled_nest import FARTHEST
 from sparsec.ir.spelled_term import can_be_spelled
 from sparsec.schedules.rules.cuts import LEAST, PARTS, Cut, Panel, in_rows
 from sparsec.schedules.rules.prices import SETS, Inner, Nest, batch, extent, idle_cores, row_bytes
@@ -42,7 +43,6 @@ REFETCH = 0.08  # cycles for a byte of code that does not stay there
 STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
 PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code, with what keeps addresses near
 LEAST_COLUMNS = 16  # of a vector that there is code for
-FARTHEST = 1 << 31  # bytes
 INNER = Inner(step=0.0, sums=SUMS)
 
 
@@ -134,7 +134,7 @@ def _types(product: Product) -> set[str]:
 def _reaches_far(product: Product) -> bool:
     """Whether an image of X or Y has more bytes than instructions hold distances for."""
     extents = (buffer.shape[1:] for buffer in (product.x, product.y))
-    return any(4 * prod(extent(size) for size in sizes) >= FARTHEST for sizes in extents)
+    return any(4 * prod(extent(size) for size in sizes) > FARTHEST for sizes in extents)
 
 
 def spelled_layout(cut: Cut) -> Layout:
