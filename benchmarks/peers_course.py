@@ -114,7 +114,7 @@ class Course:
         steps = profile(session, given, seconds=_PART * self.seconds).steps
         layers = session.manifest["layers"]
         places = zip(steps_of_layers(layers, steps), layers, strict=True)
-        pruned = [steps[place] for place, layer in places if place is not None and layer["sparsity"] > 0]
+        pruned = [steps[place] for own, layer in places for place in own if layer["sparsity"] > 0]
         limit, reached = (sum(s.seconds * (s.share_of_peak or 0.0) for s in found) for found in (steps, pruned))
         taken = sum(step.seconds for step in pruned)
         return {"limit_seconds": limit} | ({"share_of_peak": reached / taken} if taken else {})

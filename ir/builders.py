@@ -46,6 +46,12 @@ def all_of(conditions: Iterable[Expr]) -> Expr:
     return first
 
 
+def both(first: Expr | None, second: Expr | None) -> Expr | None:
+    """Return the condition that two conditions hold, of which None always does."""
+    conditions = [condition for condition in (first, second) if condition is not None]
+    return all_of(conditions) if conditions else None
+
+
 def total(terms: Iterable[Expr]) -> Expr:
     """Return the sum of terms, of which there is at least one."""
     first, *rest = terms

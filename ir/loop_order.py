@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import prod
 
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Bucketed, Dense
+from sparsec.ir.levels import Bucketed, Dense, Diagonal
 
 TILE_ROWS = 16  # what registers hold
 FEW_SUMS = 64  # of a tile of few columns, so that additions need not wait for one another
@@ -79,8 +79,10 @@ def loop_order(
     order = _hoisted(around, rows, dense, layout.leaf, whole_rows)
     split = max((place + 1 for place, level in enumerate(order) if level in rows), default=0)
     outside = tuple(order[:split])
-    full = all(isinstance(layout.levels[level][1], Dense | Bucketed) for level in outside)
-    blocks = tuple(level for level in outside if level not in rows and (sizes[level] > 1 or level not in dense))
+    full = all(isinstance(layout.levels[level][1], Dense | Bucketed | Diagonal) for level in outside)
+    once = {level for level in outside if isinstance(layout.levels[level][1], Diagonal)}  # a row has one coordinate
+    depths = [level for level in outside if level not in rows | once]
+    blocks = tuple(level for level in depths if sizes[level] > 1 or level not in dense)
     tasks = next((n for n, level in enumerate(outside) if level not in rows & dense), len(outside))
     return LoopOrder(outside, tuple(order[split:]), lanes, beside, blocks, full, tasks)
 

@@ -128,6 +128,26 @@ def dense_blocks(r: int, taps: int = 1, together: int = 1) -> Layout:
     return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{tap}{row})")
 
 
+def grouped_blocks(rows: int, depth: int, r: int, part: int, taps: int = 1) -> Layout:
+    """Return dense blocks along a diagonal, each of `rows` × `depth`, stored as panels of r rows of parts of its depth.
+
+    >>> str(grouped_blocks(64, 192, 4, 96, 3))[:69]
+    '(i, k) -> (i floordiv 64 : dense, k floordiv 192 : diagonal, k flooral'
+    """
+    levels = [_digit("i", rows, None), _digit("k", depth, None).replace("dense", "diagonal")]
+    levels += [_digit("k", part, depth), _digit("i", r, rows), _digit("k", taps, part), _digit("k", 1, taps)]
+    levels.append(_digit("i", 1, r))
+    return parse_layout(f"(i, k) -> ({', '.join(filter(None, levels))})")
+
+
+def _digit(dim: str, size: int, whole: int | None) -> str:
+    """Return a dense level that tells apart parts of so many coordinates in a whole of them; none for one part."""
+    if size == whole:
+        return ""
+    quotient = f"{dim} floordiv {size}" if size > 1 else dim
+    return f"{quotient} mod {whole // size} : dense" if whole else f"{quotient} : dense"
+
+
 def _unrolled(taps: int) -> int:
     """Return how many taps, which divide all of them, a loop has whose iterations LLVM writes out."""
     return max(run for run in range(1, UNROLLED + 1) if taps % run == 0)

@@ -8,7 +8,7 @@ from functools import cached_property
 from math import prod
 
 from sparsec.errors import LayoutError
-from sparsec.ir.builders import LANE, all_of, as_extent, is_inside, lane_axis, total
+from sparsec.ir.builders import LANE, all_of, as_extent, both, is_inside, lane_axis, total
 from sparsec.ir.decoded import is_decoded, multiply_decoded
 from sparsec.ir.fetching import LONG, fetches
 from sparsec.ir.kernel import (
@@ -33,7 +33,7 @@ from sparsec.ir.kernel import (
     substitute,
 )
 from sparsec.ir.layout import Layout
-from sparsec.ir.levels import Dense
+from sparsec.ir.levels import Dense, Diagonal
 from sparsec.ir.loop_order import LoopOrder, loop_order
 from sparsec.ir.product import BATCH, COLUMN, ROW, Product, Run, Tiling
 from sparsec.ir.staged import StagedPart
@@ -135,8 +135,9 @@ class PackedTerm:
             weight = Load(product.values.name, (BATCH, Position(self.name)))
         beside = tuple(self.walks[level] for level in self.order.beside)
         step: Stmt = For((*self.places, *beside), (Assign(acc, weight * x, accumulate=True),))
-        if inside := is_inside(self.layout, self.shape, self.name, self.layout.dims[1:]):
-            step = If(inside, (step,))
+        inside = is_inside(self.layout, self.shape, self.name, self.layout.dims[1:])
+        if exists := both(inside, self.known(product.reads)):
+            step = If(exists, (step,))
         return nest_of(walks, step)
 
     def stage(self, body: Stmt) -> Stmt:
@@ -317,7 +318,7 @@ class PackedTerm:
         order, levels = self.order, self.layout.levels
         place = max((n + 1 for n, level in enumerate(order.outside) if level in self.depths), default=0)
         outside = [level for level in order.outside if level in self.depths]
-        leading = all(isinstance(levels[level][1], Dense) for level in outside) and all(
+        leading = all(isinstance(levels[level][1], Dense | Diagonal) for level in outside) and all(
             levels[inner][0].divisor < levels[level][0].divisor for inner in order.inside for level in outside
         )
         ordered = any(dim == self.layout.dims[1] for dim, _ in self.layout.orders)
@@ -345,8 +346,14 @@ class PackedTerm:
 
     @cached_property
     def row_exists(self) -> Expr | None:
-        """The condition that the row is none of those that fill up the last block, if there are any."""
-        return is_inside(self.layout, self.shape, self.name, self.layout.dims[:1])
+        """The condition that the row is in Y, and none of those that fill up the last block, if there are others."""
+        inside = is_inside(self.layout, self.shape, self.name, self.layout.dims[:1])
+        return both(inside, self.known(self.product.writes))
+
+    def known(self, condition: Expr | None) -> Expr | None:
+        """Return a condition on rows and depths for those where the walks stand."""
+        bindings = {"i": self.row, "k": Coordinate(self.name, self.layout.dims[1])}
+        return None if condition is None else substitute(condition, bindings)
 
 
 def nest_of(axes: tuple[Axis, ...], body: Stmt) -> Stmt:

@@ -48,6 +48,9 @@ class Product:
     group : how many consecutive depths share a scale
     pixels : rows, width and pitch of the image that the columns are, where they are one
     taps : how many consecutive depths read the same stretch of X, shifted by at most `span` elements
+    groups : of rows and of depths, outside of which a constant weight is zero: its blocks lie along a diagonal
+    reads : over `b` and `k`, whether there is a row of X; what is not there adds nothing
+    writes : over `b` and `i`, whether there is a row of Y
     """
 
     name: str
@@ -74,6 +77,9 @@ class Product:
     scales: Buffer | None = None
     group: int = 0
     rounded: bool = False
+    groups: int = 1
+    reads: Expr | None = None
+    writes: Expr | None = None
 
     @property
     def sums(self) -> str:

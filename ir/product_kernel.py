@@ -27,10 +27,14 @@ def build_kernel(product: Product, tiling: Tiling) -> Kernel:
     ------
     LayoutError : where X is to be staged for a layout that does not cut the depth into blocks or for a symbolic depth,
         zeros of X are to be passed over in one that has the rows outside of the depth, or taps are to share what is
-        copied of X where nothing is, or where they differ in more than the last index of X
+        copied of X where nothing is, or where they differ in more than the last index of X; and for other than plain
+        loops over a weight where rows of X or Y are missing
     """
     if tiling.stretch and not (tiling.stage and product.weight.layout and not tiling.dots and has_flat_taps(product)):
         raise LayoutError(f"no taps of {product.name} can share stretches of X; stage X without")
+    plain = product.weight.layout and not (tiling.stage or tiling.skip_zeros or tiling.dots or tiling.spelled)
+    if (product.reads or product.writes) and not plain:
+        raise LayoutError(f"{product.name} lacks rows of X or Y, which only plain loops over a weight pass over")
     if tiling.skip_zeros:
         body = tuple(skipping_nest(product, columns) for columns in tiling.columns)
     elif product.weight.layout is not None:

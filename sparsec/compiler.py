@@ -34,6 +34,7 @@ from sparsec.graph.recognize_masked_attention import recognize_masked_attention
 from sparsec.graph.round_activations import COMPUTED, round_activations
 from sparsec.graph.split_batch import split_batch
 from sparsec.graph.store_weights import STORAGES, store_weights
+from sparsec.graph.winograd import use_winograd
 from sparsec.operators import MASKED, build_operator
 from sparsec.report import plural, summary, text_of, totals
 from sparsec.report.maps import WeightMap
@@ -213,7 +214,7 @@ def inspect(
     groups = run.fuse(graph)
     layers, maps = [], []
     for done, group in enumerate(groups):
-        if group.anchor and group.anchor.matrix:
+        if group.anchor and group.anchor.matrix and group.anchor.is_layer:
             matrix = group.anchor.matrix()
             proposal = run.choose(group, matrix)
             known = find_options(group.product, matrix, run.target, proposal) if options else ()
@@ -336,6 +337,9 @@ class _Run:
         for pass_ in (split_batch, recognize_masked_attention, bag_embeddings):
             pass_(graph, self.target)
             self.write(pass_.__name__, graph)
+        if not (self.groups or self.storage or self.compute):
+            use_winograd(graph, self.target, self.choose.given.is_free, self.choose.dense)
+            self.write("use_winograd", graph)
         plan_images(graph, self.target.unit_lanes("float32"))
         self.write("plan_images", graph)
         plan_layouts(graph)

@@ -15,12 +15,22 @@ from sparsec.ir.decoded import DECODED
 from sparsec.ir.emission import QUAD
 from sparsec.ir.layout import Layout
 from sparsec.ir.loop_order import TILE_ROWS
-from sparsec.ir.named import combined_columns, dense_blocks, fkw_by_channel, n_of_m, permuted_diagonal, sell, tvw, v_n_m
+from sparsec.ir.named import (
+    combined_columns,
+    dense_blocks,
+    fkw_by_channel,
+    grouped_blocks,
+    n_of_m,
+    permuted_diagonal,
+    sell,
+    tvw,
+    v_n_m,
+)
 from sparsec.ir.product import Product
 from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
-from sparsec.schedules.rules.cuts import Cut, Panel, find_cuts, in_rows
+from sparsec.schedules.rules.cuts import PARTS, Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import WAIT, Inner, Nest, extent
 from sparsec.schedules.rules.refusals import (
     Refusal,
@@ -74,6 +84,9 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield panels of r rows; of integers some depths are decoded together, unless the rows are the vectors."""
     product, few = panel.product, panel.has_few_columns
     decoded = product.weight.dtype in NARROW
+    if product.groups > 1 and not decoded:
+        yield from _grouped_panels(weight, panel)
+        return
     for r in (*range(1, TILE_ROWS + 1), *(2 * TILE_ROWS, 4 * TILE_ROWS)):
         if r > weight.rows or not (panel.holds_by_rows(r) if few else panel.holds(r)):
             continue
@@ -86,6 +99,23 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
         yield Nest("dense", layout, r, steps, panels, weight.depth, inner, tasks=panels, together=together > 1)
     if not few and not decoded:
         yield from _staged_panels(weight, panel)
+
+
+def _grouped_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
+    """Yield panels of r rows of each group, which meet the depths of their group alone."""
+    product, groups, few = panel.product, panel.product.groups, panel.has_few_columns
+    rows, depth = weight.rows // groups, weight.depth // groups
+    divisors = [r for r in range(1, TILE_ROWS + 1) if rows % r == 0]
+    for r in divisors:
+        if not (panel.holds_by_rows(r) if few else panel.holds(r)):
+            continue
+        for parts in PARTS:
+            part = depth // product.taps // parts * product.taps
+            if part * parts != depth:
+                continue
+            panels, layout = weight.rows // r, partial(grouped_blocks, rows, depth, r, part, product.taps)
+            for stage in (False, True) if panel.fits_l1(r, part) and not few else (False,):
+                yield Nest("dense", layout, r, panels * depth, parts * panels, part, PANELS, stage=stage, tasks=groups)
 
 
 def _staged_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:

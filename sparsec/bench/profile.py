@@ -76,10 +76,10 @@ def profile(
     Raises
     ------
     SparsecError
-        The two models do not have the same steps.
+        The two models do not have the same layers.
     """
     steps = session.profile(*inputs, runs=1)
-    others = _other_layouts(session, dense, steps, inputs) if dense else set()
+    others = _other_layouts(session, dense, steps, inputs) if dense else {}
     measures = _peaks(steps)
     times: list[list[float]] = []
     dense_times: list[list[float]] = []
@@ -98,8 +98,10 @@ def profile(
         if step.instruction in peaks:
             fields["share_of_peak"] = step.flops / min(own) / (session.threads * peaks[step.instruction])
         if place in others:
-            theirs = [turn[place] for turn in dense_times]
-            ratio = median(slow / fast for slow, fast in zip(theirs, own, strict=True))
+            mine, others_steps = others[place]
+            theirs = [sum(turn[n] for n in others_steps) for turn in dense_times]
+            ours = [sum(turn[n] for n in mine) for turn in times]
+            ratio = median(slow / fast for slow, fast in zip(theirs, ours, strict=True))
             fields |= {"dense_seconds": min(theirs), "speedup": ratio}
         found.append(ProfiledStep(**{**asdict(step), **fields}))
     return Profile(tuple(found), peaks)
@@ -119,10 +121,15 @@ def _peaks(steps: Sequence[StepTime]) -> dict[str, Callable[[], float]]:
 
 def _other_layouts(
     session: Session, dense: Session, steps: Sequence[StepTime], inputs: Sequence[np.ndarray]
-) -> set[int]:
-    """Which steps are layers that have another layout than in the dense model."""
-    if [step.label for step in steps] != [step.label for step in dense.profile(*inputs, runs=1)]:
-        raise SparsecError("the model has other steps when it is compiled with dense layouts; it cannot be compared")
+) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return, by the step of its product, the steps of each layer that has another layout than in the dense model.
+
+    Beside them are those of the layer there.
+    """
     ours, theirs = session.manifest["layers"], dense.manifest["layers"]
-    layouts = zip(steps_of_layers(ours, steps), ours, theirs, strict=True)
-    return {place for place, layer, other in layouts if place is not None and layer["layout"] != other["layout"]}
+    if [layer["name"] for layer in ours] != [layer["name"] for layer in theirs]:
+        raise SparsecError("the model has other layers when it is compiled with dense layouts; it cannot be compared")
+    own = steps_of_layers(ours, steps)
+    others = steps_of_layers(theirs, dense.profile(*inputs, runs=1))
+    layers = zip(own, others, ours, theirs, strict=True)
+    return {mine[0]: (mine, its) for mine, its, a, b in layers if mine and its and a["layout"] != b["layout"]}

@@ -12,8 +12,9 @@ from sparsec.graph.fuse import Group
 from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.ir.named import DENSE
 from sparsec.ir.product import Product
+from sparsec.ir.types import is_float
 from sparsec.schedules.rules.given import propose_given
-from sparsec.schedules.rules.product import Proposal
+from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.schedules.rules.sparse_activations import propose_skipping
 from sparsec.targets import Target
 
@@ -31,7 +32,8 @@ class Chooser:
     choose : what proposes for a weight whose layout is free
     given : layouts that are not to be chosen; of grouped convolutions, which have zeros between their groups, ``dense``
         leaves the weight free
-    dense : whether weights that are free take the best dense layout, but for those of grouped convolutions
+    dense : whether weights that are free take the best dense layout, but for grouped convolutions of integers, which
+        have none of their groups alone
     """
 
     target: Target
@@ -46,6 +48,9 @@ class Chooser:
         ------
         LayoutError : if a given layout cannot hold the weight without loss
         """
+        assert group.anchor is not None
+        if matrix is not None and not group.anchor.is_layer:
+            return propose(group.product, matrix, self.target, only_dense=True)
         layout = None if matrix is None else self.given(group.label)
         if matrix is not None and layout == DENSE and not _is_whole(group, matrix):
             layout = None
@@ -54,8 +59,8 @@ class Chooser:
             if matrix is not None and skips:
                 return propose_skipping(group.product, matrix, layout, self.target)
             if matrix is None or layout is None:
-                only_dense = self.dense and matrix is not None and _is_whole(group, matrix)
-                return self.choose(group.product, matrix, self.target, only_dense)
+                known = matrix is not None and (is_float(group.product.weight.dtype) or _is_whole(group, matrix))
+                return self.choose(group.product, matrix, self.target, self.dense and known)
             return propose_given(group.product, matrix, layout, self.target)
         except LayoutError as error:
             where = "; give it for some layers only, as LAYER=LAYOUT (in Python layouts={LAYER: LAYOUT})"

@@ -10,7 +10,7 @@ from tvm import tirx
 
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.image_semantics import conv_padded, max_pool, repack, unpad
+from sparsec.graph.image_semantics import conv_padded, max_pool, repack, unpad, winograd_input, winograd_output
 from sparsec.graph.quantized_semantics import dequantize, flip_sign, quantize
 from sparsec.graph.shape import evaluate_dim
 from sparsec.graph.window_semantics import adaptive_avg_pool2d, avg_pool2d, conv1d, conv2d, in_sums, max_pool2d
@@ -326,6 +326,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "tril": lambda x, k=0: np.tril(x, k),
     "triu": lambda x, k=0: np.triu(x, k),
     "ones_like": lambda x, dtype=None: np.ones(x.shape),
+    "winograd_input": winograd_input,
+    "winograd_output": winograd_output,
     "zeros": lambda shape, dtype=None: np.zeros(shape),
     "zeros_like": lambda x, dtype=None: np.zeros(x.shape),
 }

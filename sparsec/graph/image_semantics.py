@@ -85,6 +85,38 @@ def max_pool(
     return pixels if image is None else pad(pixels, image, borders or 0)
 
 
+def winograd_input(
+    x: np.ndarray,
+    matrix: np.ndarray,
+    step: int,
+    top: int,
+    rows: int,
+    x_image: Image | None = None,
+    image: Image | None = None,
+    borders: int | None = None,
+) -> np.ndarray:
+    """Transform tiles of rows of each channel; see `sparsec.graph.winograd`."""
+    pixels, reads = x if x_image is None else unpad(x, x_image), matrix.shape[1]
+    below = max(0, (rows - 1) * step + reads - top - pixels.shape[2])
+    above = np.pad(pixels, ((0, 0), (0, 0), (top, below), (0, 0)))
+    tiles = np.stack([above[:, :, t * step : t * step + reads] for t in range(rows)], axis=2)
+    made = np.einsum("ak,nctkx->nactx", matrix, tiles)
+    made = made.reshape(len(x), -1, *made.shape[3:])
+    return made if image is None else pad(made, image, borders or 0)
+
+
+def winograd_output(
+    x: np.ndarray, matrix: np.ndarray, step: int, rows: int, x_image: Image | None = None, image: Image | None = None
+) -> np.ndarray:
+    """Transform sums to tiles of rows of each channel; see `sparsec.graph.winograd`."""
+    sums = x if x_image is None else unpad(x, x_image)
+    split = sums.reshape(len(x), matrix.shape[1], -1, *sums.shape[2:])
+    tiles = np.einsum("ia,nactx->nctix", matrix, split)
+    assert tiles.shape[3] == step
+    made = tiles.reshape(*tiles.shape[:2], -1, tiles.shape[-1])[:, :, :rows]
+    return made if image is None else pad(made, image)
+
+
 def pad(pixels: np.ndarray, image: Image, blank: int = 0) -> np.ndarray:
     """Return `[N, C, H, W]` in padded form."""
     planes = np.full((*pixels.shape[:2], image.plane), blank, pixels.dtype)

@@ -126,7 +126,9 @@ class Kernels:
                 own = scheduled.kernel.buffers[buffer].shape
                 args.append(Argument(values[buffer], shapes.get(buffer, own)))  # type: ignore[arg-type]
         stored = sum(array.nbytes for arrays in packed.values() for array in arrays.values())
-        layer = None if matrix is None else describe_layer(group, matrix, proposal, self.target, stored=stored)
+        layer = None
+        if matrix is not None and anchor.is_layer:
+            layer = describe_layer(group, matrix, proposal, self.target, stored=stored)
         in_place = not (proposal.trace.overlaps or scheduled.kernel.reads(product.y.name))
         return Call(name, tuple(args), main_instruction(scheduled.kernel, self.target), layer, in_place)
 

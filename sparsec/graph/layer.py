@@ -11,11 +11,15 @@ import numpy as np
 
 from sparsec.graph.fuse import Group
 from sparsec.graph.graph import Graph
+from sparsec.graph.products import Anchor
 from sparsec.graph.store_weights import ERROR
 from sparsec.graph.why import why
+from sparsec.graph.winograd import MOVED, algorithm_of
 from sparsec.ir.product import Product
 from sparsec.ir.stored import dense_bytes
 from sparsec.ir.structures import FULL, Combined, find_structures
+from sparsec.ir.types import is_float
+from sparsec.ir.winograd import Winograd
 from sparsec.schedules.rules.options import Option
 from sparsec.schedules.rules.prices import batch, extent
 from sparsec.schedules.rules.product import Proposal, propose
@@ -38,13 +42,14 @@ class Layer:
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
     layout : in the notation of :mod:`sparsec.ir.notation`
     nbytes, dense_nbytes : of the weight as its kernel reads it, and of its elements alone
+    filtering : ``F(4, 3)`` where filters of three rows make four rows of pixels at once; see `sparsec.graph.winograd`
     storage : the type of a stored weight, as ``float32`` or ``int4:64``, where 64 of a row share a scale; in a
         product of few bits the name of its encoding, as are `reads`
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
     seconds, dense_seconds : for one core, in this layout and in the best one for a weight without zeros
-    timed : whether both were measured when the layout was chosen, rather than predicted; in a grouped convolution the
-        second one never is
+    timed : whether both were measured when the layout was chosen, rather than predicted; in a grouped convolution of
+        integers the second one never is
     flops : of one run that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
     traffic : bytes that one run moves at least: the weight in this layout, and what is read and written, once
         for each slice of a batch
@@ -64,6 +69,7 @@ class Layer:
     dense_seconds: float
     flops: int
     traffic: int
+    filtering: str = ""
     storage: str = "float32"
     storage_error: float = 0.0
     reads: str = "float32"
@@ -87,9 +93,9 @@ class Layer:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; options and the reason only where there are any."""
+        """The fields as JSON values; options and the like only where there are any."""
         fields = asdict(self) | {"shape": list(self.shape), "options": [asdict(option) for option in self.options]}
-        return {name: value for name, value in fields.items() if value or name not in ("options", "why")}
+        return {name: value for name, value in fields.items() if value or name not in ("filtering", "options", "why")}
 
 
 def in_model(layers: Iterable[Layer], graph: Graph) -> list[Layer]:
@@ -118,8 +124,8 @@ def describe_layer(
     assert anchor is not None and anchor.weight.data is not None and layout is not None
     weight = anchor.weight.data.reshape(len(matrix), -1)
     groups = matrix.size // weight.size
-    dense_seconds = proposal.dense_seconds
-    if groups > 1:
+    algorithm, dense_seconds = algorithm_of(anchor.x), proposal.dense_seconds
+    if groups > 1 and not is_float(product.weight.dtype):  # integers have no layout of groups alone
         dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
     (work,), nbytes = group.works, stored if stored is not None else proposal.nbytes(matrix)
     nbytes += scale_bytes(product)
@@ -127,27 +133,35 @@ def describe_layer(
         prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
         for buffer in (product.x, product.y)
     )
+    transforms = MOVED * moved / 4 / (target.ghz * 1e9) if algorithm else 0.0
     return Layer(
         name=group.label,
         op=product.name,
-        shape=tuple(int(d) for d in anchor.weight.shape),  # type: ignore[arg-type]
+        shape=_shape(anchor, algorithm),
+        filtering="" if algorithm is None else str(algorithm),
         sparsity=1 - work.entries / weight.size,
         structure=structure(weight, product.taps),
         layout=str(layout),
         nbytes=nbytes,
         dense_nbytes=dense_bytes(weight.size, product.weight.dtype),
-        seconds=proposal.seconds,
-        dense_seconds=dense_seconds,
+        seconds=proposal.seconds + transforms,
+        dense_seconds=dense_seconds + transforms,
         flops=work.assumed_flops,
         traffic=nbytes + moved,
         storage=product.weight.dtype + (f":{product.group}" if product.group else ""),
         storage_error=group.nodes[0].attrs.get(ERROR, 0.0),
         reads=product.x.dtype,
         writes=product.y.dtype,
-        timed=proposal.timed and groups == 1,
+        timed=proposal.timed and dense_seconds == proposal.dense_seconds,
         options=tuple(options),
         why=why(options, dense_seconds),
     )
+
+
+def _shape(anchor: Anchor, algorithm: Winograd | None) -> tuple[int, ...]:
+    """Return the shape of a weight in the model, of which transforms make another one."""
+    shape = tuple(int(d) for d in anchor.weight.shape)  # type: ignore[arg-type]
+    return (shape[0] // algorithm.reads, shape[1], algorithm.taps, *shape[3:]) if algorithm else shape
 
 
 def scale_bytes(product: Product) -> int:

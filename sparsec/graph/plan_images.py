@@ -31,7 +31,7 @@ import numpy as np
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
 from sparsec.graph.shape import is_one, same_shape
-from sparsec.ir.image import VECTOR, Image
+from sparsec.ir.image import VECTOR, Image, PlainImage
 from sparsec.ir.types import STORED, is_float
 
 
@@ -98,6 +98,8 @@ class _Planner:
                 self._convolution(node)
             elif node.op == "nn.max_pool2d" and _can_pool(node):
                 self._pool(node)
+            elif node.op in TRANSFORMS:
+                self._transform(node)
             elif node.op in ELEMENTWISE or node.op == "concat":
                 self._follow(node)
 
@@ -117,6 +119,11 @@ class _Planner:
         """The result of pooling has a form of its own, where a filter reads it, or what is made of it alike."""
         if _reaches_filter(node.output):
             self.forms[node.output] = _Form(*_size(node.output), self.lanes)
+
+    def _transform(self, node: Node) -> None:
+        """Rows that lack one column of whole vectors get it."""
+        height, width = _size(node.output)
+        self.forms[node.output] = _Form(height, width, self.lanes, width + (width % self.lanes == self.lanes - 1))
 
     def _shares(self, node: Node) -> bool:
         x = node.inputs[0]
@@ -154,6 +161,8 @@ class _Planner:
                 self._rewrite_convolution(node)
             elif node.op == "nn.max_pool2d" and _can_pool(node) and {node.inputs[0], node.output} & self.forms.keys():
                 self._rewrite_pool(node)
+            elif node.op in TRANSFORMS:
+                self._rewrite_transform(node)
             elif len(node.outputs) == 1 and node.output in self.forms:
                 self._rewrite_follower(node)
             elif _reduces_pixels(node) and node.inputs[0] in self.padded:
@@ -196,6 +205,19 @@ class _Planner:
             self.graph.replace(y, pooled)
         else:
             self.padded[y] = pooled
+
+    def _rewrite_transform(self, node: Node) -> None:
+        x, matrix = node.inputs
+        image = self.forms[node.output].image()
+        if x in self.forms:
+            x_image, source = self.forms[x].image(), self.padded[x]
+        else:
+            x_image = PlainImage(*_size(x), _size(x)[1])
+            plane = (*x.shape[:2], x_image.plane)
+            source = self.graph.add("reshape", [x], plane, {"shape": plane}, before=node)
+        attrs = {**node.attrs, "x_image": x_image, "image": image}
+        shape = (*node.output.shape[:2], image.plane)
+        self.padded[node.output] = self._add(node.op, node, [source, matrix], shape, attrs)
 
     def _repack(self, node: Node, x: Value, x_image: Image) -> Value:
         phases = _phases(node)
@@ -322,7 +344,10 @@ def _per_channel(value: Value, image: Value) -> bool:
     )
 
 
-WRITES_BORDERS = ("conv_padded", "max_pool")
+TRANSFORMS = ("winograd_input", "winograd_output")
+"""Operators of `sparsec.graph.winograd`, whose images have forms of their own."""
+
+WRITES_BORDERS = ("conv_padded", "max_pool", "winograd_input")
 """Operators whose kernels write what is to stand around their pixels."""
 
 _ZERO_AT_ZERO = frozenset({

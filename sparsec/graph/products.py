@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from sparsec.graph.graph import Node, Value
 from sparsec.graph.shape import Dim, Shape, product, same_shape
 from sparsec.ir.image import VECTOR, Image
-from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var
+from sparsec.ir.kernel import Buffer, Const, Expr, Load, Var, call
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, Product
 from sparsec.ir.types import BYTES, NARROW, SINGLE_OR_HALF, STORED, is_float
 
@@ -27,6 +28,8 @@ class Anchor:
     matrix : makes the constant weight as `[rows, depth]`; None for an activation
     shapes : the shape of every buffer of the product in graph dimensions, where it is not the buffer's own
     constants : what `product.valid` holds
+    channel, channels : which channel of an image y a row is, and how many there are; where None, each is one
+    is_layer : whether the constant weight is one of the model
     """
 
     product: Product
@@ -36,6 +39,9 @@ class Anchor:
     matrix: Callable[[], np.ndarray] | None
     shapes: dict[str, Shape] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
+    channel: Expr = ROW
+    channels: int | None = None
+    is_layer: bool = True
 
     def operand(self, value: Value, name: str) -> tuple[Buffer, Expr, Shape] | None:
         """Return how the epilogue reads a value that broadcasts against y, or None where it cannot.
@@ -55,8 +61,9 @@ class Anchor:
         if product(shape) == 1:
             return Buffer(name, value.dtype, (1,)), Load(name, (Const(0),)), (1,)
         row_axis = 1 if self.has_image else self.y.rank - 2
-        if isinstance(self.product.rows, int) and shape[row_axis] == self.product.rows == product(shape):
-            return Buffer(name, value.dtype, (self.product.rows,)), Load(name, (ROW,)), (self.product.rows,)
+        channels = self.channels or self.product.rows
+        if isinstance(channels, int) and shape[row_axis] == channels == product(shape):
+            return Buffer(name, value.dtype, (channels,)), Load(name, (self.channel,)), (channels,)
         return self._broadcast(shape, value.dtype, name)
 
     @property
@@ -92,7 +99,7 @@ class Anchor:
 
 def find_anchor(node: Node) -> Anchor | None:
     """Return the node as a product, or None if it is not one."""
-    make = {"linear_cols": _linear, "batch_matmul": _attention, "conv_padded": _convolution}.get(node.op)
+    make = ANCHORS.get(node.op)
     return make(node) if make and _has_sums(node) else None
 
 
@@ -254,6 +261,7 @@ def _convolution(node: Node) -> Anchor:
             pixels=(image.height, image.width, image.pitch),
             taps=height * width,
             span=(height - 1) * x_image.pitch + width - 1,
+            groups=attrs["groups"],
         ),
         weight,
         x,
@@ -263,6 +271,106 @@ def _convolution(node: Node) -> Anchor:
         {"valid": valid.astype(np.int32)} if masked else {},
     )
     return _scaled(anchor, node)
+
+
+def _winograd_input(node: Node) -> Anchor:
+    """`winograd_input(x, matrix)`: see `sparsec.graph.winograd`. Each tile of rows of a channel is a batch."""
+    x, image, x_image = node.inputs[0], node.attrs["image"], node.attrs["x_image"]
+    channels, tiles = int(x.shape[1]), image.height  # type: ignore[arg-type]
+    plane, tile = BATCH // tiles, BATCH % tiles
+    row = tile * node.attrs["step"] + DEPTH - node.attrs["top"]
+    behind = x_image.plane - x_image.origin - (x_image.height - 1) * x_image.pitch  # the last row of a plane begins
+    to = ROW * (channels * image.plane) + BATCH // tiles % channels * image.plane + tile * image.pitch + COLUMN
+    cleared = ((-image.before, 0), (image.width, image.pitch)) if node.attrs["borders"] is not None else ()
+    return _transform(
+        node,
+        (channels, tiles),
+        x_shape=(product((x.shape[0], channels)), x_image.plane),
+        x_index=(plane, row * x_image.pitch + COLUMN + x_image.origin),
+        y_index=(BATCH // (channels * tiles), to + image.origin),
+        columns=_whole_columns(image, behind),
+        reads=_is_row(row, x_image.height),
+        cleared=tuple(run for run in cleared if run[0] < run[1]),
+    )
+
+
+def _winograd_output(node: Node) -> Anchor:
+    """`winograd_output(x, matrix)`: see `sparsec.graph.winograd`."""
+    y, image, x_image = node.output, node.attrs["image"], node.attrs["x_image"]
+    channels, tiles = int(y.shape[1]), x_image.height  # type: ignore[arg-type]
+    plane, tile = BATCH // tiles % channels, BATCH % tiles
+    row = tile * node.attrs["step"] + ROW
+    source = DEPTH * (channels * x_image.plane) + plane * x_image.plane + tile * x_image.pitch + COLUMN
+    return _transform(
+        node,
+        (channels, tiles),
+        x_shape=(y.shape[0], product(node.inputs[0].shape[1:])),
+        x_index=(BATCH // (channels * tiles), source + x_image.origin),
+        y_index=(BATCH // (channels * tiles), plane * image.plane + row * image.pitch + COLUMN + image.origin),
+        columns=_whole_columns(image, x_image.pitch),
+        writes=_is_row(row, image.height),
+        channel=plane,
+    )
+
+
+def _transform(
+    node: Node,
+    channels_tiles: tuple[int, int],
+    x_shape: Shape,
+    x_index: tuple[Expr, ...],
+    y_index: tuple[Expr, ...],
+    columns: int,
+    channel: Expr = ROW,
+    **more: Any,
+) -> Anchor:
+    """Make the product of a small constant matrix with some rows of each channel of an image."""
+    (x, matrix), y = node.inputs[:2], node.output
+    data, names = matrix.data, _Names()
+    assert data is not None
+    rows, depth = data.shape
+    y_shape: Shape = (y.shape[0], product(y.shape[1:]))
+    return Anchor(
+        Product(
+            node.op,
+            Buffer("W", matrix.dtype, data.shape),
+            Buffer("X", x.dtype, tuple(map(names, x_shape))),
+            Buffer("Y", y.dtype, tuple(map(names, y_shape))),
+            x_index,
+            y_index,
+            names(product((y.shape[0], *channels_tiles))),
+            rows,
+            depth,
+            columns,
+            **more,
+        ),
+        matrix,
+        x,
+        y,
+        lambda: data,
+        {"X": x_shape, "Y": y_shape},
+        channel=channel,
+        channels=channels_tiles[0],
+        is_layer=False,
+    )
+
+
+def _whole_columns(image: Image, readable: int) -> int:
+    """Return the columns of a row of pixels, with what stands behind them if they are whole vectors together."""
+    return image.pitch if image.pitch % image.lanes == 0 and image.pitch <= readable else image.width
+
+
+def _is_row(row: Expr, height: int) -> Expr:
+    return call("and", call("<=", 0, row), call("<", row, height))
+
+
+ANCHORS: dict[str, Callable[[Node], Anchor | None]] = {
+    "batch_matmul": _attention,
+    "conv_padded": _convolution,
+    "linear_cols": _linear,
+    "winograd_input": _winograd_input,
+    "winograd_output": _winograd_output,
+}
+"""How the nodes of each operator are products, by its name."""
 
 
 def _tap(k: Var, kernel: tuple[int, int], strides: tuple[int, int], dilation: tuple[int, int], image: Image) -> Expr:

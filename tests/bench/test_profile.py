@@ -53,7 +53,7 @@ def test_models_with_other_steps_are_not_compared(sessions) -> None:
     b = Builder()
     b.Relu(b.MatMul("x", sparse(256, 128)), name="y")
     other = sparsec.compile(b.model({"x": [128, 256]}, {"y": [128, 128]})).load(1)
-    with pytest.raises(SparsecError, match="has other steps when it is compiled with dense layouts"):
+    with pytest.raises(SparsecError, match="has other layers when it is compiled with dense layouts"):
         profile(sessions[0], [X], dense=other)
 
 

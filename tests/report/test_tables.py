@@ -92,6 +92,19 @@ def test_a_step_belongs_to_the_next_layer_of_its_name_and_operator() -> None:
     assert with_times(layers, []) == layers
 
 
+def test_transforms_belong_to_the_layer_between_them() -> None:
+    steps = [
+        StepTime("conv", "conv2d_0", 1.0),
+        StepTime("conv1", "winograd_input_1", 0.5),
+        StepTime("conv1", "conv2d_2", 2.0),
+        StepTime("conv1", "winograd_output_3", 0.25),
+        StepTime("conv2", "winograd_input_1", 0.5),
+        StepTime("conv2", "conv2d_2", 4.0),
+    ]
+    layers = [layer(name, op="conv2d") for name in ("conv", "conv1", "conv2")]
+    assert [timed.get("measured") for timed in with_times(layers, steps)] == [1.0, 2.75, 4.5]
+
+
 def test_a_layer_without_a_step_leaves_those_behind_it_theirs() -> None:
     steps = [StepTime("few", "low_bit_0", 1.0), StepTime("fc", "linear_1", 2.0)]
     assert [timed.get("measured") for timed in with_times([layer("few"), layer("fc")], steps)] == [None, 2.0]
