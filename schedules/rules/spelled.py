@@ -172,53 +172,60 @@ def spelled_moves(nest: Nest, product: Product, target: Target) -> tuple[Step, .
     )
 
 
-def spelled_cycles(nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
-    """Return the cycles of one core for the whole product."""
-    code_bytes = PRODUCT_BYTES * nest.entries + LOAD_BYTES * nest.steps
-    nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.entries
-    refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
-    finish = SUMS if split_epilogue(product) else SUMS + FINISH
-    total, left = 0.0, extent(product.columns)
-    for width in widths:
-        count, left = batch(product) * (left // width), left % width
-        panels = -(-width // target.lanes(product.sums))
-        loads = nest.steps * _load(nest, panels, product, target) / target.loads_per_cycle
-        products = max(nest.entries / target.fma_per_cycle, _loading(nest, product, target))
-        step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
-        panel = step + nest.opens * nest.rows * finish + _brought(nest, product)
-        code = CODE * nbytes + REFETCH * (panels - 1) * refetched
-        total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
-    read = batch(product) if nbytes > target.l2_bytes else 1
-    return hypot(total, read * nbytes / STREAM)
+class SpelledPrices:
+    """The prices of nests whose entries are spelled out, for one product on one target."""
 
+    def __init__(self, product: Product, target: Target) -> None:
+        self.product, self.target = product, target
+        self._lanes, self._apart = target.lanes(product.sums), row_bytes(product)
+        self._sums = SUMS if split_epilogue(product) else SUMS + FINISH
 
-def _loading(nest: Nest, product: Product, target: Target) -> float:
-    """Return the cycles that units for loads take at least: one of a value for each product, and those of X."""
-    values = target.loads_per_cycle * target.lanes(product.sums) // target.unit_lanes(product.sums)
-    return nest.entries / values + nest.steps / target.loads_per_cycle
+    def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
+        """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
+        product, target = self.product, self.target
+        code_bytes = PRODUCT_BYTES * nest.entries + LOAD_BYTES * nest.steps
+        nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.entries
+        refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
+        products = max(nest.entries / target.fma_per_cycle, self._loading(nest))
+        sums, brought = nest.opens * nest.rows * self._sums, self._brought(nest)
+        total, left = 0.0, extent(product.columns)
+        for width in widths:
+            count, left = batch(product) * (left // width), left % width
+            panels = -(-width // self._lanes)
+            loads = nest.steps * self._load(nest, panels) / target.loads_per_cycle
+            step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
+            panel = step + sums + brought
+            code = CODE * nbytes + REFETCH * (panels - 1) * refetched
+            total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
+        read = batch(product) if nbytes > target.l2_bytes else 1
+        return hypot(total, read * nbytes / STREAM)
 
+    def _loading(self, nest: Nest) -> float:
+        """Return the cycles that units for loads take at least: one of a value for each product, and those of X."""
+        at_once = self.target.loads_per_cycle
+        values = at_once * self._lanes // self.target.unit_lanes(self.product.sums)
+        return nest.entries / values + nest.steps / at_once
 
-def _load(nest: Nest, panels: int, product: Product, target: Target) -> float:
-    """Return the cycles for a vector of X, of tiles of so many panels."""
-    rows, apart = nest.part / product.taps, row_bytes(product)
-    load = LOAD + FROM_L2 * max(0.0, 1 - target.l1_bytes / (panels * rows * LINE))
-    if nest.stage:
-        return load
-    in_two_lines = 1.0 if apart % LINE else 1 - 1 / product.taps
-    return load + LOAD * CROSSING * in_two_lines + MISS * _outside_l2(apart, rows, target)
+    def _load(self, nest: Nest, panels: int) -> float:
+        """Return the cycles for a vector of X, of tiles of so many panels."""
+        taps = self.product.taps
+        rows = nest.part / taps
+        load = LOAD + FROM_L2 * max(0.0, 1 - self.target.l1_bytes / (panels * rows * LINE))
+        if nest.stage:
+            return load
+        in_two_lines = 1.0 if self._apart % LINE else 1 - 1 / taps
+        return load + LOAD * CROSSING * in_two_lines + MISS * self._outside_l2(rows)
 
+    def _outside_l2(self, rows: float) -> float:
+        """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
+        lines, apart = self.target.l2_bytes // LINE, self._apart
+        kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // WAYS)
+        return max(0.0, 1 - kept / rows)
 
-def _outside_l2(apart: int, rows: float, target: Target) -> float:
-    """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
-    lines = target.l2_bytes // LINE
-    kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // WAYS)
-    return max(0.0, 1 - kept / rows)
-
-
-def _brought(nest: Nest, product: Product) -> float:
-    """Return the cycles to come to all vectors of X in a panel for the first time."""
-    depth, apart = extent(product.depth), row_bytes(product)
-    if nest.stage:
-        return depth * COPY * nest.tasks
-    meet = apart % LINE == 0 and gcd(apart // LINE, SETS) >= FEW
-    return depth / product.taps * (FEW_SETS if meet else FIRST)
+    def _brought(self, nest: Nest) -> float:
+        """Return the cycles to come to all vectors of X in a panel for the first time."""
+        depth = extent(self.product.depth)
+        if nest.stage:
+            return depth * COPY * nest.tasks
+        meet = self._apart % LINE == 0 and gcd(self._apart // LINE, SETS) >= FEW
+        return depth / self.product.taps * (FEW_SETS if meet else FIRST)
