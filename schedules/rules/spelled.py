@@ -20,10 +20,10 @@ from sparsec.ir.product import Product
 from sparsec.ir.spelled_nest import FARTHEST
 from sparsec.ir.spelled_term import can_be_spelled
 from sparsec.schedules.rules.cuts import LEAST, PARTS, Cut, Panel, in_rows
-from sparsec.schedules.rules.prices import SETS, Inner, Nest, batch, extent, idle_cores, row_bytes
+from sparsec.schedules.rules.prices import Inner, Nest, batch, extent, idle_cores, row_bytes
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Vectorize
-from sparsec.targets import LINE, Target
+from sparsec.targets import L1_SETS, L2_WAYS, LINE, Target
 
 LOAD = 2.35  # loads that one of a vector of X is worth among products, each of which loads a value
 FROM_L2 = 0.4  # more, where it comes from L2
@@ -36,9 +36,8 @@ FEW_SETS = 4.0  # cycles for one where rows of X meet in few of the sets of L1
 FEW = 8  # of which they meet in one
 CROSSING = 0.25  # times as many more, where it lies in two lines
 MISS = 12.0  # more, where it comes from L3
-WAYS = 8  # of L2, on most processors
 CODE = 0.03  # cycles for a byte of code or values that comes to L1
-KEPT = 0.75  # of the cache of instructions, taken to be as large as L1, keeps a fragment
+KEPT = 0.75  # of the cache of instructions keeps a fragment
 REFETCH = 0.08  # cycles for a byte of code that does not stay there
 STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
 PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code, with what keeps addresses near
@@ -185,7 +184,7 @@ class SpelledPrices:
         product, target = self.product, self.target
         code_bytes = PRODUCT_BYTES * nest.entries + LOAD_BYTES * nest.steps
         nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.entries
-        refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
+        refetched = max(0.0, code_bytes - nest.opens * KEPT * target.code_bytes)  # by each panel but the first
         products = max(nest.entries / target.fma_per_cycle, self._loading(nest))
         sums, brought = nest.opens * nest.rows * self._sums, self._brought(nest)
         total, left = 0.0, extent(product.columns)
@@ -219,7 +218,7 @@ class SpelledPrices:
     def _outside_l2(self, rows: float) -> float:
         """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
         lines, apart = self.target.l2_bytes // LINE, self._apart
-        kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // WAYS)
+        kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // L2_WAYS)
         return max(0.0, 1 - kept / rows)
 
     def _brought(self, nest: Nest) -> float:
@@ -227,5 +226,5 @@ class SpelledPrices:
         depth = extent(self.product.depth)
         if nest.stage:
             return depth * COPY * nest.tasks
-        meet = self._apart % LINE == 0 and gcd(self._apart // LINE, SETS) >= FEW
+        meet = self._apart % LINE == 0 and gcd(self._apart // LINE, L1_SETS) >= FEW
         return depth / self.product.taps * (FEW_SETS if meet else FIRST)
