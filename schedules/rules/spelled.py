@@ -13,12 +13,11 @@ from math import gcd, hypot, prod
 
 import numpy as np
 
-from sparsec.ir.fragment_ends import split_epilogue
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.ir.spelled_nest import FARTHEST
-from sparsec.ir.spelled_term import can_be_spelled
+from sparsec.ir.spelled_term import can_be_spelled, split_epilogue
 from sparsec.schedules.rules.cuts import LEAST, PARTS, Cut, Panel, in_rows
 from sparsec.schedules.rules.prices import Inner, Nest, batch, extent, idle_cores, row_bytes
 from sparsec.schedules.rules.weight import Weight
