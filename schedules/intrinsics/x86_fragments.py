@@ -40,7 +40,8 @@ class X86Writer:
 
     def __call__(self, fragments: Fragments) -> tuple[np.ndarray, np.ndarray]:
         """See `Writer`."""
-        steps = [*addresses(fragments), *self.products(fragments)]
+        window = windows(fragments)
+        steps = [*addresses(fragments, window), *self.products(fragments, window)]
         sizes = np.sum([size for _, size in steps], axis=0)
         code, sizes = joined([*requests(fragments, fragments.total(sizes)), *steps])
         written, lengths, read = [], [], 0
@@ -54,19 +55,18 @@ class X86Writer:
             read += size
         return np.frombuffer(b"".join(written), np.uint8), np.array(lengths, np.int64)
 
-    def products(self, fragments: Fragments) -> Iterator[Steps]:
+    def products(self, fragments: Fragments, window: np.ndarray) -> Iterator[Steps]:
         """Yield the load of a vector of X for each column, and a product for each entry."""
         x = LAST - np.cumsum(fragments.columns) % LOADED
-        code, sizes = x86.LOAD.at(x, 0, x86.RDI, fragments.offsets - windows(fragments))
+        code, sizes = x86.LOAD.at(x, 0, x86.RDI, fragments.offsets - window)
         yield code, np.where(fragments.columns, sizes, 0)
         place = fragments.nth - (fragments.nth + NEAR) // (2 * NEAR) * (2 * NEAR)
         yield self.multiply_add.at(fragments.rows, x, x86.RSI, place * fragments.itemsize)
 
 
-def addresses(fragments: Fragments) -> Iterator[Steps]:
+def addresses(fragments: Fragments, window: np.ndarray) -> Iterator[Steps]:
     """Yield what keeps rows of X and values within reach of displacements of a byte."""
     yield x86.advance(x86.RSI, np.where(fragments.nth % (2 * NEAR) == NEAR, 2 * NEAR * fragments.itemsize, 0))
-    window = windows(fragments)
     yield x86.advance(x86.RDI, window - np.where(fragments.nth == 0, 0, np.roll(window, 1)))
 
 
