@@ -18,7 +18,7 @@ import numpy as np
 from sparsec.errors import KernelError
 from sparsec.ir.footprint import Scope
 from sparsec.ir.fragment_ends import Ends, NestEnds, holds, read_ends
-from sparsec.ir.fragments import CodePacking, Writer, fragment_digits, fragment_heights
+from sparsec.ir.fragments import CodePacking, Frame, Writer, fragment_digits, fragment_heights
 from sparsec.ir.gather import evaluate
 from sparsec.ir.instruction import INSTRUCTIONS
 from sparsec.ir.kernel import (
@@ -272,7 +272,8 @@ class SpelledNest:
         farthest = max(np.abs(offsets).max(initial=0), self.block * sums_apart)
         if max(farthest, self.block * ends.vectors_apart if ends else 0) + self.lanes * 8 > FARTHEST:
             raise self.refused("rows of X or of its results are more than 2 GB apart")
-        return CodePacking(layout, shape, self.weight.dtype, offsets, first, last, ends, sums_apart, passes, writer)
+        frame = Frame(fragment_heights(layout, shape), first, last, ends, sums_apart, passes)
+        return CodePacking(layout, shape, self.weight.dtype, offsets, frame, writer)
 
     def refused(self, reason: str) -> KernelError:
         return KernelError(

@@ -142,7 +142,7 @@ def test_nothing_and_everything(density: float) -> None:
 def test_lowering_finds_fragments_to_finish_what_the_kernel_leaves_to_them(epilogue: str) -> None:
     case = linear(sparse(ROWS, DEPTH, 0.2), 37, 1, epilogue, LAYOUTS["ragged blocks in ragged parts"])
     scheduled = spelled_trace(case).apply(case.product, AVX512.emits)
-    assert (scheduled.lowered.codes["W"].ends is not None) == (split_epilogue(case.product) is not None)
+    assert (scheduled.lowered.codes["W"].frame.ends is not None) == (split_epilogue(case.product) is not None)
 
 
 def test_loops_finish_rows_that_are_in_another_order() -> None:
@@ -154,7 +154,7 @@ def test_loops_finish_rows_that_are_in_another_order() -> None:
         expected=np.roll(case.expected.reshape(25, 16), 13, axis=0).reshape(1, -1),
     )
     assert split_epilogue(case.product) is None
-    assert spelled_trace(case).apply(case.product, AVX512.emits).lowered.codes["W"].ends is None
+    assert spelled_trace(case).apply(case.product, AVX512.emits).lowered.codes["W"].frame.ends is None
     check(case, spelled_trace(case))
 
 
