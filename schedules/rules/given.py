@@ -16,9 +16,10 @@ from sparsec.ir.loop_order import TILE_ROWS, loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import GATHERED, PANELS, SLICES, entries
+from sparsec.schedules.rules.families import PANELS, SLICES, entries
 from sparsec.schedules.rules.prices import Nest, Prices, extent
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
+from sparsec.schedules.rules.refusals import GATHERED
 from sparsec.schedules.rules.spelled import SpelledPrices, given_nests, spelled_widths
 from sparsec.schedules.steps import Tile
 from sparsec.targets import Target
