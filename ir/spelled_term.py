@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.errors import LayoutError
-from sparsec.ir.builders import LANE, all_of, counted, lane_axis, total
+from sparsec.ir.builders import LANE, counted, lane_axis, total
 from sparsec.ir.fragment_ends import read_ends, split_limits
 from sparsec.ir.gather import summands
 from sparsec.ir.kernel import (
@@ -52,8 +52,8 @@ from sparsec.ir.kernel import (
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.loop_order import LoopOrder
-from sparsec.ir.packed_term import PackedTerm, element_at, finished
 from sparsec.ir.product import COLUMN, ROW, SUM, Product
+from sparsec.ir.term import Term, element_at, finished
 
 PANEL, SUM_ROW, PART_ROW = Var("n"), Var("r"), Var("k")
 
@@ -90,8 +90,8 @@ class Panels:
 
 
 @dataclass(frozen=True)
-class SpelledTerm(PackedTerm):
-    """One run of tiles of columns over a weight whose entries are spelled out."""
+class SpelledTerm(Term):
+    """A term whose entries are spelled out: a tile keeps the sums of a block of rows, whichever entries are in."""
 
     def tile(self) -> Stmt:
         """Sum the columns of a block of rows, panel by panel, and finish them."""
@@ -163,9 +163,6 @@ class SpelledTerm(PackedTerm):
             stmt = If(call("<", self.block_row, self.shape[0]), (stmt,))
         return For((counted("r", self.block),), (stmt,))
 
-    def where_row_exists(self, stmt: Stmt) -> Stmt:
-        return stmt  # as `for_rows` says once for all
-
     def stage(self, body: Stmt) -> Stmt:
         """Copy what one block of the depth reads of X, panel by panel, for the body."""
         product, copies, depth = self.product, [], total([*self.depth_digits, PART_ROW])
@@ -210,11 +207,6 @@ class SpelledTerm(PackedTerm):
         """Rows in a block."""
         return self.sizes[-1]
 
-    @cached_property
-    def part(self) -> int:
-        """Depths in a block of them."""
-        return min((self.layout.levels[level][0].divisor for level in self.staged_blocks), default=self.shape[1])
-
     @property
     def panel_size(self) -> int:
         """Elements of a panel of what is copied of X: an odd number of vectors, so as to start in all sets."""
@@ -225,11 +217,6 @@ class SpelledTerm(PackedTerm):
         """The row of the weight that is a row of the block."""
         levels = [level for level in self.order.outside if level not in self.depths]
         return self.place(levels) + SUM_ROW if levels else SUM_ROW
-
-    @property
-    def first_block(self) -> Expr:
-        """The condition that nothing of the depth came before."""
-        return all_of(call("==", Var(f"p{level}"), 0) for level in self.order.blocks)
 
     @property
     def depth_digits(self) -> list[Expr]:
