@@ -140,8 +140,10 @@ class CodePacking:
 
     def agrees(self, other: CodePacking) -> bool:
         """Whether the code of another nest over the operand is the same."""
-        same = (self.frame.ends, self.frame.sums_apart) == (other.frame.ends, other.frame.sums_apart)
-        return same and np.array_equal(self.offsets, other.offsets)
+        one, another = self.frame, other.frame
+        arrays = (self.offsets, other.offsets), (one.first, another.first), (one.last, another.last)
+        same = (one.ends, one.sums_apart) == (another.ends, another.sums_apart)
+        return same and all(np.array_equal(*pair) for pair in arrays)
 
     def pack(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return what the kernel takes, for the arrays of the layout.

@@ -315,5 +315,5 @@ def code_packings(nests: Sequence[SpelledNest]) -> dict[str, CodePacking]:
         assert writer is not None
         packing = nest.packing(writer, passes)
         if not found.setdefault(nest.weight.name, packing).agrees(packing):
-            raise nest.refused("another nest over the operand has X or sums at other distances")
+            raise nest.refused("another nest over the operand has other code")
     return found

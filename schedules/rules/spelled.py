@@ -122,6 +122,8 @@ def not_spelled(weight: Weight, product: Product) -> str | None:
         return f"code is written for float32 alone, and not for {' and '.join(sorted(types))}"
     if isinstance(product.columns, str) or product.columns < LEAST_COLUMNS:
         return f"a panel of columns is a vector of them, and there are {product.columns}"
+    if _reaches_far(product):
+        return f"an image of X or Y has more than the {FARTHEST} bytes that an instruction reaches"
     return "the target has no instruction that multiplies by what it broadcasts from memory"
 
 

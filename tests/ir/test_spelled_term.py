@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sparsec.errors import LayoutError
+from sparsec.errors import KernelError, LayoutError
+from sparsec.ir.lower import lower
 from sparsec.ir.named import CSR, dense_blocks
 from sparsec.ir.notation import parse_layout, parse_storage
 from sparsec.ir.parser import parse_kernel
@@ -156,6 +157,17 @@ def test_loops_finish_rows_that_are_in_another_order() -> None:
     assert split_epilogue(case.product) is None
     assert spelled_trace(case).apply(case.product, AVX512.emits).lowered.codes["W"].frame.ends is None
     check(case, spelled_trace(case))
+
+
+def test_panels_that_start_sums_in_other_blocks_are_refused() -> None:
+    """They share the code of their entries."""
+    case = linear(sparse(ROWS, DEPTH, 0.2), 40, layout=LAYOUTS["parts"])
+    text = str(spelled_trace(case).tensorized(case.product))
+    assert text.count("select(p0 == 0, ") == 2
+    lower(parse_kernel(text), AVX512.emits)
+    changed = "select(p0 == 1, ".join(text.rsplit("select(p0 == 0, ", 1))
+    with pytest.raises(KernelError, match="because another nest over the operand has other code"):
+        lower(parse_kernel(changed), AVX512.emits)
 
 
 # -- what cannot be spelled out ------------------------------------------------------------------------------------
