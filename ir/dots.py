@@ -33,8 +33,9 @@ from sparsec.ir.builders import LANE
 from sparsec.ir.interleaved import interleaved, straight
 from sparsec.ir.kernel import Assign, Const, Coordinate, Expr, For, Load, Stmt, Stored, Tile, Var, Walk, call
 from sparsec.ir.levels import Dense
-from sparsec.ir.packed_term import PackedTerm, element_at, nest_of
+from sparsec.ir.packed_term import PackedTerm
 from sparsec.ir.product import COLUMN, Dots
+from sparsec.ir.term import element_at, nest_of
 
 DEPTH_LANE = Var("l")
 """The place among depths that are taken at once."""
@@ -67,12 +68,13 @@ class DottedTerm(PackedTerm):
         in_order = self.sum_at(self.straight(LANE))
         if in_order == acc and self.dots.rows == 1:
             yield For(self.lanes, (self.where_row_exists(Assign(y, self.result(acc, self.row))),))
-            yield from self.cleared(rows, self.row, None)
+            yield from self.cleared(rows, self.row, None, self.row_exists)
             return
         sums = Load("sums", (*(Var(axis.var) for axis in rows), LANE))
         order = For(self.lanes, (Assign(sums, in_order),))
         store = For(self.lanes, (self.where_row_exists(Assign(y, self.result(sums, self.row))),))
-        yield Tile("sums", self.product.sums, sizes, (order, store, *self.cleared(rows, self.row, None)))
+        edges = self.cleared(rows, self.row, None, self.row_exists)
+        yield Tile("sums", self.product.sums, sizes, (order, store, *edges))
 
     def update(self, acc: Load) -> Stmt:
         """Add the products of one run of depths to all sums of the tile."""

@@ -1,9 +1,9 @@
 """What fragments do beside products: where their sums start, and what becomes of them.
 
 Most epilogues add a number for each row and perhaps another tensor to a sum, and then limit it. Registers can start
-from what is added, and be limited right before they are stored, so that sums pass no memory on the way to Y.
-`split_epilogue` says which epilogues are such; a kernel is then written in three statements for each panel, of which
-`read_ends` reads the first and the last one.
+from what is added, and be limited right before they are stored, so that sums pass no memory on the way to Y. A kernel
+is then written in three statements for each panel. `read_ends` reads the first and the last one, and alone decides what
+fragments can do: it is asked for a product before its kernel is written, and for each nest when that is lowered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 
 from sparsec.ir.gather import evaluate, summands
 from sparsec.ir.kernel import Assign, Const, Expr, For, If, Load, Op, Range, Stmt, Var, walk_expressions
-from sparsec.ir.product import COLUMN, ROW, SUM, Product
 
 LIMITS = ("max", "min")
 
@@ -64,13 +63,16 @@ class NestEnds:
     guards: tuple[Expr, ...]
 
 
-def read_ends(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) -> NestEnds | None:
+def read_ends(
+    before: Stmt | None, after: Stmt | None, sums: Load, row: Var, lane: Var, types: Mapping[str, str]
+) -> NestEnds | None:
     """Read what statements before and after a nest do to its sums; None where that is more than fragments do.
 
     Parameters
     ----------
     sums : the sum of a row and a lane
-    lane : the variable of the lanes
+    row, lane : their variables
+    types : of all buffers and tiles, by name
     """
     start, finish = _assigned(before), _assigned(after)
     if start is None or finish is None or start[2].target != sums or finish[2].target.buffer == sums.buffer:
@@ -78,18 +80,21 @@ def read_ends(before: Stmt | None, after: Stmt | None, sums: Load, lane: Expr) -
     (started, first_guards, starts), (finished, last_guards, finishes) = start, finish
     y, (first, value) = finishes.target, _chosen(starts.value, finishes.target)
     added = [] if isinstance(value, Const) and value.value == 0 else list(summands(value))
-    of_all = [load for load in added if isinstance(load, Load) and lane in _parts(load)]
-    of_rows = [load for load in added if isinstance(load, Load) and lane not in _parts(load)]
+    loads = [load for load in added if isinstance(load, Load) and types[load.buffer] == types[sums.buffer]]
+    of_rows = [load for load in loads if lane not in _parts(load) and _is_by_ones(load, row)]
+    of_all = [load for load in loads if row in _parts(load) and _is_by_vectors(load, row, lane)]
     last, value = _chosen(finishes.value, sums)
     condition, value = _chosen(value, Const(0.0))
     limits, core = split_limits(value)
     valid = _valid(condition)
-    if core != sums or len(of_all) + len(of_rows) != len(added) or (condition is not None and valid is None):
+    if len(of_all) > 1 or len(of_rows) > 1 or len(of_all) + len(of_rows) != len(added):
         return None
-    if len(of_all) > 1 or len(of_rows) > 1:
+    if core != sums or (condition is not None and valid is None):
         return None
-    loads = next(iter(of_rows), None), next(iter(of_all), None), valid
-    return NestEnds(*loads, tuple(limits), y, first, last, started, finished, (*first_guards, *last_guards))
+    if types[y.buffer] != types[sums.buffer] or not _is_by_vectors(y, row, lane):
+        return None
+    ends = next(iter(of_rows), None), next(iter(of_all), None), valid
+    return NestEnds(*ends, tuple(limits), y, first, last, started, finished, (*first_guards, *last_guards))
 
 
 def _assigned(stmt: Stmt | None) -> tuple[tuple[Range, ...], tuple[Expr, ...], Assign] | None:
@@ -137,31 +142,6 @@ def holds(condition: Expr, bindings: Mapping[str, np.ndarray]) -> np.ndarray | N
     return a == b if condition.name == "==" else a < b
 
 
-def split_epilogue(product: Product) -> tuple[Load | None, Load | None, Expr] | None:
-    """Return what of an epilogue sums can start from, of each row and of each element, and what is left to do to them.
-
-    None where fragments cannot carry out the epilogue, or where what they add or store is not at one distance from one
-    row to the next.
-    """
-    blank = product.valid is not None and product.blank
-    if product.y.dtype != product.sums or blank or not _is_in_steps(product.y_index, ROW):
-        return None
-    limits, core = split_limits(product.epilogue)
-    terms = list(summands(core))
-    added = [term for term in terms if term != SUM]
-    dtypes = {buffer.name: buffer.dtype for buffer in product.operands}
-    loads = [load for load in added if isinstance(load, Load) and dtypes.get(load.buffer) == product.sums]
-    rows = [load for load in loads if _parts(load) & {ROW, COLUMN} == {ROW} and _is_by_ones(load, ROW)]
-    vectors = [load for load in loads if _parts(load) >= {ROW, COLUMN} and _is_by_ones(load, COLUMN)]
-    vectors = [load for load in vectors if _is_in_steps(load.indices, ROW)]
-    if len(rows) + len(vectors) != len(added) or len(added) + 1 != len(terms) or max(len(rows), len(vectors)) > 1:
-        return None
-    rest: Expr = SUM
-    for name, limit in limits:
-        rest = Op(name, (rest, Const(limit)))
-    return next(iter(rows), None), next(iter(vectors), None), rest
-
-
 def split_limits(value: Expr) -> tuple[list[tuple[str, float]], Expr]:
     """Return the limits that a value is brought within, in order, and the value before."""
     if isinstance(value, Op) and value.name in LIMITS:
@@ -179,9 +159,9 @@ def _is_by_ones(load: Load, variable: Var) -> bool:
     return terms == [variable] and variable in summands(load.indices[-1])
 
 
-def _is_in_steps(indices: tuple[Expr, ...], variable: Var) -> bool:
-    """Whether elements are at one distance in memory from one value of a variable to the next."""
-    return all(_is_linear(index, variable) for index in indices)
+def _is_by_vectors(load: Load, row: Var, lane: Var) -> bool:
+    """Whether the lanes of a row follow each other in memory, and rows are at one distance."""
+    return _is_by_ones(load, lane) and all(_is_linear(index, row) for index in load.indices)
 
 
 def _is_linear(value: Expr, variable: Var) -> bool:

@@ -30,35 +30,51 @@ AT_ONCE = 1 << 18
 """Entries of fragments that are written together, unless one has more."""
 
 
-@dataclass(frozen=True)
-class Fragments:
-    """The fragments of a weight, in the order in which its values are stored.
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What fragments are around their products.
 
     Parameters
     ----------
-    starts : int64 [fragments + 1], the first entry of each
-    offsets : int64 [entries], the bytes from the start of a panel to the row of X that an entry is multiplied by; it
-        is the same for entries of a fragment that follow each other in a column
-    rows : int64 [entries], the row of each in its block
-    columns : bool [entries], whether an entry is the first one in its column
     heights : int64 [fragments], rows of the block of each
     first, last : bool [fragments], whether nothing of the depth comes before, or after
     ends : how sums are started and finished; None where they start from zero and are stored as they are
     sums_apart : bytes from the sums of one row to those of the next, in memory
     passes : how often a fragment runs before the next one, at most
-    itemsize : bytes of a stored value
     """
 
-    starts: np.ndarray
-    offsets: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
     heights: np.ndarray
     first: np.ndarray
     last: np.ndarray
     ends: Ends | None
     sums_apart: int
     passes: int
+
+    def part(self, fragments: slice) -> Frame:
+        """Return that of some of the fragments."""
+        return replace(self, **{name: getattr(self, name)[fragments] for name in ("heights", "first", "last")})
+
+
+@dataclass(frozen=True, eq=False)
+class Fragments:
+    """The fragments of a weight, in the order in which its values are stored.
+
+    Parameters
+    ----------
+    frame : what they are around their products
+    starts : int64 [fragments + 1], the first entry of each
+    offsets : int64 [entries], the bytes from the start of a panel to the row of X that an entry is multiplied by; it
+        is the same for entries of a fragment that follow each other in a column
+    rows : int64 [entries], the row of each in its block
+    columns : bool [entries], whether an entry is the first one in its column
+    itemsize : bytes of a stored value
+    """
+
+    frame: Frame
+    starts: np.ndarray
+    offsets: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
     itemsize: int
 
     @cached_property
@@ -68,16 +84,16 @@ class Fragments:
 
     def parts(self) -> Iterator[Fragments]:
         """Yield runs of fragments of not many entries together, since what writes code takes memory for each."""
-        first, count = 0, len(self.heights)
+        first, count = 0, len(self.starts) - 1
         while first < count:
             most = self.starts[first] + AT_ONCE
             end = max(first + 1, int(np.searchsorted(self.starts, most, side="right")) - 1)
             entries = slice(self.starts[first], self.starts[end])
             yield replace(
                 self,
+                frame=self.frame.part(slice(first, end)),
                 starts=self.starts[first : end + 1] - self.starts[first],
                 **{name: getattr(self, name)[entries] for name in ("offsets", "rows", "columns")},
-                **{name: getattr(self, name)[first:end] for name in ("heights", "first", "last")},
             )
             first = end
 
@@ -106,7 +122,7 @@ class CodePacking:
     layout, shape : of the operand, whose last two levels are compressed columns and rows
     dtype : of its stored values
     offsets : int64 [depth], the bytes from the start of a panel of X to each row
-    first, last, ends, sums_apart, passes : as for `Fragments`
+    frame : of the fragments
     writer : writes the code
     """
 
@@ -114,11 +130,7 @@ class CodePacking:
     shape: tuple[int, ...]
     dtype: str
     offsets: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    ends: Ends | None
-    sums_apart: int
-    passes: int
+    frame: Frame
     writer: Writer
 
     @property
@@ -128,8 +140,10 @@ class CodePacking:
 
     def agrees(self, other: CodePacking) -> bool:
         """Whether the code of another nest over the operand is the same."""
-        same = (self.ends, self.sums_apart) == (other.ends, other.sums_apart)
-        return same and np.array_equal(self.offsets, other.offsets)
+        one, another = self.frame, other.frame
+        arrays = (self.offsets, other.offsets), (one.first, another.first), (one.last, another.last)
+        same = (one.ends, one.sums_apart) == (another.ends, another.sums_apart)
+        return same and all(np.array_equal(*pair) for pair in arrays)
 
     def pack(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return what the kernel takes, for the arrays of the layout.
@@ -163,16 +177,11 @@ class CodePacking:
         opens = np.zeros(len(row), bool)
         opens[first_entry[:-1]] = True
         return Fragments(
+            self.frame,
             starts=first_entry[first_column],
             offsets=np.repeat(self.offsets[depth], per_column),
             rows=row,
             columns=opens,
-            heights=fragment_heights(self.layout, self.shape),
-            first=self.first,
-            last=self.last,
-            ends=self.ends,
-            sums_apart=self.sums_apart,
-            passes=self.passes,
             itemsize=np.dtype(self.dtype).itemsize,
         )
 

@@ -22,6 +22,7 @@ from sparsec.errors import KernelError
 from sparsec.ir.emission import along, fetch_line
 from sparsec.ir.fragments import CodePacking
 from sparsec.ir.gather import Gather
+from sparsec.ir.instruction import INSTRUCTIONS
 from sparsec.ir.kernel import (
     Assign,
     Axis,
@@ -47,6 +48,8 @@ from sparsec.ir.nesting import Pending
 from sparsec.ir.nibbles import pack_nibbles
 from sparsec.ir.printer import print_buffer
 from sparsec.ir.quads import Quads
+from sparsec.ir.spelled_nest import spelled_nests
+from sparsec.ir.spelling import Spelling, call_fragments
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
 from sparsec.ir.verifier import verify
@@ -119,6 +122,13 @@ def _check_indices(kernel: Kernel) -> None:
 
 
 class _Lowering(Quads):
+    def __init__(self, kernel: Kernel, features: Collection[str] | None) -> None:
+        super().__init__(kernel, features)
+        nests = [found for found in spelled_nests(kernel) if self.has(INSTRUCTIONS[found.nest.instruction])]
+        self.spelling = Spelling(nests)
+        for name in self.spelling.codes:
+            self.gathers.pop(name, None)
+
     # -- the function ----------------------------------------------------------------------------------------------
 
     def run(self) -> Lowered:
@@ -132,14 +142,14 @@ class _Lowering(Quads):
                 parameters += self._parameter(buffer)
             with T.sblock("root"):
                 self._body(self.kernel.body)
-        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers, self.codes)
+        return Lowered(self.kernel, ib.get(), tuple(parameters), self.gathers, self.spelling.codes)
 
     def _parameter(self, buffer: Buffer) -> list[tuple[str, str]]:
         if buffer.layout is None:
             extents = [self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape]
             self.handles[buffer.name] = T.arg(buffer.name, T.buffer(extents, buffer.dtype))
             return [(buffer.name, "")]
-        code = self.codes.get(buffer.name)
+        code = self.spelling.codes.get(buffer.name)
         types = code.types if code else array_types(self.kernel, buffer, self.gathers.get(buffer.name))
         for array, dtype in types.items():
             name = f"{buffer.name}_{array.replace('.', '_')}"
@@ -162,7 +172,10 @@ class _Lowering(Quads):
 
     def _for(self, stmt: For) -> None:
         if instruction := self.named(stmt):
-            self.emit(stmt, instruction)
+            if spelled := self.spelling.find(stmt):
+                call_fragments(spelled, instruction, self)
+            else:
+                self.emit(stmt, instruction)
             return
         lanes = self._lanes(stmt)
         with self.scope() as frames:
@@ -191,11 +204,11 @@ class _Lowering(Quads):
             self.enter_block("tile", frames)
             for fetch in stmt.fetch:
                 self._fetch(fetch)
-            body = self.body_of(stmt)
+            body, in_fragments = self.spelling.body_of(stmt)
             # Local buffers become registers; a tile around others, if it takes no sums, is a buffer that they read.
             holds_tiles = any(isinstance(inner, Tile) for inner in _statements(stmt.body))
             scope = "global" if holds_tiles and not _sums_up(stmt) else "local"
-            if not self.is_in_fragments(stmt, body):
+            if not in_fragments:
                 self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
             self.tiles[stmt.name] = stmt
             self.depth += 1

@@ -11,13 +11,14 @@ from sparsec.ir.dots import DottedTerm
 from sparsec.ir.fetching import LONG, fetches
 from sparsec.ir.kernel import Assign, Buffer, Const, Expr, For, Kernel, Load, Range, Stmt, Tile, Var
 from sparsec.ir.levels import Structured
-from sparsec.ir.packed_term import PackedTerm, element_at, finished, outer_axes
+from sparsec.ir.packed_term import PackedTerm
 from sparsec.ir.product import COLUMN, DEPTH, ROW, SUM, Product, Run, Tiling
 from sparsec.ir.row_dots import RowDottedTerm
 from sparsec.ir.sparse_activations import skipping_nest
 from sparsec.ir.spelled_term import SpelledTerm
 from sparsec.ir.staged import has_flat_taps
 from sparsec.ir.structured_dots import StructuredDottedTerm
+from sparsec.ir.term import Term, element_at, finished, outer_axes
 
 
 def build_kernel(product: Product, tiling: Tiling) -> Kernel:
@@ -63,7 +64,7 @@ def _nests(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:
     yield For(outer_axes(product, columns), (tile,), parallel=True)
 
 
-def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> PackedTerm:
+def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> Term:
     """Return one term of the weight with a run of tiles of columns."""
     if tiling.spelled:
         return SpelledTerm(product, weight, columns, tiling)

@@ -17,10 +17,9 @@ import numpy as np
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from sparsec.ir.emission import QUAD, along, fetch_line, of_quad, repeat_quad
+from sparsec.ir.emission import QUAD, Emission, along, fetch_line, of_quad, repeat_quad
 from sparsec.ir.kernel import Assign, Axis, For, Load, Stmt, Walk, walk_expressions
 from sparsec.ir.levels import Cursor, Dense
-from sparsec.ir.spelling import Spelling
 from sparsec.ir.standing import keep
 from sparsec.ir.types import stored_bits
 from sparsec.targets import LINE, PAGE
@@ -29,7 +28,7 @@ WALKED = 4  # lines, at most, that a walk asks for at once
 CHAINS = 8  # vectors of sums that keep multiply-add units busy: two for each cycle that an addition takes
 
 
-class Quads(Spelling):
+class Quads(Emission):
     """Walks compressed levels four coordinates at a time."""
 
     def is_quad_walk(self, stmt: For) -> bool:

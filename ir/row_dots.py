@@ -51,8 +51,8 @@ from sparsec.ir.kernel import (
     substitute,
 )
 from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.packed_term import element_at, nest_of
 from sparsec.ir.product import COLUMN
+from sparsec.ir.term import element_at, nest_of
 
 MOST_ROWS = 128
 PIXEL, TILE, ROW_BLOCK, ROW_LANE, LINE = Var("u"), Var("n"), Var("r0"), Var("r"), Var("y")
@@ -106,7 +106,7 @@ class RowDottedTerm(DottedTerm):
             )
             shape = self.dots.columns, self.dots.columns
             yield For(axes, (Tile("sums", self.product.sums, shape, body),))
-        yield from self.cleared((block, row), self.tile_row, None)
+        yield from self.cleared((block, row), self.tile_row, None, self.row_exists)
 
     def stage(self, body: Stmt) -> Stmt:
         """Interleave the pixels of the panel, line by line; what is read behind the end of a line is written over."""

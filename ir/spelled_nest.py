@@ -18,7 +18,7 @@ import numpy as np
 from sparsec.errors import KernelError
 from sparsec.ir.footprint import Scope
 from sparsec.ir.fragment_ends import Ends, NestEnds, holds, read_ends
-from sparsec.ir.fragments import CodePacking, Writer, fragment_digits, fragment_heights
+from sparsec.ir.fragments import CodePacking, Frame, Writer, fragment_digits, fragment_heights
 from sparsec.ir.gather import evaluate
 from sparsec.ir.instruction import INSTRUCTIONS
 from sparsec.ir.kernel import (
@@ -150,7 +150,8 @@ class SpelledNest:
         """What fragments do to start and finish the sums; None where loops do."""
         sums = substitute(self.step.target, {self.walks[1].var: Var(self.row)})
         assert isinstance(sums, Load)
-        found = read_ends(self.before, self.after, sums, Var(self.lane.var))
+        types = {name: buffer.dtype for name, buffer in self.buffers.items()}
+        found = read_ends(self.before, self.after, sums, Var(self.row), Var(self.lane.var), types)
         return found if found and self.is_whole(found) and self.is_in_vectors(found) else None
 
     def is_whole(self, ends: NestEnds) -> bool:
@@ -180,9 +181,7 @@ class SpelledNest:
 
     def is_in_vectors(self, ends: NestEnds) -> bool:
         """Whether lanes and panels of what is read and written follow each other, and rows are equally far apart."""
-        buffers, itemsize = Scope.of(self.kernel, self.around).buffers, np.dtype(self.weight.dtype).itemsize
-        if buffers[ends.y.buffer].dtype != buffers[self.step.target.buffer].dtype:
-            return False
+        itemsize = np.dtype(self.weight.dtype).itemsize
         row, panel, lane = np.ix_(np.arange(self.block), np.arange(self.panels), np.arange(self.lanes))
         at = {self.row: row, self.lane.var: lane} | ({self.panel.var: panel} if self.panel else {})
         in_panels = panel * (self.lanes * itemsize) + lane * itemsize
@@ -197,6 +196,11 @@ class SpelledNest:
         )
 
     # -- addresses -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def buffers(self) -> Mapping[str, Buffer]:
+        """The buffers that can be named here, tiles around among them."""
+        return Scope.of(self.kernel, self.around).buffers
 
     def start(self, load: Load) -> Load:
         """Return the first element of an operand in the first panel, at the first depth and row."""
@@ -233,7 +237,7 @@ class SpelledNest:
 
     def bytes_to(self, load: Load, at: Mapping[str, np.ndarray], others: int = 0) -> np.ndarray:
         """Return where an operand is for some values of variables, `others` being that of all loops around."""
-        buffer = Scope.of(self.kernel, self.around).buffers[load.buffer]
+        buffer = self.buffers[load.buffer]
         names = {part.name: others for part in walk_expressions(load) if isinstance(part, Var)}
         names |= dict.fromkeys(self.inner, 0)
         bindings = {name: np.asarray(value) for name, value in names.items()} | dict(at)
@@ -268,7 +272,8 @@ class SpelledNest:
         farthest = max(np.abs(offsets).max(initial=0), self.block * sums_apart)
         if max(farthest, self.block * ends.vectors_apart if ends else 0) + self.lanes * 8 > FARTHEST:
             raise self.refused("rows of X or of its results are more than 2 GB apart")
-        return CodePacking(layout, shape, self.weight.dtype, offsets, first, last, ends, sums_apart, passes, writer)
+        frame = Frame(fragment_heights(layout, shape), first, last, ends, sums_apart, passes)
+        return CodePacking(layout, shape, self.weight.dtype, offsets, frame, writer)
 
     def refused(self, reason: str) -> KernelError:
         return KernelError(
@@ -310,5 +315,5 @@ def code_packings(nests: Sequence[SpelledNest]) -> dict[str, CodePacking]:
         assert writer is not None
         packing = nest.packing(writer, passes)
         if not found.setdefault(nest.weight.name, packing).agrees(packing):
-            raise nest.refused("another nest over the operand has X or sums at other distances")
+            raise nest.refused("another nest over the operand has other code")
     return found

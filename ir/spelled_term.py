@@ -28,8 +28,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sparsec.errors import LayoutError
-from sparsec.ir.builders import LANE, all_of, counted, lane_axis, total
-from sparsec.ir.fragment_ends import split_epilogue
+from sparsec.ir.builders import LANE, counted, lane_axis, total
+from sparsec.ir.fragment_ends import read_ends, split_limits
+from sparsec.ir.gather import summands
 from sparsec.ir.kernel import (
     Assign,
     Const,
@@ -38,6 +39,7 @@ from sparsec.ir.kernel import (
     For,
     If,
     Load,
+    Op,
     Range,
     Stmt,
     Stored,
@@ -45,12 +47,13 @@ from sparsec.ir.kernel import (
     Var,
     call,
     substitute,
+    walk_expressions,
 )
 from sparsec.ir.layout import Layout
 from sparsec.ir.levels import Compressed, Dense
 from sparsec.ir.loop_order import LoopOrder
-from sparsec.ir.packed_term import PackedTerm, element_at, finished
-from sparsec.ir.product import COLUMN
+from sparsec.ir.product import COLUMN, ROW, SUM, Product
+from sparsec.ir.term import Term, element_at, finished
 
 PANEL, SUM_ROW, PART_ROW = Var("n"), Var("r"), Var("k")
 
@@ -87,14 +90,13 @@ class Panels:
 
 
 @dataclass(frozen=True)
-class SpelledTerm(PackedTerm):
-    """One run of tiles of columns over a weight whose entries are spelled out."""
+class SpelledTerm(Term):
+    """A term whose entries are spelled out: a tile keeps the sums of a block of rows, whichever entries are in."""
 
     def tile(self) -> Stmt:
         """Sum the columns of a block of rows, panel by panel, and finish them."""
         shape = self.block, self.stored_width
-        ends = split_epilogue(self.product)
-        if ends is not None:
+        if ends := split_epilogue(self.product):
             nests = [stmt for panels in self.panels for stmt in self.whole(panels, *ends)]
         else:
             sums = counted("r", self.block), lane_axis(self.stored_width)
@@ -103,16 +105,14 @@ class SpelledTerm(PackedTerm):
         edges = (self.for_rows(edge) for edge in self.cleared((), self.block_row, self.last_block))
         return Tile("acc", self.product.sums, shape, (*nests, *edges))
 
-    def whole(self, panels: Panels, of_rows: Load | None, of_all: Load | None, rest: Expr) -> Iterator[Stmt]:
-        """Yield what starts the sums of some panels from what the epilogue adds, adds products, and stores the rest.
+    def whole(self, panels: Panels, start: Expr, result: Expr) -> Iterator[Stmt]:
+        """Yield what starts the sums of some panels, adds products, and stores the results.
 
-        Sums of a later block of the depth start from Y.
+        Sums of a later block of the depth start from Y, and rest there until the last one.
         """
         row, column, acc = self.block_row, COLUMN + panels.at(panels.column), self.sum_at(panels.at(panels.place))
         y = element_at(self.product.y, self.product.y_index, {"i": row, "m": column})
-        added = [substitute(load, {"i": row, "m": column}) for load in (of_rows, of_all) if load is not None]
-        start = total(added) if added else self.product.zero
-        result = finished(replace(self.product, epilogue=rest), acc, row, column)
+        start, result = (substitute(value, {"acc": acc, "i": row, "m": column}) for value in (start, result))
         if self.last_block is not None:
             start, result = call("select", self.first_block, start, y), call("select", self.last_block, result, acc)
         yield self.for_rows(For(panels.axes, (Assign(acc, start),)))
@@ -163,9 +163,6 @@ class SpelledTerm(PackedTerm):
             stmt = If(call("<", self.block_row, self.shape[0]), (stmt,))
         return For((counted("r", self.block),), (stmt,))
 
-    def where_row_exists(self, stmt: Stmt) -> Stmt:
-        return stmt  # as `for_rows` says once for all
-
     def stage(self, body: Stmt) -> Stmt:
         """Copy what one block of the depth reads of X, panel by panel, for the body."""
         product, copies, depth = self.product, [], total([*self.depth_digits, PART_ROW])
@@ -210,11 +207,6 @@ class SpelledTerm(PackedTerm):
         """Rows in a block."""
         return self.sizes[-1]
 
-    @cached_property
-    def part(self) -> int:
-        """Depths in a block of them."""
-        return min((self.layout.levels[level][0].divisor for level in self.staged_blocks), default=self.shape[1])
-
     @property
     def panel_size(self) -> int:
         """Elements of a panel of what is copied of X: an odd number of vectors, so as to start in all sets."""
@@ -225,11 +217,6 @@ class SpelledTerm(PackedTerm):
         """The row of the weight that is a row of the block."""
         levels = [level for level in self.order.outside if level not in self.depths]
         return self.place(levels) + SUM_ROW if levels else SUM_ROW
-
-    @property
-    def first_block(self) -> Expr:
-        """The condition that nothing of the depth came before."""
-        return all_of(call("==", Var(f"p{level}"), 0) for level in self.order.blocks)
 
     @property
     def depth_digits(self) -> list[Expr]:
@@ -283,6 +270,27 @@ class SpelledTerm(PackedTerm):
         for is_there, problem in problems:
             if is_there:
                 raise LayoutError(f"the entries of {product.name} cannot be spelled out: {problem}")
+
+
+def split_epilogue(product: Product) -> tuple[Expr, Expr] | None:
+    """Return what fragments start sums from, and the results that they store; None where loops have to.
+
+    Both are over `i`, `m` and `acc`, as the epilogue is.
+    """
+    limits, core = split_limits(product.epilogue)
+    terms = list(summands(core))
+    added = sorted((term for term in terms if term != SUM), key=lambda term: COLUMN in walk_expressions(term))
+    if len(added) + 1 != len(terms):
+        return None
+    rest: Expr = SUM
+    for name, limit in limits:
+        rest = Op(name, (rest, Const(limit)))
+    start = total(added) if added else product.zero
+    result = finished(replace(product, epilogue=rest), SUM, ROW, COLUMN)
+    sums, y = Load("acc", (ROW, COLUMN)), Load(product.y.name, product.y_index)
+    types = {buffer.name: buffer.dtype for buffer in (product.y, *product.inputs)} | {sums.buffer: product.sums}
+    before, after = Assign(sums, start), Assign(y, substitute(result, {SUM.name: sums}))
+    return (start, result) if read_ends(before, after, sums, ROW, COLUMN, types) else None
 
 
 def can_be_spelled(layout: Layout) -> bool:

@@ -25,7 +25,7 @@ from sparsec.ir.dots import DEPTH_LANE, DottedTerm
 from sparsec.ir.kernel import Assign, Const, Expr, For, Load, Range, Stmt, Stored, Tile
 from sparsec.ir.levels import Dense
 from sparsec.ir.loop_order import LoopOrder, loop_order
-from sparsec.ir.packed_term import nest_of
+from sparsec.ir.term import nest_of
 
 
 @dataclass(frozen=True)

@@ -40,33 +40,33 @@ class X86Writer:
 
     def __call__(self, fragments: Fragments) -> tuple[np.ndarray, np.ndarray]:
         """See `Writer`."""
-        steps = [*addresses(fragments), *self.products(fragments)]
+        window = windows(fragments)
+        steps = [*addresses(fragments, window), *self.products(fragments, window)]
         sizes = np.sum([size for _, size in steps], axis=0)
         code, sizes = joined([*requests(fragments, fragments.total(sizes)), *steps])
-        written, lengths, read = [], [], 0
-        conditions = zip(fragments.first.tolist(), fragments.last.tolist(), fragments.heights.tolist(), strict=True)
+        written, lengths, read, frame = [], [], 0, fragments.frame
+        conditions = zip(frame.first.tolist(), frame.last.tolist(), frame.heights.tolist(), strict=True)
         for size, (first, last, height) in zip(fragments.total(sizes).tolist(), conditions, strict=True):
-            start = start_code(fragments.ends, first, height, fragments.sums_apart)
-            end = finish_code(fragments.ends, last, height, fragments.sums_apart)
+            start = start_code(frame.ends, first, height, frame.sums_apart)
+            end = finish_code(frame.ends, last, height, frame.sums_apart)
             whole = len(start) + size + len(end)
             written += [start, code[read : read + size].tobytes(), end, x86.TRAP * (-whole % LINE)]
             lengths.append(-(-whole // LINE) * LINE)
             read += size
         return np.frombuffer(b"".join(written), np.uint8), np.array(lengths, np.int64)
 
-    def products(self, fragments: Fragments) -> Iterator[Steps]:
+    def products(self, fragments: Fragments, window: np.ndarray) -> Iterator[Steps]:
         """Yield the load of a vector of X for each column, and a product for each entry."""
         x = LAST - np.cumsum(fragments.columns) % LOADED
-        code, sizes = x86.LOAD.at(x, 0, x86.RDI, fragments.offsets - windows(fragments))
+        code, sizes = x86.LOAD.at(x, 0, x86.RDI, fragments.offsets - window)
         yield code, np.where(fragments.columns, sizes, 0)
         place = fragments.nth - (fragments.nth + NEAR) // (2 * NEAR) * (2 * NEAR)
         yield self.multiply_add.at(fragments.rows, x, x86.RSI, place * fragments.itemsize)
 
 
-def addresses(fragments: Fragments) -> Iterator[Steps]:
+def addresses(fragments: Fragments, window: np.ndarray) -> Iterator[Steps]:
     """Yield what keeps rows of X and values within reach of displacements of a byte."""
     yield x86.advance(x86.RSI, np.where(fragments.nth % (2 * NEAR) == NEAR, 2 * NEAR * fragments.itemsize, 0))
-    window = windows(fragments)
     yield x86.advance(x86.RDI, window - np.where(fragments.nth == 0, 0, np.roll(window, 1)))
 
 
@@ -88,17 +88,15 @@ def requests(fragments: Fragments, sizes: np.ndarray) -> Iterator[Steps]:
     ----------
     sizes : int64 [fragments], bytes of code without these steps
     """
-    count = np.diff(fragments.starts)
+    count, frame = np.diff(fragments.starts), fragments.frame
     for base, wanted in ((x86.RCX, sizes + sizes // 8 + LINE), (x86.R8, count * fragments.itemsize)):
-        lines = -(-wanted // (LINE * fragments.passes))
+        lines = -(-wanted // (LINE * frame.passes))
         yield _spread(fragments, lines, partial(_ask_for_line, base))
-    if fragments.ends:
-        apart, end = fragments.sums_apart, 2 * x86.LOAD.loads - 1  # of the next panel
-        yield _spread(fragments, fragments.heights, lambda row: x86.ask(x86.RDX, row * apart + end, to_write=True))
-        if apart := fragments.ends.vectors_apart:
-            yield _spread(
-                fragments, fragments.heights * fragments.first, lambda row: x86.ask(x86.R10, row * apart + end)
-            )
+    if frame.ends:
+        apart, end = frame.sums_apart, 2 * x86.LOAD.loads - 1  # of the next panel
+        yield _spread(fragments, frame.heights, lambda row: x86.ask(x86.RDX, row * apart + end, to_write=True))
+        if apart := frame.ends.vectors_apart:
+            yield _spread(fragments, frame.heights * frame.first, lambda row: x86.ask(x86.R10, row * apart + end))
 
 
 def _ask_for_line(base: int, line: np.ndarray) -> Steps:

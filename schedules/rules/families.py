@@ -20,39 +20,43 @@ from sparsec.ir.named import (
     dense_blocks,
     fkw_by_channel,
     grouped_blocks,
-    n_of_m,
     permuted_diagonal,
     sell,
     tvw,
     v_n_m,
 )
 from sparsec.ir.product import Product
-from sparsec.ir.structures import SHAPES, TAPS
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import PARTS, Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.prices import WAIT, Inner, Nest, extent
 from sparsec.schedules.rules.refusals import (
+    GATHERED,
+    GROUP,
+    SPARSE,
+    WASTE,
     Refusal,
     cannot_hold,
     cut_taps,
+    few_to_slice,
     first_of,
+    no_diagonals,
+    no_full_blocks,
+    no_n_of_m,
+    no_patterns,
     none_kept,
     other_taps,
     ragged_columns,
     ragged_rows,
+    too_many_to_combine,
 )
 from sparsec.schedules.rules.spelled import not_spelled, spelled_nests
 from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import LINE, Target
 
 FULL = 0.95  # of a weight, from which on it is taken as dense
-SPARSE = 0.75  # of the columns of a group, at most, for N:M to be worth its name
-WASTE = 1.5  # places of N:M for each entry, at most
 FILLED = 1.15  # columns of blocks for each that has entries, at most
-GROUP = 8  # columns that are combined to one
 WORD = 64  # bits
-GATHERED = 8  # columns; of as many, vectors are loaded, and elements gathered of fewer
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
 ENTRIES = Inner(  # with vectors of a line
@@ -151,7 +155,7 @@ def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 
 def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield slices of r rows of few columns, whose vectors are of entries that have a row of X each."""
-    if panel.keeps_few_columns and panel.holds_by_rows(r) and _few_to_slice(r, weight, panel.product) is None:
+    if panel.keeps_few_columns and panel.holds_by_rows(r) and few_to_slice(r, weight, panel.product) is None:
         count, slots = -(-weight.rows // r), weight.slots(r)
         layout = partial(sell, r, weight.depth, min(panel.target.cores, count))
         yield Nest(f"SELL-{r}", layout, r, slots, count, weight.depth, SLICES, tasks=count, gathers=True)
@@ -239,7 +243,7 @@ def patterns(weight: Weight, panel: Panel) -> Iterator[Nest]:
 
 def combined(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield columns combined some to one."""
-    if weight.depth % GROUP == 0 and _too_many_to_combine(weight, panel.product) is None:
+    if weight.depth % GROUP == 0 and too_many_to_combine(weight, panel.product) is None:
         steps = weight.rows * weight.depth // GROUP
         layout = partial(combined_columns, GROUP)
         inner = entries(panel.target, **STRUCTURED)
@@ -291,58 +295,8 @@ class Family:
     worth: Callable[[Weight, Product], bool] = lambda weight, product: True
 
 
-def _few_to_slice(r: int, weight: Weight, product: Product) -> str | None:
-    if weight.rows < r:
-        return f"{weight.rows} rows are less than a slice of {r}"
-    types = {product.weight.dtype, product.x.dtype, product.sums}
-    if types != {"float32"}:
-        return f"vectors are gathered of float32 alone, and not of {' and '.join(sorted(types))}"
-    columns = extent(product.columns)
-    return f"{columns} columns are a vector by themselves" if columns >= GATHERED else None
-
-
-def _no_n_of_m(weight: Weight, product: Product) -> str | None:
-    m = next((m for m in (4, 2) if weight.depth % m == 0), 0)
-    n = weight.most_of(m) if m else 0
-    if n > SPARSE * m:
-        return weight.refusal(n_of_m(m // 2, m))
-    places = weight.mask.size / m * n / weight.entries
-    return f"{n}:{m} would store {places:.1f} places for each entry" if places > WASTE else None
-
-
-def _no_full_blocks(r: int, weight: Weight, product: Product) -> str | None:
-    full, rest = weight.full_blocks(r)
-    if full and rest:
-        return None
-    return f"{'all' if full else 'no'} blocks of {r} rows that have an entry are at least half full"
-
-
-def _no_patterns(weight: Weight, product: Product) -> str | None:
-    if product.taps == 1:
-        return "there are no kernels of several taps"
-    if weight.patterns(product.taps)[1]:
-        return None
-    if product.taps > TAPS:
-        return f"kernels have {product.taps} taps, and shapes at most {TAPS}"
-    return f"kernels keep more than half of {product.taps} taps, or in more shapes than {SHAPES}"
-
-
-def _no_diagonals(weight: Weight, product: Product) -> str | None:
-    p = next(p for p in (8, 4, 2) if weight.depth % p == 0)
-    if weight.most_of(p) > 1:
-        return f"a row has {weight.most_of(p)} entries in {p} columns, and a diagonal of {p}×{p} holds one"
-    return weight.refusal(permuted_diagonal(p))
-
-
-def _too_many_to_combine(weight: Weight, product: Product) -> str | None:
-    columns = -(-weight.depth // GROUP)
-    if weight.most_in_row > columns:
-        return f"a row has {weight.most_in_row} entries, and {weight.depth} columns, {GROUP} to one, hold {columns}"
-    return weight.refusal(combined_columns(GROUP))
-
-
 def _has_zeros(weight: Weight, product: Product) -> bool:
-    return weight.entries <= FULL * weight.mask.size
+    return weight.entries * product.groups <= FULL * weight.mask.size
 
 
 def _has_few(weight: Weight, product: Product) -> bool:
@@ -377,7 +331,7 @@ FAMILIES: list[Family] = [
     Family("CSR", partial(row_vectors, 1), worth=_has_zeros),
     Family("spelled out", spelled_nests, not_spelled, _has_zeros),
     *(Family(f"{r}x1 blocks", partial(row_vectors, r), ragged_rows(r), _has_zeros) for r in (2, 4, 8)),
-    *(Family(f"slices of {r} rows", partial(slices, r), partial(_few_to_slice, r), _has_few) for r in (8, 16, 32)),
+    *(Family(f"slices of {r} rows", partial(slices, r), partial(few_to_slice, r), _has_few) for r in (8, 16, 32)),
     *(
         Family(
             f"{r}x4 blocks",
@@ -405,13 +359,13 @@ FAMILIES: list[Family] = [
     Family(
         "TEW",
         lambda weight, panel: (nest for r in (4, 8) for nest in tile_element_wise(r, weight, panel)),
-        first_of(none_kept, ragged_rows(4), partial(_no_full_blocks, 4)),
+        first_of(none_kept, ragged_rows(4), partial(no_full_blocks, 4)),
         lambda weight, product: _mostly_full(4, weight, product) or _mostly_full(8, weight, product),
     ),
     Family(
         "N:M",
         lambda weight, panel: (nest for m in (2, 4, 8, 16) for nest in structured(m, weight, panel)),
-        first_of(none_kept, ragged_columns(2), _no_n_of_m, cut_taps(4)),
+        first_of(none_kept, ragged_columns(2), no_n_of_m, cut_taps(4)),
     ),
     Family(
         "TVW",
@@ -420,7 +374,7 @@ FAMILIES: list[Family] = [
         lambda weight, product: weight.most_of(4) <= 2 and 6 * weight.blocks(1, 4) < weight.mask.size,
     ),
     Family("bitmap", bitmap, worth=_has_words),
-    Family("FKW by channel", patterns, first_of(none_kept, _no_patterns)),
+    Family("FKW by channel", patterns, first_of(none_kept, no_patterns)),
     Family(
         "V:N:M",
         partial(vectors_n_m, 16, 8),
@@ -430,8 +384,8 @@ FAMILIES: list[Family] = [
     Family(
         "permuted diagonal",
         lambda weight, panel: (nest for p in (2, 4, 8, 16) for nest in diagonals(p, weight, panel)),
-        first_of(none_kept, ragged_columns(2), _no_diagonals),
+        first_of(none_kept, ragged_columns(2), no_diagonals),
         _never,
     ),
-    Family("combined columns", combined, first_of(ragged_columns(GROUP), _too_many_to_combine), _never),
+    Family("combined columns", combined, first_of(ragged_columns(GROUP), too_many_to_combine), _never),
 ]

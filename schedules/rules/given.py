@@ -16,10 +16,11 @@ from sparsec.ir.loop_order import TILE_ROWS, loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import GATHERED, PANELS, SLICES, entries
+from sparsec.schedules.rules.families import PANELS, SLICES, entries
 from sparsec.schedules.rules.prices import Nest, Prices, extent
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
-from sparsec.schedules.rules.spelled import given_nests, spelled_cycles, spelled_widths
+from sparsec.schedules.rules.refusals import GATHERED
+from sparsec.schedules.rules.spelled import SpelledPrices, given_nests, spelled_widths
 from sparsec.schedules.steps import Tile
 from sparsec.targets import Target
 
@@ -53,11 +54,12 @@ def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: T
     parts = layout.split(mask) if isinstance(layout, Sum) else [mask]
     prices, lanes = Prices(product, target), target.lanes(product.sums)
     if not isinstance(layout, Sum):
+        spelled = SpelledPrices(product, target)
         for nest in given_nests(layout, mask, product, target):
             for vectors in VECTORS:
                 if widths := spelled_widths(product, vectors * lanes, lanes):
-                    cycles = spelled_cycles(nest, widths, product, target)
-                    yield Choice("given", nest, Tile(widths, stage=nest.stage, spelled=lanes), cycles)
+                    tile = Tile(widths, stage=nest.stage, spelled=lanes)
+                    yield Choice("given", nest, tile, spelled(nest, widths))
     for whole_rows in (False, True):
         width = min(extent(product.columns), TILE_ROWS)
         nests = [count_loops(term, part, target, whole_rows, width) for term, part in zip(terms, parts, strict=True)]

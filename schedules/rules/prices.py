@@ -20,7 +20,7 @@ from sparsec.ir.product import Product
 from sparsec.ir.staged import stretches
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import HALVES, is_float, stored_bits
-from sparsec.targets import LINE, PAGE, Target
+from sparsec.targets import L1_SETS, LINE, PAGE, Target
 
 CONVERT = 0.25  # cycles to convert a weight, or a vector of X, from half precision
 DECODE = {"int8": 0.02, "int4": 0.08}  # cycles to decode a weight, many of them at once
@@ -33,7 +33,6 @@ INDEX_BYTES = 2  # of a stored coordinate
 L1_SHARE = 0.95  # of L1 that keeps rows which are read again
 HIDES = 4  # the norm of loads and arithmetic: the longer one hides most of the other, but less where they are alike
 PAGES = 48  # of X that the TLB keeps beside those of Y and of the weight
-SETS = 64  # of L1, on nearly every processor: more bytes are more ways
 ASSUMED = 128  # for a symbolic extent
 IDLE = 0.2  # of the time of an idle core
 
@@ -205,9 +204,9 @@ class Prices:
         beside = LINE - itemsize if apart > LINE and apart % LINE else 0  # of lines that a row starts or ends in
         row = min(width + beside, apart) if apart else width
         footprint = (row + product.span * itemsize) * max(1, nest.part // product.taps)
-        starts = SETS // gcd(max(1, apart // LINE), SETS)  # rows that start in different sets
-        used = min(SETS, starts * -(-width // LINE))
-        return max(0.0, 1 - kept * used / SETS / footprint)
+        starts = L1_SETS // gcd(max(1, apart // LINE), L1_SETS)  # rows that start in different sets
+        used = min(L1_SETS, starts * -(-width // LINE))
+        return max(0.0, 1 - kept * used / L1_SETS / footprint)
 
     def _copied(self, stretch: int, columns: float) -> float:
         """Return how many elements of a channel are copied for taps that share them."""

@@ -20,7 +20,7 @@ from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests
 from sparsec.schedules.rules.families import FAMILIES, PANELS
 from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
-from sparsec.schedules.rules.spelled import spelled_cycles, spelled_moves, spelled_widths
+from sparsec.schedules.rules.spelled import SpelledPrices, spelled_moves, spelled_widths
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
@@ -164,7 +164,7 @@ def _choices(
     if dot := find_dot(product, target):
         dots = (dot, find_dot(product, target, structured=True))
         return [choice for each in dots if each for choice in _dots(each, product, weight, target, only_dense)]
-    prices, lanes = Prices(product, target), target.lanes(product.sums)
+    prices, spelled, lanes = Prices(product, target), SpelledPrices(product, target), target.lanes(product.sums)
     families = [family for family in FAMILIES if family.name == "dense" or not only_dense]
     families = [family for family in families if every or family.worth(weight, product)]
     found = []
@@ -174,7 +174,7 @@ def _choices(
             for nest in family.nests(weight, panel):
                 if nest.entries:
                     tile = Tile(spelled_widths(product, panel.width, lanes), (), nest.stage, spelled=lanes)
-                    found.append(Choice(family.name, nest, tile, spelled_cycles(nest, tile.columns, product, target)))
+                    found.append(Choice(family.name, nest, tile, spelled(nest, tile.columns)))
                     continue
                 tile = Tile(widths, (), nest.stage, _rows_first(product, panel, nest, target), stretch=nest.stretch)
                 found.append(Choice(family.name, nest, tile, prices(nest, widths)))

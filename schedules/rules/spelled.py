@@ -13,17 +13,16 @@ from math import gcd, hypot, prod
 
 import numpy as np
 
-from sparsec.ir.fragment_ends import split_epilogue
 from sparsec.ir.instruction import INSTRUCTIONS, Instruction
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.ir.spelled_nest import FARTHEST
-from sparsec.ir.spelled_term import can_be_spelled
+from sparsec.ir.spelled_term import can_be_spelled, split_epilogue
 from sparsec.schedules.rules.cuts import LEAST, PARTS, Cut, Panel, in_rows
-from sparsec.schedules.rules.prices import SETS, Inner, Nest, batch, extent, idle_cores, row_bytes
+from sparsec.schedules.rules.prices import Inner, Nest, batch, extent, idle_cores, row_bytes
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Vectorize
-from sparsec.targets import LINE, Target
+from sparsec.targets import L1_SETS, L2_WAYS, LINE, Target
 
 LOAD = 2.35  # loads that one of a vector of X is worth among products, each of which loads a value
 FROM_L2 = 0.4  # more, where it comes from L2
@@ -36,9 +35,8 @@ FEW_SETS = 4.0  # cycles for one where rows of X meet in few of the sets of L1
 FEW = 8  # of which they meet in one
 CROSSING = 0.25  # times as many more, where it lies in two lines
 MISS = 12.0  # more, where it comes from L3
-WAYS = 8  # of L2, on most processors
 CODE = 0.03  # cycles for a byte of code or values that comes to L1
-KEPT = 0.75  # of the cache of instructions, taken to be as large as L1, keeps a fragment
+KEPT = 0.75  # of the cache of instructions keeps a fragment
 REFETCH = 0.08  # cycles for a byte of code that does not stay there
 STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
 PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code, with what keeps addresses near
@@ -50,6 +48,8 @@ def find_writer(product: Product, target: Target) -> Instruction | None:
     """Return the instruction of a target that the entries of a product's weight can be spelled out with."""
     if _types(product) != {"float32"} or product.values is not None or target.emulated_on or _reaches_far(product):
         return None
+    if product.reads or product.writes:
+        return None  # code passes over no rows
     able = (one for one in INSTRUCTIONS.values() if one.writer and one.runs_on(target.isa))
     return next((one for one in able if one.extents == (target.lanes(product.sums),)), None)
 
@@ -124,6 +124,8 @@ def not_spelled(weight: Weight, product: Product) -> str | None:
         return f"code is written for float32 alone, and not for {' and '.join(sorted(types))}"
     if isinstance(product.columns, str) or product.columns < LEAST_COLUMNS:
         return f"a panel of columns is a vector of them, and there are {product.columns}"
+    if _reaches_far(product):
+        return f"an image of X or Y has more than the {FARTHEST} bytes that an instruction reaches"
     return "the target has no instruction that multiplies by what it broadcasts from memory"
 
 
@@ -172,53 +174,60 @@ def spelled_moves(nest: Nest, product: Product, target: Target) -> tuple[Step, .
     )
 
 
-def spelled_cycles(nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
-    """Return the cycles of one core for the whole product."""
-    code_bytes = PRODUCT_BYTES * nest.entries + LOAD_BYTES * nest.steps
-    nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.entries
-    refetched = max(0.0, code_bytes - nest.opens * KEPT * target.l1_bytes)  # by each panel but the first
-    finish = SUMS if split_epilogue(product) else SUMS + FINISH
-    total, left = 0.0, extent(product.columns)
-    for width in widths:
-        count, left = batch(product) * (left // width), left % width
-        panels = -(-width // target.lanes(product.sums))
-        loads = nest.steps * _load(nest, panels, product, target) / target.loads_per_cycle
-        products = max(nest.entries / target.fma_per_cycle, _loading(nest, product, target))
-        step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
-        panel = step + nest.opens * nest.rows * finish + _brought(nest, product)
-        code = CODE * nbytes + REFETCH * (panels - 1) * refetched
-        total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
-    read = batch(product) if nbytes > target.l2_bytes else 1
-    return hypot(total, read * nbytes / STREAM)
+class SpelledPrices:
+    """The prices of nests whose entries are spelled out, for one product on one target."""
 
+    def __init__(self, product: Product, target: Target) -> None:
+        self.product, self.target = product, target
+        self._lanes, self._apart = target.lanes(product.sums), row_bytes(product)
+        self._sums = SUMS if split_epilogue(product) else SUMS + FINISH
 
-def _loading(nest: Nest, product: Product, target: Target) -> float:
-    """Return the cycles that units for loads take at least: one of a value for each product, and those of X."""
-    values = target.loads_per_cycle * target.lanes(product.sums) // target.unit_lanes(product.sums)
-    return nest.entries / values + nest.steps / target.loads_per_cycle
+    def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
+        """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
+        product, target = self.product, self.target
+        code_bytes = PRODUCT_BYTES * nest.entries + LOAD_BYTES * nest.steps
+        nbytes = code_bytes + np.dtype(product.weight.dtype).itemsize * nest.entries
+        refetched = max(0.0, code_bytes - nest.opens * KEPT * target.code_bytes)  # by each panel but the first
+        products = max(nest.entries / target.fma_per_cycle, self._loading(nest))
+        sums, brought = nest.opens * nest.rows * self._sums, self._brought(nest)
+        total, left = 0.0, extent(product.columns)
+        for width in widths:
+            count, left = batch(product) * (left // width), left % width
+            panels = -(-width // self._lanes)
+            loads = nest.steps * self._load(nest, panels) / target.loads_per_cycle
+            step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
+            panel = step + sums + brought
+            code = CODE * nbytes + REFETCH * (panels - 1) * refetched
+            total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
+        read = batch(product) if nbytes > target.l2_bytes else 1
+        return hypot(total, read * nbytes / STREAM)
 
+    def _loading(self, nest: Nest) -> float:
+        """Return the cycles that units for loads take at least: one of a value for each product, and those of X."""
+        at_once = self.target.loads_per_cycle
+        values = at_once * self._lanes // self.target.unit_lanes(self.product.sums)
+        return nest.entries / values + nest.steps / at_once
 
-def _load(nest: Nest, panels: int, product: Product, target: Target) -> float:
-    """Return the cycles for a vector of X, of tiles of so many panels."""
-    rows, apart = nest.part / product.taps, row_bytes(product)
-    load = LOAD + FROM_L2 * max(0.0, 1 - target.l1_bytes / (panels * rows * LINE))
-    if nest.stage:
-        return load
-    in_two_lines = 1.0 if apart % LINE else 1 - 1 / product.taps
-    return load + LOAD * CROSSING * in_two_lines + MISS * _outside_l2(apart, rows, target)
+    def _load(self, nest: Nest, panels: int) -> float:
+        """Return the cycles for a vector of X, of tiles of so many panels."""
+        taps = self.product.taps
+        rows = nest.part / taps
+        load = LOAD + FROM_L2 * max(0.0, 1 - self.target.l1_bytes / (panels * rows * LINE))
+        if nest.stage:
+            return load
+        in_two_lines = 1.0 if self._apart % LINE else 1 - 1 / taps
+        return load + LOAD * CROSSING * in_two_lines + MISS * self._outside_l2(rows)
 
+    def _outside_l2(self, rows: float) -> float:
+        """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
+        lines, apart = self.target.l2_bytes // LINE, self._apart
+        kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // L2_WAYS)
+        return max(0.0, 1 - kept / rows)
 
-def _outside_l2(apart: int, rows: float, target: Target) -> float:
-    """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
-    lines = target.l2_bytes // LINE
-    kept = lines if apart % LINE else lines // gcd(apart // LINE, lines // WAYS)
-    return max(0.0, 1 - kept / rows)
-
-
-def _brought(nest: Nest, product: Product) -> float:
-    """Return the cycles to come to all vectors of X in a panel for the first time."""
-    depth, apart = extent(product.depth), row_bytes(product)
-    if nest.stage:
-        return depth * COPY * nest.tasks
-    meet = apart % LINE == 0 and gcd(apart // LINE, SETS) >= FEW
-    return depth / product.taps * (FEW_SETS if meet else FIRST)
+    def _brought(self, nest: Nest) -> float:
+        """Return the cycles to come to all vectors of X in a panel for the first time."""
+        depth = extent(self.product.depth)
+        if nest.stage:
+            return depth * COPY * nest.tasks
+        meet = self._apart % LINE == 0 and gcd(self._apart // LINE, L1_SETS) >= FEW
+        return depth / self.product.taps * (FEW_SETS if meet else FIRST)

@@ -16,6 +16,9 @@ _BITS = {
 LINE, PAGE = 64, 4096
 """Bytes of a line of the cache, and of a page that addresses are translated for: alike on all processors here."""
 
+L1_SETS, L2_WAYS = 64, 8
+"""Sets of L1, of which more bytes are more ways, and ways of L2: alike on most processors here."""
+
 EMULATE = "emulate:"
 """Starts the name of a target whose schedules run on this machine."""
 
@@ -152,6 +155,11 @@ class Target:
     def activations(self) -> str:
         """The type of 8 bits whose products with int8 instructions add up; of AArch64 the largest take int8 alone."""
         return "int8" if self.arch == "aarch64" else "uint8"
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of the cache of instructions, taken to be as large as L1."""
+        return self.l1_bytes
 
     def has(self, feature: str) -> bool:
         """Whether generated code may use the extension with this LLVM name."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sparsec.errors import LayoutError
+from sparsec.errors import KernelError, LayoutError
+from sparsec.ir.lower import lower
 from sparsec.ir.named import CSR, dense_blocks
 from sparsec.ir.notation import parse_layout, parse_storage
 from sparsec.ir.parser import parse_kernel
+from sparsec.ir.product import BATCH, COLUMN, ROW
+from sparsec.ir.spelled_term import split_epilogue
 from sparsec.schedules.steps import Tile
 from sparsec.schedules.trace import Trace
 from tests.ir.product_cases import EPILOGUES, Case, Compiled, interpreted, linear, sparse
-from tests.ir.spelled_cases import DEPTH, LAYOUTS, ROWS, SPELL, cut, looped_trace, on_images, spelled_trace
+from tests.ir.spelled_cases import AVX512, DEPTH, LAYOUTS, ROWS, SPELL, cut, looped_trace, on_images, spelled_trace
 
 
 def check(case: Case, trace: Trace) -> None:
@@ -130,6 +134,40 @@ def test_nothing_and_everything(density: float) -> None:
     weight = sparse(ROWS, DEPTH, density) + np.float32(density) * 20
     case = linear(weight, 33, 1, "bias and relu", LAYOUTS["ragged blocks in ragged parts"])
     check(case, looped_trace(case))
+
+
+# -- who finishes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_lowering_finds_fragments_to_finish_what_the_kernel_leaves_to_them(epilogue: str) -> None:
+    case = linear(sparse(ROWS, DEPTH, 0.2), 37, 1, epilogue, LAYOUTS["ragged blocks in ragged parts"])
+    scheduled = spelled_trace(case).apply(case.product, AVX512.emits)
+    assert (scheduled.lowered.codes["W"].frame.ends is not None) == (split_epilogue(case.product) is not None)
+
+
+def test_loops_finish_rows_that_are_in_another_order() -> None:
+    """Though the first rows of each block are at one distance."""
+    case = linear(sparse(25, DEPTH, 0.2), 16, layout=cut(5, rows=25))
+    case = replace(
+        case,
+        product=replace(case.product, y_index=(BATCH, (ROW + 13) % 25 * 16 + COLUMN)),
+        expected=np.roll(case.expected.reshape(25, 16), 13, axis=0).reshape(1, -1),
+    )
+    assert split_epilogue(case.product) is None
+    assert spelled_trace(case).apply(case.product, AVX512.emits).lowered.codes["W"].frame.ends is None
+    check(case, spelled_trace(case))
+
+
+def test_panels_that_start_sums_in_other_blocks_are_refused() -> None:
+    """They share the code of their entries."""
+    case = linear(sparse(ROWS, DEPTH, 0.2), 40, layout=LAYOUTS["parts"])
+    text = str(spelled_trace(case).tensorized(case.product))
+    assert text.count("select(p0 == 0, ") == 2
+    lower(parse_kernel(text), AVX512.emits)
+    changed = "select(p0 == 1, ".join(text.rsplit("select(p0 == 0, ", 1))
+    with pytest.raises(KernelError, match="because another nest over the operand has other code"):
+        lower(parse_kernel(changed), AVX512.emits)
 
 
 # -- what cannot be spelled out ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from sparsec.ir.kernel import For, Walk
+from sparsec.ir.kernel import Buffer, For, Walk
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.schedules.intrinsics import INSTRUCTIONS
@@ -17,7 +17,7 @@ from sparsec.schedules.rules.cuts import Panel
 from sparsec.schedules.rules.options import options
 from sparsec.schedules.rules.prices import Nest
 from sparsec.schedules.rules.product import VECTORS, Proposal, candidates, contenders, propose
-from sparsec.schedules.rules.spelled import find_writer, spelled_nests, spelled_widths
+from sparsec.schedules.rules.spelled import find_writer, not_spelled, spelled_nests, spelled_widths
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Trace
@@ -109,6 +109,15 @@ def test_a_single_row_is_no_block() -> None:
     case = layer(rows=1)
     assert spelled(case) is None
     assert refusal(case.product, case.arrays["W"]) == "a single row is no block of rows"
+
+
+def test_images_that_no_instruction_reaches_across_are_refused() -> None:
+    case = layer()
+    product = replace(case.product, x=Buffer("X", "float32", (1, 768 * 2**20)))
+    assert find_writer(product, ZNVER4) is None
+    assert not_spelled(Weight(case.arrays["W"]), product) == (
+        "an image of X or Y has more than the 2147483647 bytes that an instruction reaches"
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
