@@ -22,7 +22,7 @@ def summary(report: Mapping[str, Any], model: str, layouts: str | None = None) -
     """
     layers, gone = report["layers"], removed_text(report.get("removed", ()))
     if not layers:
-        shown: RenderableType = f"{model} has no layers with weights"
+        shown: RenderableType = f"{model} has no layers with weights of float32, half precision or integers"
     elif layouts:
         shown = options_tables(layers, layouts == "all")
     else:
