@@ -86,6 +86,9 @@ def inspect(
         raise click.UsageError(
             "a library keeps no other layouts than the chosen ones; --layout and --layouts take the ONNX file"
         )
+    fixed = {"--target": target != "native", "--threads": threads, "--storage": storage, "--compute": compute}
+    if compiled and (given := [option for option, value in fixed.items() if value]):
+        raise click.UsageError(f"a library is compiled already; give the ONNX file for {' and '.join(given)}")
     quiet = quiet or as_json
     options: dict[str, Any] = {"target": target, "threads": threads, "shapes": shapes}
     options |= {"storage": storage, "compute": compute, "layouts": layouts}
