@@ -128,6 +128,11 @@ def dense_blocks(r: int, taps: int = 1, together: int = 1) -> Layout:
     return parse_layout(f"(i, k) -> ({rows} : dense, {columns} : dense{tap}{row})")
 
 
+def spelled_out(r: int = 30) -> Layout:
+    """Return blocks of r rows of which each column that has entries stores these, as code can be written of."""
+    return parse_layout(f"(i, k) -> (i floordiv {r} : dense, k : compressed, i mod {r} : compressed)")
+
+
 def _unrolled(taps: int) -> int:
     """Return how many taps, which divide all of them, a loop has whose iterations LLVM writes out."""
     return max(run for run in range(1, UNROLLED + 1) if taps % run == 0)
@@ -168,5 +173,6 @@ NAMED: dict[str, Callable[..., Layout | Sum]] = {
     "permuted diagonal": permuted_diagonal,
     "combined columns": combined_columns,
     "bucketed rows": lambda: BUCKETED,
+    "spelled out": spelled_out,
 }
 """How to make the layout of each name; the parameters have defaults."""

@@ -112,7 +112,7 @@ def _decoded_together(product: Product, depth: int, r: int) -> int:
 
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed rows jammed in blocks of r."""
-    name = f"{r}x1 blocks" if r > 1 else "CSR"
+    name = f"{r}x1 blocks" if r > 1 else "bucketed rows"
     for cut in find_cuts(weight, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
         inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
@@ -124,7 +124,7 @@ def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     if panel.keeps_few_columns and panel.holds_by_rows(r) and _few_to_slice(r, weight, panel.product) is None:
         count, slots = -(-weight.rows // r), weight.slots(r)
         layout = partial(sell, r, weight.depth, min(panel.target.cores, count))
-        yield Nest(f"SELL-{r}", layout, r, slots, count, weight.depth, SLICES, tasks=count, gathers=True)
+        yield Nest(f"SELL:{r}", layout, r, slots, count, weight.depth, SLICES, tasks=count, gathers=True)
 
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -224,7 +224,7 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     for cut in find_cuts(weight, panel, r):
         single = replace(cut, r=1)
         terms = [partial(in_rows, one, "bucketed", "compressed") for one in (cut, single)]
-        others = _nest("CSR", terms[1], single, rest, entries(panel.target, load=1 / QUAD))
+        others = _nest("bucketed rows", terms[1], single, rest, entries(panel.target, load=1 / QUAD))
         yield replace(_nest("TEW", partial(_sum, *terms), cut, full, entries(panel.target, r)), rest=others)
 
 
@@ -344,10 +344,10 @@ def _never(weight: Weight, product: Product) -> bool:
 
 FAMILIES: list[Family] = [
     Family("dense", dense),
-    Family("CSR", partial(row_vectors, 1), worth=_has_zeros),
+    Family("bucketed rows", partial(row_vectors, 1), worth=_has_zeros),
     Family("spelled out", spelled_nests, not_spelled, _has_zeros),
     *(Family(f"{r}x1 blocks", partial(row_vectors, r), ragged_rows(r), _has_zeros) for r in (2, 4, 8)),
-    *(Family(f"slices of {r} rows", partial(slices, r), partial(_few_to_slice, r), _has_few) for r in (8, 16, 32)),
+    *(Family(f"SELL:{r}", partial(slices, r), partial(_few_to_slice, r), _has_few) for r in (8, 16, 32)),
     *(
         Family(
             f"{r}x4 blocks",

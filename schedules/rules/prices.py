@@ -81,7 +81,7 @@ class Nest:
 
     Parameters
     ----------
-    name : of the layouts that are alike but for how they are cut, such as ``CSR`` or ``2:4``
+    name : of the layouts that are alike but for how they are cut, such as ``bucketed rows`` or ``2:4``
     layout : makes the layout; None for an activation
     rows : that a tile keeps
     steps : that all tiles take together, each of so many multiply-adds as a tile keeps elements

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Examples:
   sparsec inspect resnet50.onnx
   sparsec inspect resnet50.onnx --layouts
-  sparsec inspect resnet50.onnx --layouts --layout '*conv*=CSR'
+  sparsec inspect resnet50.onnx --layouts --layout '*conv*=bucketed rows'
   sparsec inspect resnet50.onnx --html resnet50.html --profile
   sparsec inspect bert.onnx --shape input_ids=1,128 --target neoverse-n1
   sparsec inspect bert.so --json"""

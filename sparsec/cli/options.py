@@ -130,7 +130,8 @@ def layout_option(function: Any) -> Any:
         multiple=True,
         metavar="[LAYER=]LAYOUT",
         callback=lambda context, option, given: _by_layer(given),
-        help="Store a layer's weight so, by name or in the notation; * in LAYER stands for anything. Repeatable.",
+        help="Store a layer's weight so, by a name that inspect --layouts prints or in the notation; * in LAYER stands "
+        "for anything. Repeatable.",
     )(function)
 
 
