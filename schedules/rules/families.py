@@ -113,9 +113,9 @@ def _decoded_together(product: Product, depth: int, r: int) -> int:
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed rows jammed in blocks of r."""
     name = f"{r}x1 blocks" if r > 1 else "bucketed rows"
+    inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
     for cut in find_cuts(weight, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
-        inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
         yield _nest(name, layout, cut, weight.blocks(r), inner)
 
 
@@ -129,19 +129,19 @@ def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of r rows of those that have entries."""
+    inner = entries(panel.target, r)
     for cut in find_cuts(weight.condensed, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
-        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), entries(panel.target, r))
+        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), inner)
 
 
 def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed blocks of r × c; c is 4, or all taps of a kernel."""
     if c not in (4, panel.product.taps):
         return
-    count = weight.blocks(r, c)
+    count, inner = weight.blocks(r, c), entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
     for cut in find_cuts(weight, panel, r, c):
         layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
-        inner = entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
         yield _nest(f"{r}x{c} blocks", layout, cut, count * c, inner, groups=count)
 
 
@@ -167,10 +167,11 @@ def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest
 
 def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield bitmaps, whose words are few where most weights are kept; a part of one word needs no other loop."""
+    inner = entries(panel.target, **BITS)
     for cut in find_cuts(weight, panel, 1, copies=True, more_parts=(-(-weight.depth // WORD),)):
         words = weight.rows * cut.parts * -(-cut.part // WORD)
         layout = partial(in_rows, cut, "bucketed", "bitmap")
-        yield _nest("bitmap", layout, cut, weight.entries, entries(panel.target, **BITS), groups=words)
+        yield _nest("bitmap", layout, cut, weight.entries, inner, groups=words)
 
 
 def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
