@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -54,6 +54,7 @@ class Layout:
     dims : names of the logical dimensions
     levels : (digit, level) pairs, outermost first
     orders : (dim, order) pairs: the dims whose coordinates are permuted before they are cut into digits
+    name : by which a user gave it, if so: any layout of that kind may then stand in its place
 
     Raises
     ------
@@ -63,6 +64,7 @@ class Layout:
     dims: tuple[str, ...]
     levels: tuple[tuple[Digit, Level], ...]
     orders: tuple[tuple[str, Order], ...] = ()
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.dims or len(set(self.dims)) != len(self.dims):

@@ -131,8 +131,8 @@ def dense_blocks(r: int, taps: int = 1, together: int = 1) -> Layout:
 def grouped_blocks(rows: int, depth: int, r: int, part: int, taps: int = 1) -> Layout:
     """Return dense blocks along a diagonal, each of `rows` × `depth`, stored as panels of r rows of parts of its depth.
 
-    >>> str(grouped_blocks(64, 192, 4, 96, 3))[:69]
-    '(i, k) -> (i floordiv 64 : dense, k floordiv 192 : diagonal, k flooral'
+    >>> str(grouped_blocks(1, 9, 1, 9, taps=9))
+    '(i, k) -> (i : dense, k floordiv 9 : diagonal, k mod 9 : dense)'
     """
     levels = [_digit("i", rows, None), _digit("k", depth, None).replace("dense", "diagonal")]
     levels += [_digit("k", part, depth), _digit("i", r, rows), _digit("k", taps, part), _digit("k", 1, taps)]
@@ -146,6 +146,11 @@ def _digit(dim: str, size: int, whole: int | None) -> str:
         return ""
     quotient = f"{dim} floordiv {size}" if size > 1 else dim
     return f"{quotient} mod {whole // size} : dense" if whole else f"{quotient} : dense"
+
+
+def spelled_out(r: int = 30) -> Layout:
+    """Return blocks of r rows of which each column that has entries stores these, as code can be written of."""
+    return parse_layout(f"(i, k) -> (i floordiv {r} : dense, k : compressed, i mod {r} : compressed)")
 
 
 def _unrolled(taps: int) -> int:
@@ -188,5 +193,6 @@ NAMED: dict[str, Callable[..., Layout | Sum]] = {
     "permuted diagonal": permuted_diagonal,
     "combined columns": combined_columns,
     "bucketed rows": lambda: BUCKETED,
+    "spelled out": spelled_out,
 }
 """How to make the layout of each name; the parameters have defaults."""

@@ -50,7 +50,7 @@ class StagedPart:
         if not self.stretch:
             return total(digit * (divisor * self.width) for digit, divisor in digits)
         depth = total(digit * divisor for digit, divisor in digits)
-        distance = _distance(self.product, depth % self.product.taps)
+        distance = _distance(self.product.x_index[-1], depth % self.product.taps)
         start = distance % self.stretch
         return depth // self.product.taps * self._channel + start * self._length + (distance - start)
 
@@ -87,12 +87,12 @@ class StagedPart:
 
 def stretches(product: Product, lanes: int) -> Mapping[int, int]:
     """Return what distances of taps leave when divided by `lanes`, and for each how much beyond a tile is read."""
-    return _stretches(_distance(product, Coordinate("W", "k")), product.taps, lanes)
+    return _stretches(product.x_index[-1], product.taps, lanes)
 
 
 @lru_cache(maxsize=64)  # rules ask for every way to cut a weight
-def _stretches(distance_of: Expr, taps: int, lanes: int) -> Mapping[int, int]:
-    distances = evaluate(distance_of, {"W.k": np.arange(taps)})
+def _stretches(index: Expr, taps: int, lanes: int) -> Mapping[int, int]:
+    distances = evaluate(_distance(index, Coordinate("W", "k")), {"W.k": np.arange(taps)})
     found: dict[int, int] = {}
     for distance in np.broadcast_to(distances, taps).tolist():
         start = distance % lanes
@@ -110,9 +110,9 @@ def has_flat_taps(product: Product) -> bool:
     return all(np.all(place == place.flat[0]) for place in map(np.asarray, places))
 
 
-def _distance(product: Product, tap: Expr) -> Expr:
-    """Return how far behind the first tap of its channel a tap reads."""
-    (*_, index), nothing = product.x_index, {"b": Const(0), "m": Const(0)}
+def _distance(index: Expr, tap: Expr) -> Expr:
+    """Return how far behind the first tap of its channel a tap reads, where this is the last index of X."""
+    nothing = {"b": Const(0), "m": Const(0)}
     first = int(evaluate(substitute(index, {**nothing, "k": Const(0)}), {}))
     place = substitute(index, {**nothing, "k": tap})
     return place - first if first else place

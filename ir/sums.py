@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -29,12 +29,18 @@ class Sum:
     >>> [term.arrays["data"].tolist() for term in packed.terms]
     [[1, 3, 5, 2, 0, 6], [4]]
 
+    Parameters
+    ----------
+    terms : layouts over the same dimensions
+    name : as of a `Layout`
+
     Raises
     ------
     LayoutError : if there are not at least two terms, or their dimensions have other names
     """
 
     terms: tuple[Layout, ...]
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if len(self.terms) < 2 or len({term.dims for term in self.terms}) > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import ml_dtypes
 import numpy as np
 
@@ -48,6 +50,7 @@ def widest(dtypes: list[str]) -> str | None:
     return max(floats, key=FLOATS.index, default=None)
 
 
+@cache  # rules ask for every candidate
 def sums(dtype: str) -> str:
     """Return the type in which products of `dtype` are added up: no sum of float32 or int32 is kept in less.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from sparsec.graph.few_bits import few_bits
 from sparsec.graph.find_integers import find_integers, stored_groups
 from sparsec.graph.from_relax import from_relax
 from sparsec.graph.fuse import Group, fuse
-from sparsec.graph.given_layouts import Given, GivenLayouts
+from sparsec.graph.given_layouts import Given, GivenLayouts, read_layout
 from sparsec.graph.graph import Graph
 from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.kernels import Kernels
@@ -35,6 +35,8 @@ from sparsec.graph.round_activations import COMPUTED, round_activations
 from sparsec.graph.split_batch import split_batch
 from sparsec.graph.store_weights import STORAGES, store_weights
 from sparsec.graph.winograd import use_winograd
+from sparsec.ir.layout import Layout
+from sparsec.ir.sums import Sum
 from sparsec.operators import MASKED, build_operator
 from sparsec.report import plural, summary, text_of, totals
 from sparsec.report.maps import WeightMap
@@ -93,9 +95,11 @@ def compile(
         keep the types that the model has. See `sparsec.graph.store_weights` for how far off results are.
     layouts : str, Layout or mapping, optional
         Layouts that are not to be chosen: one for all layers, or by the name of the layer, in which ``*`` stands for
-        anything; a whole name counts before others, and of these the first that fits. A layout has a name, such as
-        ``"CSR"``, or is written out, as ``"(i, k) -> (i : dense, k : bitmap)"``: the outputs of a layer are ``i``, its
-        inputs ``k``. Of grouped convolutions ``dense`` is what is best for the zeros between the groups.
+        anything; a whole name counts before others, and of these the first that fits. A layout is written out, as
+        ``"(i, k) -> (i : dense, k : bitmap)"`` (the outputs of a layer are ``i``, its inputs ``k``) and is taken so, or
+        has a name. One that `inspect` prints, such as ``"bucketed rows"``, stands for a kind, of which each weight
+        takes the layout that is predicted to be the fastest. Of grouped convolutions ``dense`` is what is best for the
+        zeros between the groups.
     compute : {"bfloat16"}, optional
         What layers multiply, where the target has instructions for it: weights and what layers read are rounded, sums
         stay float32. See `sparsec.graph.round_activations` for how far off results are.
@@ -114,7 +118,7 @@ def compile(
         cannot be written.
     """
     choose = Measured() if measure else propose
-    run = _Run(_target(target, threads), progress, dump, choose, storage, GivenLayouts(layouts), compute, dense)
+    run = _Run(_target(target, threads), progress, dump, choose, storage, _given(layouts), compute, dense)
     return run.build(run.read(model, example_inputs, shapes))
 
 
@@ -203,7 +207,7 @@ def inspect(
         Also list, for each layer, every layout with its size and predicted time, or the reason why it cannot hold the
         weight, and say why the chosen one was.
     """
-    given = GivenLayouts(layouts)
+    given = _given(layouts)
     run = _Run(_target(target, threads), progress, None, storage=storage, given=given, compute=compute)
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".so"):
         raise ModelError(
@@ -267,10 +271,21 @@ def op(
         An operator or activation that is not known, or operands that do not fit together.
     """
     given = None if layout is None or name != "matmul" else {name: layout}  # the others build it into their graph
-    run = _Run(_target(target, threads), None, dump, storage=storage, given=GivenLayouts(given))
+    run = _Run(_target(target, threads), None, dump, storage=storage, given=_given(given))
     if storage is not None and name in MASKED:
         raise InputError(f"{name} has a mask and no weights to store as {storage}; leave storage out")
     return run.build(build_operator(name, operands, options, layout, run.target)).load(threads)
+
+
+def _given(layouts: Given | Mapping[str, Given] | None) -> GivenLayouts:
+    """Read layouts by layer; those that are given by name keep it, so that each weight takes the best of that kind."""
+    by_layer = layouts if isinstance(layouts, Mapping) else {"*": layouts} if layouts is not None else {}
+    return GivenLayouts({layer: _named(layout) for layer, layout in by_layer.items()})
+
+
+def _named(layout: Given) -> Layout | Sum:
+    found = read_layout(layout)
+    return replace(found, name=layout.strip()) if isinstance(layout, str) and "->" not in layout else found
 
 
 def _target(target: str | Target, threads: int | None) -> Target:

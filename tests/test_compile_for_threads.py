@@ -40,5 +40,5 @@ def test_an_operator_is_compiled_for_the_threads_that_it_runs_on() -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 @pytest.mark.parametrize("face", [sparsec.compile, sparsec.inspect])
 def test_a_wrong_thread_count_is_told(face, threads) -> None:
-    with pytest.raises(InputError, match=r"threads=.* was given; expected a positive number, or None for the default"):
+    with pytest.raises(InputError, match=r"threads=.* was given; expected from 1 to 1024, or None for the default"):
         face(layer(1), threads=threads)

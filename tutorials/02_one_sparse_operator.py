@@ -78,7 +78,7 @@ product = Product(
 target = Target.parse("native")
 # The cheapest of the layouts whose entries are walked by loops, to look at these. With AVX-512 one whose entries are
 # spelled out as machine code may be cheaper still, which `propose` would choose.
-(proposal,) = contenders(product, weight, target)["CSR"]
+(proposal,) = contenders(product, weight, target)["bucketed rows"]
 layout = proposal.product.layout
 assert layout is not None
 arrays = layout.pack(weight).arrays

@@ -289,7 +289,7 @@ def _runs(r: int, depths: int, chunk: int) -> Layout:
 
 
 def _runs_name(r: int) -> str:
-    return f"{r}x1 blocks" if r > 1 else "CSR"
+    return f"{r}x1 blocks" if r > 1 else "bucketed rows"
 
 
 def _chunk(rows: int, r: int, product: Product, target: Target) -> int:

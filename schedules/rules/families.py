@@ -146,10 +146,10 @@ def _decoded_together(product: Product, depth: int, r: int) -> int:
 
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed rows jammed in blocks of r."""
-    name = f"{r}x1 blocks" if r > 1 else "CSR"
+    name = f"{r}x1 blocks" if r > 1 else "bucketed rows"
+    inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
     for cut in find_cuts(weight, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
-        inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
         yield _nest(name, layout, cut, weight.blocks(r), inner)
 
 
@@ -158,24 +158,24 @@ def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     if panel.keeps_few_columns and panel.holds_by_rows(r) and few_to_slice(r, weight, panel.product) is None:
         count, slots = -(-weight.rows // r), weight.slots(r)
         layout = partial(sell, r, weight.depth, min(panel.target.cores, count))
-        yield Nest(f"SELL-{r}", layout, r, slots, count, weight.depth, SLICES, tasks=count, gathers=True)
+        yield Nest(f"SELL:{r}", layout, r, slots, count, weight.depth, SLICES, tasks=count, gathers=True)
 
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of r rows of those that have entries."""
+    inner = entries(panel.target, r)
     for cut in find_cuts(weight.condensed, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
-        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), entries(panel.target, r))
+        yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), inner)
 
 
 def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed blocks of r × c; c is 4, or all taps of a kernel."""
     if c not in (4, panel.product.taps):
         return
-    count = weight.blocks(r, c)
+    count, inner = weight.blocks(r, c), entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
     for cut in find_cuts(weight, panel, r, c):
         layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
-        inner = entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
         yield _nest(f"{r}x{c} blocks", layout, cut, count * c, inner, groups=count)
 
 
@@ -201,10 +201,11 @@ def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest
 
 def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield bitmaps, whose words are few where most weights are kept; a part of one word needs no other loop."""
+    inner = entries(panel.target, **BITS)
     for cut in find_cuts(weight, panel, 1, copies=True, more_parts=(-(-weight.depth // WORD),)):
         words = weight.rows * cut.parts * -(-cut.part // WORD)
         layout = partial(in_rows, cut, "bucketed", "bitmap")
-        yield _nest("bitmap", layout, cut, weight.entries, entries(panel.target, **BITS), groups=words)
+        yield _nest("bitmap", layout, cut, weight.entries, inner, groups=words)
 
 
 def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -258,7 +259,7 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     for cut in find_cuts(weight, panel, r):
         single = replace(cut, r=1)
         terms = [partial(in_rows, one, "bucketed", "compressed") for one in (cut, single)]
-        others = _nest("CSR", terms[1], single, rest, entries(panel.target, load=1 / QUAD))
+        others = _nest("bucketed rows", terms[1], single, rest, entries(panel.target, load=1 / QUAD))
         yield replace(_nest("TEW", partial(_sum, *terms), cut, full, entries(panel.target, r)), rest=others)
 
 
@@ -328,10 +329,10 @@ def _never(weight: Weight, product: Product) -> bool:
 
 FAMILIES: list[Family] = [
     Family("dense", dense),
-    Family("CSR", partial(row_vectors, 1), worth=_has_zeros),
+    Family("bucketed rows", partial(row_vectors, 1), worth=_has_zeros),
     Family("spelled out", spelled_nests, not_spelled, _has_zeros),
     *(Family(f"{r}x1 blocks", partial(row_vectors, r), ragged_rows(r), _has_zeros) for r in (2, 4, 8)),
-    *(Family(f"slices of {r} rows", partial(slices, r), partial(few_to_slice, r), _has_few) for r in (8, 16, 32)),
+    *(Family(f"SELL:{r}", partial(slices, r), partial(few_to_slice, r), _has_few) for r in (8, 16, 32)),
     *(
         Family(
             f"{r}x4 blocks",

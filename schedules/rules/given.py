@@ -1,4 +1,4 @@
-"""The schedule of a product whose weight must take a layout that was given: only the tiles are chosen."""
+"""The schedule of a product whose weight must take a layout that was given, or one of the kind that was."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
 from sparsec.schedules.rules.families import PANELS, SLICES, entries
 from sparsec.schedules.rules.prices import Nest, Prices, extent
-from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, propose
+from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, contenders, propose
 from sparsec.schedules.rules.refusals import GATHERED
 from sparsec.schedules.rules.spelled import SpelledPrices, given_nests, spelled_widths
 from sparsec.schedules.steps import Tile
@@ -26,12 +26,13 @@ from sparsec.targets import Target
 
 
 def propose_given(product: Product, matrix: np.ndarray, layout: Layout | Sum, target: Target) -> Proposal:
-    """Choose the tiles for a layout by the model.
+    """Choose the tiles for a layout by the model, and of a layout that was given by name the member of its kind, too.
 
     Parameters
     ----------
     product : whose weight has no layout yet
     matrix : float32 [rows, depth], the constant weight
+    layout : taken as it is where it has no name, or one that no kind of layouts has
     target : whose caches and vector units the model prices for
 
     Raises
@@ -40,12 +41,20 @@ def propose_given(product: Product, matrix: np.ndarray, layout: Layout | Sum, ta
     """
     if len(layout.dims) != 2:
         raise LayoutError(f"the layout {layout} has {len(layout.dims)} dimensions; a weight has two, outputs first")
+    known = contenders(product, matrix, target, every=True) if layout.name else {}
+    of_kind = [
+        one for (one,) in known.values() if layout.name.casefold() in (one.name.casefold(), one.family.casefold())
+    ]
+    if of_kind:
+        return min(of_kind, key=lambda proposal: proposal.seconds)
     if refusal := layout.refusal(matrix != 0):
-        raise LayoutError(f"the layout {layout} cannot hold this weight: {refusal}; prune it so, or choose another")
+        others = f"one of {', '.join(sorted(known))}" if known else "another"
+        what = layout.name or f"the layout {layout}"
+        raise LayoutError(f"{what} cannot hold this weight: {refusal}; prune it so, or choose {others}")
     choice = min(_choices(product, matrix != 0, layout, target), key=lambda choice: choice.cycles)
     dense = propose(product, matrix, target).dense_seconds
     found = as_proposal(product, choice, choice, target)
-    return replace(found, product=product.stored_as(layout), dense_seconds=dense)
+    return replace(found, product=product.stored_as(layout), dense_seconds=dense, name=layout.name or found.name)
 
 
 def _choices(product: Product, mask: np.ndarray, layout: Layout | Sum, target: Target) -> Iterator[Choice]:

@@ -57,7 +57,7 @@ def options(product: Product, matrix: np.ndarray, target: Target, chosen: Propos
     able = [proposal for (proposal,) in proposals.values()]
     if not any(proposal.product.layout == chosen.product.layout for proposal in able):
         able = [*(proposal for proposal in able if proposal.name != chosen.name), chosen]
-    families = {proposal.family for proposal in able}
+    families = {name for proposal in able for name in (proposal.family, proposal.name)}
     refused = [family for family in FAMILIES if family.name not in families]
     dot = find_dot(product, target)
     refusals = [

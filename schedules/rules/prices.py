@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 
 import numpy as np
 
 from sparsec.ir.gather import evaluate
-from sparsec.ir.kernel import Const, Coordinate, substitute
+from sparsec.ir.kernel import Const, Coordinate, Expr, substitute
 from sparsec.ir.layout import Layout
 from sparsec.ir.product import Product
 from sparsec.ir.staged import stretches
@@ -80,7 +81,7 @@ class Nest:
 
     Parameters
     ----------
-    name : of the layouts that are alike but for how they are cut, such as ``CSR`` or ``2:4``
+    name : of the layouts that are alike but for how they are cut, such as ``bucketed rows`` or ``2:4``
     layout : makes the layout; None for an activation
     rows : that a tile keeps
     steps : that all tiles take together, each of so many multiply-adds as a tile keeps elements
@@ -121,13 +122,13 @@ class Prices:
 
     def __init__(self, product: Product, target: Target) -> None:
         self.product, self.target = product, target
-        self._apart = row_bytes(product)
+        self._apart, self._few = row_bytes(product), has_few_columns(product, target)
         in_two_lines = min(1.0, target.vector_bits / 8 / LINE)  # of vectors that start anywhere
         self._crossing = in_two_lines * (1.0 if self._apart % LINE else 1 - 1 / product.taps)  # of loads of X
 
     def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
         """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
-        if has_few_columns(self.product, self.target):
+        if self._few:
             return self._streamed(nest, self._in_cache(nest, widths))
         return self._in_cache(nest, widths)
 
@@ -166,7 +167,7 @@ class Prices:
         """Return the cycles of a step whose operands are in L1."""
         if nest.gathers:
             return self._step_of_gathered(nest)
-        if nest.rows > 1 and has_few_columns(self.product, self.target) and not nest.scatter:
+        if nest.rows > 1 and self._few and not nest.scatter:
             return self._step_by_rows(nest)
         arithmetic = max(nest.inner.wait, nest.rows * vectors / self.target.fma_per_cycle)
         loads += nest.inner.load * nest.rows
@@ -229,7 +230,7 @@ class Prices:
 
     def _conversions(self, nest: Nest, vectors: float) -> float:
         """Return how much a step converts from half precision: its weights, and vectors of X that are no copies."""
-        if has_few_columns(self.product, self.target):
+        if self._few:
             return 0  # the rows are vectors then, whose weights are converted together
         weights = nest.rows if self.product.weight.dtype in HALVES else 0
         return weights + (vectors if self.product.x.dtype in HALVES and not nest.stage else 0)
@@ -263,15 +264,20 @@ def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tup
 
 def row_bytes(product: Product) -> int:
     """Return how far apart in X the rows of neighbouring channels are; as assumed where that is not constant."""
-    extents, bytes_of_x = product.x.shape, np.dtype(product.x.dtype).itemsize
+    return _apart(product.x_index, product.x.shape, product.taps) * np.dtype(product.x.dtype).itemsize
+
+
+@lru_cache(maxsize=64)  # of every candidate
+def _apart(x_index: tuple[Expr, ...], extents: tuple[int | str, ...], taps: int) -> int:
+    """Return how many elements `row_bytes` are."""
     if not all(isinstance(size, int) for size in extents[1:]):
-        return ASSUMED * bytes_of_x
+        return ASSUMED
     bindings = {"b": Const(0), "k": Coordinate("W", "k"), "m": Const(0)}
     place = np.zeros(2, np.int64)
-    for index, size in zip(product.x_index, extents, strict=True):
-        depths = evaluate(substitute(index, bindings), {"W.k": np.array([0, product.taps])})
+    for index, size in zip(x_index, extents, strict=True):
+        depths = evaluate(substitute(index, bindings), {"W.k": np.array([0, taps])})
         place = place * (size if isinstance(size, int) else 1) + depths
-    return int(place[1] - place[0]) * bytes_of_x
+    return int(place[1] - place[0])
 
 
 def idle_cores(tasks: int, target: Target) -> float:

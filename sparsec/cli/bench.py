@@ -15,6 +15,7 @@ import click
 
 from sparsec.cli.options import (
     MODEL,
+    THREADS,
     check_readable,
     check_writable,
     close_shapes,
@@ -55,7 +56,7 @@ Examples:
     "--threads",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=THREADS,
     callback=warn_of_threads,
     help="Threads of each engine; MODEL is compiled for so many.",
 )

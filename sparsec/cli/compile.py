@@ -39,7 +39,7 @@ Examples:
   sparsec compile resnet50.onnx -o arm.so --target neoverse-n1
   sparsec compile bert.onnx --storage bfloat16
   sparsec compile resnet50.onnx --threads 1
-  sparsec compile resnet50.onnx --layout '*conv*=CSR'"""
+  sparsec compile resnet50.onnx --layout '*conv*=bucketed rows'"""
 )
 @click.argument("model", type=MODEL)
 @click.option(

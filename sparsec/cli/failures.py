@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import click
 
 from sparsec.errors import SparsecError
@@ -27,11 +29,24 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         module = error.name.partition(".")[0]
         return f"this needs the package {module}; install it with `pip install {PACKAGES.get(module, module)}`"
+    first = next(iter(str(error).splitlines()), "").rstrip(".") or "no message"
+    if package := _unimportable(error):
+        return (
+            f"the package {package} is installed but cannot be imported: {type(error).__name__}: {first}; "
+            "install it again, or uninstall it where nothing needs it"
+        )
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror[:1].lower() + error.strerror[1:]
         return f"{error.filename}: {reason}" if error.filename else reason
-    first = next(iter(str(error).splitlines()), "")
     return (
-        f"{type(error).__name__}: {first.rstrip('.') or 'no message'}; this is a bug in sparsec, please report it with "
+        f"{type(error).__name__}: {first}; this is a bug in sparsec, please report it with "
         "what `sparsec --traceback …` prints for the same command"
     )
+
+
+def _unimportable(error: Exception) -> str:
+    """Return the package whose import an error ended; empty where there is none but sparsec itself."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>")
+    *_, module = ["", *(frame.f_globals["__name__"] for frame in frames)]
+    package = module.partition(".")[0]
+    return "" if package == "sparsec" else package

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Examples:
   sparsec inspect resnet50.onnx
   sparsec inspect resnet50.onnx --layouts
-  sparsec inspect resnet50.onnx --layouts --layout '*conv*=CSR'
+  sparsec inspect resnet50.onnx --layouts --layout '*conv*=bucketed rows'
   sparsec inspect resnet50.onnx --html resnet50.html --profile
   sparsec inspect bert.onnx --shape input_ids=1,128 --target neoverse-n1
   sparsec inspect bert.so --json"""
@@ -70,9 +70,9 @@ def inspect(
     """Show layers, their zeros and their layouts.
 
     MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
-    how they lie, the layout that is chosen for it, its bytes in that layout, and its time on one core beside that of
-    the best dense layout, predicted, or as it was measured to choose. Of a library the memory that it takes when it
-    runs is told too.
+    how they lie, the layout that is chosen for it, by the name that --layout takes, its bytes in that layout, and its
+    time on one core beside that of the best dense layout, predicted, or as it was measured to choose. With --layouts,
+    --html and --json layouts are in the notation, too. Of a library the memory that it takes when it runs is told.
     """
     import sparsec
     from sparsec.report import memory_text, planned_memory, print_json, screen, summary, totals, with_times
@@ -86,6 +86,9 @@ def inspect(
         raise click.UsageError(
             "a library keeps no other layouts than the chosen ones; --layout and --layouts take the ONNX file"
         )
+    fixed = {"--target": target != "native", "--threads": threads, "--storage": storage, "--compute": compute}
+    if compiled and (given := [option for option, value in fixed.items() if value]):
+        raise click.UsageError(f"a library is compiled already; give the ONNX file for {' and '.join(given)}")
     quiet = quiet or as_json
     options: dict[str, Any] = {"target": target, "threads": threads, "shapes": shapes}
     options |= {"storage": storage, "compute": compute, "layouts": layouts}

@@ -11,6 +11,9 @@ import click
 
 from sparsec.errors import ArtifactError, ModelError, SparsecError
 
+THREADS = click.IntRange(1, 1024)
+"""As many as the runtime takes, `sparsec.runtime.session.MOST_THREADS`, which loads slowly."""
+
 MODEL = click.Path(path_type=Path)
 """A model or an artifact; whoever reads it says what is wrong with it."""
 
@@ -60,7 +63,7 @@ def threads_option(function: Any) -> Any:
     """``--threads``."""
     return click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=THREADS,
         callback=warn_of_threads,
         help="Threads.  [default: SPARSEC_NUM_THREADS, or all physical cores]",
     )(function)
@@ -70,7 +73,7 @@ def for_threads_option(function: Any) -> Any:
     """``--threads`` of what is compiled to run later, maybe on another machine."""
     return click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=THREADS,
         help="Choose layouts for a library that mostly runs on so many threads.  [default: the cores of the target: "
         "all of this machine for native, else one]",
     )(function)
@@ -127,7 +130,8 @@ def layout_option(function: Any) -> Any:
         multiple=True,
         metavar="[LAYER=]LAYOUT",
         callback=lambda context, option, given: _by_layer(given),
-        help="Store a layer's weight so, by name or in the notation; * in LAYER stands for anything. Repeatable.",
+        help="Store a layer's weight so, by a name that inspect --layouts prints or in the notation; * in LAYER stands "
+        "for anything. Repeatable.",
     )(function)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.shape_inference
 import tvm
 from onnx import numpy_helper
@@ -104,11 +105,11 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
         shapes = ", ".join(_describe(self._nodes[name]) if name else "-" for name in node.input)
         domain = f"{node.domain}." if node.domain else ""
         operator = f"operator {domain}{node.op_type} of operator set {self.opset} on ({shapes})"
-        if misfit := self._misfit(node):
-            return ModelError(f"node {self.names[node.name]!r}: the shapes do not fit: {operator}: {misfit}")
+        if misfit := self._misfit(node, operator):
+            return ModelError(f"node {self.names[node.name]!r}: {misfit}")
         return UnsupportedError(f"node {self.names[node.name]!r}: {operator} is not supported: {reason}")
 
-    def _misfit(self, node: onnx.NodeProto) -> str | None:
+    def _misfit(self, node: onnx.NodeProto, operator: str) -> str | None:
         """What ONNX's own shape inference has against a node; None where it has nothing, or cannot tell."""
         values = {name: self._nodes[name] for name in node.input if name}
         types = {name: proto for name, value in values.items() if (proto := _type_proto(value))}
@@ -118,7 +119,11 @@ class OnnxImporter(onnx_frontend.ONNXGraphImporter):
             schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
             onnx.shape_inference.infer_node_outputs(schema, node, types, constants)
         except onnx.shape_inference.InferenceError as err:
-            return last_line(err).removeprefix("[ShapeInferenceError] ")
+            return f"the shapes do not fit: {operator}: {last_line(err).removeprefix('[ShapeInferenceError] ')}"
+        except onnx.checker.ValidationError as err:
+            return (
+                f"the types do not fit: {operator}: {last_line(err)}; convert its inputs to one type, such as float32"
+            )
         except (onnx.defs.SchemaError, ValueError):  # an operator that is not ONNX's, or too few types
             return None
         return None

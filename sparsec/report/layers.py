@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +13,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from sparsec.report.kinds import kind_of
 from sparsec.report.units import bytes_text, plural, seconds_text, some
 
 Layers = Sequence[Mapping[str, Any]]
@@ -56,7 +56,7 @@ def is_sparse(layout: str) -> bool:
     >>> is_sparse("(i, k) -> (i : dense, k : compressed)")
     True
     """
-    return set(re.findall(r": (\w+)", layout)) != {"dense"}
+    return kind_of(layout) != "dense"
 
 
 def known_by(layers: Layers) -> str:
@@ -71,28 +71,31 @@ def known_by(layers: Layers) -> str:
     return f"{known} alone" if known != "predicted" and any("measured" in layer for layer in layers) else known
 
 
-DROPPED = ("removed", "dense", "activations", "bytes", "operator", "weight", "predicted", "measured alone")
+DROPPED = ("removed", "activations", "bytes", "off by", "dense", "weight", "predicted", "measured alone")
 """What a terminal that is too narrow for all columns goes without, the first first."""
 
-NAME_WIDTH = 18
-"""Names, and structures, are folded to no less than this before a column is dropped for them."""
+NAME_WIDTH = 15
+"""Names of layers are folded to no less than this before a column is dropped for them."""
+
+ZEROS_WIDTH = 18
+"""And what is said of zeros to no less than this, which ``90.0% unstructured`` takes."""
+
+ASSUMED = 128
+"""Columns that predictions assume where their number is open, as `sparsec.schedules.rules.prices` does."""
 
 
 def layer_table(layers: Layers, title: str) -> RenderableType:
-    """One row for each layer, the sums below; layouts have letters, which are explained under the table."""
+    """One row for each layer, the sums below; layouts without a name have letters, which are explained under it."""
     letters = _letters(layers)
     summed = totals(layers)
     counted = f"{plural(summed.layers, 'layer')}, {summed.sparse} sparse"
     times = [layer["measured"] for layer in layers if "measured" in layer]
     measured = [seconds_text(layer["measured"]) if "measured" in layer else "–" for layer in layers]
-    kinds = ["sparse" if is_sparse(layer["layout"]) else "dense" for layer in layers]
     columns = [
         _Column("layer", [layer["name"] for layer in layers], counted),
-        _Column("operator", [layer["op"] for layer in layers]),
         _Column("weight", ["×".join(map(str, layer["shape"])) for layer in layers]),
-        _Column("zeros", [f"{layer['sparsity']:.1%}" for layer in layers], justify="right"),
-        _Column("structure", [layer["structure"] for layer in layers]),
-        _Column("layout", [f"{kind} {letters[layer['layout']]}" for kind, layer in zip(kinds, layers, strict=True)]),
+        _Column("zeros", list(map(_zeros, layers))),
+        _Column("layout", [_layout(layer, letters) for layer in layers]),
         *_activations(layers),
         *_stored(layers),
         *_removed(layers),
@@ -103,6 +106,17 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
         _numbers("speed-up", [f"{x['dense_seconds'] / x['seconds']:.2f}×" for x in layers], f"{summed.speedup:.2f}×"),
     ]
     return Group(_Fitted(title, columns), *(f"{letter}  {layout}" for layout, letter in letters.items()))
+
+
+def _layout(layer: Mapping[str, Any], letters: Mapping[str, str]) -> str:
+    """How a weight is stored, and after which transform of its filters."""
+    return ", ".join(filter(None, [letters.get(layer["layout"]) or kind_of(layer["layout"]), layer.get("filtering")]))
+
+
+def _zeros(layer: Mapping[str, Any]) -> str:
+    """How many zeros a weight has, and how they lie."""
+    structure = "" if layer["structure"] == "dense" else layer["structure"]
+    return f"{layer['sparsity']:5.1%} {structure}".rstrip()
 
 
 def _activations(layers: Layers) -> list[_Column]:
@@ -145,7 +159,7 @@ class _Column:
     @property
     def least(self) -> int:
         """What can be read."""
-        return min(self.width, NAME_WIDTH) if self.header in ("layer", "structure") else self.width
+        return min(self.width, {"layer": NAME_WIDTH, "zeros": ZEROS_WIDTH}.get(self.header, self.width))
 
 
 def _numbers(header: str, cells: Sequence[str], footer: str = "") -> _Column:
@@ -211,8 +225,23 @@ def removed_text(names: Sequence[str]) -> str:
     return f"{plural(len(names), 'layer')} {why}: {some(names)}"
 
 
+def assumed_text(symbols: Mapping[str, Sequence[int]]) -> str:
+    """Say what predictions assume of dimensions that are open; empty where none is.
+
+    >>> assumed_text({"batch": (1, 8)}).partition(";")[0]
+    'open dimensions: batch (1 to 8)'
+    """
+    if not symbols:
+        return ""
+    bounds = ", ".join(f"{name} ({low} to {high})" for name, (low, high) in symbols.items())
+    return (
+        f"open dimensions: {bounds}; predictions assume {ASSUMED} columns, such as tokens, where their number is open, "
+        "and one image or sequence where that of a batch is; close them with shapes to predict others"
+    )
+
+
 def _letters(layers: Layers) -> dict[str, str]:
-    """Give every layout a name: A, B, …, Z, AA, AB, …"""
-    layouts = list(dict.fromkeys(layer["layout"] for layer in layers))
+    """Give every layout without a name one: A, B, …, Z, AA, AB, …"""
+    layouts = [layout for layout in dict.fromkeys(layer["layout"] for layer in layers) if kind_of(layout) == layout]
     names = [*ascii_uppercase, *map("".join, product(ascii_uppercase, repeat=2))]
     return {layout: names[index] if index < len(names) else str(index) for index, layout in enumerate(layouts)}

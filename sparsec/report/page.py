@@ -14,7 +14,8 @@ import sparsec
 from sparsec.errors import ArtifactError
 from sparsec.report.bandwidth import memory_bandwidth
 from sparsec.report.charts import roofline, time_chart
-from sparsec.report.layers import is_sparse, known_by, removed_channels, removed_text, totals
+from sparsec.report.kinds import kind_of
+from sparsec.report.layers import assumed_text, known_by, removed_channels, removed_text, totals
 from sparsec.report.maps import WeightMap, picture
 from sparsec.report.measured import with_times
 from sparsec.report.units import bytes_text, plural, seconds_text
@@ -104,13 +105,8 @@ def render_page(
 
 def _open_dimensions(symbols: Mapping[str, Sequence[int]]) -> list[str]:
     """A note on sizes that the model leaves open."""
-    if not symbols:
-        return []
-    bounds = ", ".join(f"{name} ({low} to {high})" for name, (low, high) in symbols.items())
-    return [
-        f"Open dimensions: {bounds}. Predictions assume a typical size for each, and what is measured has the largest, "
-        "so the two do not compare."
-    ]
+    assumed = assumed_text(symbols)
+    return [f"{assumed}. What is measured has the largest sizes, so the two do not compare."] if assumed else []
 
 
 def _rows(layers: Sequence[Mapping[str, Any]], maps: Sequence[WeightMap]) -> list[dict[str, Any]]:
@@ -141,8 +137,9 @@ def _times(layer: Mapping[str, Any]) -> dict[str, float]:
 
 def _kind(layer: Mapping[str, Any]) -> str:
     """The name of the chosen layout, or what is known of it where it has none."""
-    chosen = (option["name"] for option in layer.get("options", ()) if option["chosen"])
-    return next(chosen, "sparse" if is_sparse(layer["layout"]) else "dense")
+    kind = kind_of(layer["layout"])
+    known = "sparse" if kind == layer["layout"] else kind
+    return f"{known}, {layer['filtering']}" if layer.get("filtering") else known
 
 
 def _pictures(weight: WeightMap) -> dict[str, Any]:

@@ -21,6 +21,9 @@ from sparsec.runtime.library import Library, TensorInfo
 
 _ALIGNMENT = 64
 
+MOST_THREADS = 1024
+"""Of a call; `MAX_THREADS` of `sparsec_runtime.c`."""
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -67,8 +70,8 @@ def load(artifact: str | os.PathLike[str] | bytes, threads: int | None = None) -
 
 def check_threads(threads: int | None) -> None:
     """Refuse what is no number of threads."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} was given; expected a positive number, or None for the default")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise InputError(f"threads={threads!r} was given; expected from 1 to {MOST_THREADS}, or None for the default")
 
 
 class Session:

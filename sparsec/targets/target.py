@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from sparsec.errors import TargetError
@@ -122,7 +123,7 @@ class Target:
         """This target as it is for what runs on so many cores."""
         return replace(self, cores=cores)
 
-    @property
+    @cached_property  # rules that price layouts ask for each of thousands
     def arch(self) -> str:
         """``x86_64`` or ``aarch64``, or ``nvptx64`` where it is emulated."""
         return self.triple.split("-")[0]
@@ -137,7 +138,7 @@ class Target:
         """Extensions whose instructions are emitted; those of an emulated target are written out as loops."""
         return frozenset() if self.emulated_on else self.isa
 
-    @property
+    @cached_property
     def vector_bits(self) -> int:
         """Width of a vector register; on a GPU that of a warp, 32 lanes of 32 bits."""
         if self.arch == "nvptx64":

@@ -70,7 +70,7 @@ def test_a_case_is_the_product_that_the_compiler_sees(shape: Shape) -> None:
 
 
 def outcome(chosen: int, *seconds: float) -> Outcome:
-    families = ["dense", "CSR", "2:4"]
+    families = ["dense", "bucketed rows", "2:4"]
     timed = [Timed(family, "", {}, 1.0, s) for family, s in zip(families, seconds, strict=True)]
     return Outcome(Case(Shape(8, 8, 8), "2:4", 0.5), timed, chosen)
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import sparsec
+from sparsec.report.kinds import kind_of
 from tests.cli.command_lines import DEPTH, HIDDEN, ROWS, Call, expect_failure, perceptron, raises
 from tests.report.page_reader import Page
 
@@ -27,8 +28,10 @@ def test_inspect_says_how_weights_are_stored_and_how_far_off_they_are(cli: Call,
 def test_inspect_shows_each_layer(cli: Call, files: Path, name: str) -> None:
     result = cli("inspect", files / name)
     assert result.status == 0
-    for word in ("fc1", "fc2", f"{HIDDEN}×{DEPTH}", "unstructured", "(i, k) -> "):
+    layers = json.loads(cli("inspect", files / name, "--json").out)["layers"]
+    for word in ("fc1", "fc2", f"{HIDDEN}×{DEPTH}", "unstructured", *(kind_of(layer["layout"]) for layer in layers)):
         assert word in result.out
+    assert max(map(len, result.out.splitlines()[1:])) <= 120
 
 
 def test_a_report_prints_what_inspect_shows(cli: Call, files: Path) -> None:
@@ -87,6 +90,7 @@ def test_inspect_of_an_artifact_writes_what_its_manifest_holds(cli: Call, files:
 def test_inspect_times_the_layers_of_a_model(cli: Call, files: Path) -> None:
     result = cli("inspect", files / "open.onnx", "--shape", "batch=1..8", "--profile")
     assert result.status == 0 and "measured" in result.out
+    assert "open dimensions: batch (1 to 8); predictions assume 128 columns" in result.out
 
 
 def test_inspect_for_another_machine_is_not_timed(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

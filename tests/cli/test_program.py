@@ -4,12 +4,16 @@ import errno
 import json
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sparsec.runtime
 from sparsec.cli import main
+from sparsec.cli.options import THREADS
+from sparsec.runtime.session import MOST_THREADS
 from tests.cli.command_lines import Call, expect_failure, raises
 
 
@@ -77,12 +81,23 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "shape of no input": (["run", "{}/model.so", "--shape", "z=1"], "no input or dimension 'z' to give a shape to"),
     "range of sizes": (["run", "{}/model.so", "--shape", "x=1..8,64"], "'x' runs at one size"),
     "results below a file": (["run", "{}/model.so", "--output", "{}/x.npy/r"], "x.npy/r: not a directory"),
-    "no threads": (["run", "{}/model.so", "--threads", "0"], "'--threads': 0 is not in the range x>=1"),
+    "no threads": (["run", "{}/model.so", "--threads", "0"], "'--threads': 0 is not in the range 1<=x<=1024"),
+    "too many threads": (["run", "{}/model.so", "--threads", "100000"], "100000 is not in the range 1<=x<=1024"),
+    "too many threads to race": (["bench", "{}/model.so", "--threads", "100000"], "100000 is not in the range"),
+    "too many threads to compile for": (["compile", "{}/model.onnx", "--threads", "100000"], "is not in the range"),
     "inspect a truncated artifact": (["inspect", "{}/short.so"], "short.so is cut short or damaged"),
     "inspect nothing": (["inspect", "{}/nothing.onnx"], "cannot read .*nothing.onnx"),
     "layouts of an artifact": (["inspect", "{}/model.so", "--layouts"], "a library keeps no other layouts.*ONNX file"),
     "layout of an artifact": (["inspect", "{}/model.so", "--layout", "CSR"], "a library keeps no other .*ONNX file"),
     "layout of no layer": (["inspect", "{}/model.onnx", "--layout", "fc9=CSR"], "no layer with weights has that name"),
+    "threads of an artifact": (
+        ["inspect", "{}/model.so", "--threads", "2"],
+        "a library is compiled already; give the ONNX file for --threads",
+    ),
+    "much of an artifact": (
+        ["inspect", "{}/model.so", "--target", "znver4", "--storage", "int8"],
+        "give the ONNX file for --target and --storage",
+    ),
     "page below a file": (
         ["inspect", "{}/model.onnx", "--html", "{}/x.npy/p.html"],
         "cannot write .*there is no folder",
@@ -119,6 +134,26 @@ def test_failure_is_one_sentence(cli: Call, files: Path, case: str) -> None:
     args, message = FAILURES[case]
     expect_failure(cli(*(arg.replace("{}", str(files)) for arg in args)), message)
     assert not list(Path().iterdir()), "a failure leaves nothing behind"
+
+
+def test_a_package_that_cannot_be_imported_is_named(
+    cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "__init__.py").write_text("from . import below\n")
+    (folder / "broken" / "below.py").write_text('raise OSError("libgone.so: cannot open shared object file")\n')
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("sparsec.runtime.session.load", lambda *args, **kwargs: import_module("broken"))
+    expect_failure(
+        cli("run", files / "model.so"),
+        "the package broken is installed but cannot be imported: OSError: libgone.so: cannot open shared object file;",
+    )
+
+
+def test_the_command_line_takes_as_many_threads_as_the_runtime() -> None:
+    source = Path(sparsec.runtime.__path__[0], "sparsec_runtime.c").read_text(encoding="utf-8")
+    assert THREADS.max == MOST_THREADS and f"MAX_THREADS = {MOST_THREADS} " in source
 
 
 def test_interrupt_exits_as_a_shell_expects(cli: Call, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,6 +319,13 @@ def test_shapes_that_do_not_fit_name_the_node(operator):
     assert "Metadata" not in str(refusal.value) and "ir.Op" not in str(refusal.value)
 
 
+def test_types_that_do_not_fit_name_the_node():
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="layer/op")
+    model = model_of([node], {"x": (TensorProto.FLOAT, (2, 4))}, {"w": np.ones((4, 3))})
+    with pytest.raises(ModelError, match=r"node 'layer/op': the types do not fit: .*float64\[4, 3\].*such as float32"):
+        load_model(model)
+
+
 @pytest.mark.parametrize("shape", [[10, 13], [9, 11], [12, 14]])
 def test_output_shape_of_a_transposed_convolution(shape):
     weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)

@@ -5,10 +5,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sparsec.report import known_by, layer_table, memory_text, options_tables, planned_memory, step_table, with_times
+from sparsec.report import (
+    known_by,
+    layer_table,
+    memory_text,
+    options_tables,
+    planned_memory,
+    step_table,
+    summary,
+    with_times,
+)
 from sparsec.runtime.session import StepTime
+from sparsec.schedules.rules import prices
 
 CSR = "(i, k) -> (i : dense, k : compressed)"
+BLOCKS = "(i, k) -> (i floordiv 4 : bucketed, k : compressed, i mod 4 : dense)"
 
 
 def option(name: str, seconds: float, chosen: bool = False, refusal: str | None = None) -> dict[str, Any]:
@@ -184,14 +195,32 @@ def test_layers_tell_which_channels_they_have_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "dropped"), [(80, ["dense", "bytes", "operator", "weight"]), (100, ["dense", "bytes"]), (240, [])]
+    ("width", "dropped"), [(80, ["bytes", "dense", "weight"]), (100, ["bytes"]), (120, []), (240, [])]
 )
 def test_narrow_terminals_keep_names_and_go_without_columns(width: int, dropped: list[str]) -> None:
     name = "/encoder/layer.11/attention/output/dense/MatMul"
-    text = printed(layer_table([layer(name, shape=[3072, 768]), layer("fc", structure="4x1 blocks")], "model"), width)
+    layers = [layer(name, shape=[3072, 768]), layer("fc", structure="4x1 blocks", layout=BLOCKS)]
+    text = printed(layer_table(layers, "model"), width)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     header = next(line for line in text.splitlines() if line.startswith("┃"))
     assert "".join(row[0] for row in rows).startswith(f"{name}fc")
-    assert {"unstructured", "4x1 blocks", "90.0%", "sparse A", "20.00×"} <= {cell for row in rows for cell in row}
+    found = {cell for row in rows for cell in row}
+    assert {"90.0% unstructured", "90.0% 4x1 blocks", "CSR", "4x1 blocks", "20.00×"} <= found
     assert not any(f" {column} " in header for column in dropped)
     assert ("not shown, as the terminal is narrow: " + ", ".join(dropped) in text) == bool(dropped)
+
+
+def test_layouts_without_a_name_have_letters() -> None:
+    layouts = [CSR, "(i, k) -> (k : dense, i : bitmap, k : bitmap)", "(i, k) -> (i : compressed, k : bitmap)"]
+    layers = [layer(f"fc{n}", layout=layout) for n, layout in enumerate([*layouts, layouts[1]])]
+    text = printed(layer_table(layers, "model"), 120)
+    assert [cells(text, f"fc{n}")[3] for n in range(4)] == ["CSR", "two-level bitmap", "A", "two-level bitmap"]
+    assert text.endswith(f"A  {layouts[2]}\n")
+
+
+def test_what_predictions_assume_of_open_dimensions_is_told() -> None:
+    report = {"target": {"name": "x"}, "layers": [layer("fc")], "symbols": {"batch": [1, 8], "tokens": [1, 512]}}
+    for layouts in (None, "few"):
+        told = printed(summary(report, "model", layouts), 200)
+        assert f"batch (1 to 8), tokens (1 to 512); predictions assume {prices.ASSUMED} columns" in told
+    assert "assume" not in printed(summary(report | {"symbols": {}}, "model"))

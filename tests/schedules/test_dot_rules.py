@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsec.report.kinds import kind_of
 from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import dot_panels, dot_widths, find_dot
 from sparsec.schedules.rules.options import NO_TILES, options
@@ -115,10 +116,11 @@ def test_few_nonzeros_are_kept_in_runs(density, taps):
 def test_contenders_are_of_dense_panels_and_of_runs():
     case = case_of("uint8", "int8", 48, 64, 128, 0.2)
     found = contenders(case.product, case.arrays["W"], ZNVER5)
-    assert {"dense", "CSR", "2x1 blocks", "4x1 blocks"} <= set(found)
-    for proposals in found.values():
+    assert {"dense", "bucketed rows", "2x1 blocks", "4x1 blocks"} <= set(found)
+    for name, proposals in found.items():
         for proposal in proposals:
             assert "x86.vpdpbusd.512" in proposal.trace.to_json()
+            assert kind_of(str(proposal.product.layout)) == name
 
 
 def test_dense_panels_are_priced_alone_where_these_alone_are_wanted(monkeypatch):
@@ -136,9 +138,9 @@ REFUSED = [
     # target, columns, density, family, refusal
     ("znver5", 128, 0.2, "bitmap", "x86.vpdpbusd takes 4 depths at once, of dense panels or runs of columns"),
     ("znver5", 128, 0.2, "8x1 blocks", "the sums of 8 rows for x86.vpdpbusd do not fit in registers"),
-    ("znver5", 128, 1.0, "CSR", "there are hardly any zeros"),
-    ("znver5", 5, 0.2, "CSR", "x86.vpdpbusd takes 16 columns at once, and there are fewer"),
-    ("armv8.6", 128, 0.2, "CSR", "arm.smmla takes blocks of 2 rows, at most 16 of them"),
+    ("znver5", 128, 1.0, "bucketed rows", "there are hardly any zeros"),
+    ("znver5", 5, 0.2, "bucketed rows", "x86.vpdpbusd takes 16 columns at once, and there are fewer"),
+    ("armv8.6", 128, 0.2, "bucketed rows", "arm.smmla takes blocks of 2 rows, at most 16 of them"),
 ]
 
 

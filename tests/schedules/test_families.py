@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.layouts_masks import STRUCTURES
+from sparsec.graph.given_layouts import read_layout
 from sparsec.ir.layout import Layout
+from sparsec.report.kinds import kind_of
 from sparsec.schedules.rules.cuts import Panel
 from sparsec.schedules.rules.families import FAMILIES
-from sparsec.schedules.rules.given import count_loops
+from sparsec.schedules.rules.given import count_loops, propose_given
 from sparsec.schedules.rules.product import contenders, propose
 from sparsec.schedules.rules.weight import Weight
 from sparsec.targets import Target
@@ -19,11 +21,11 @@ TARGET = Target.parse("znver5")
 ONE_COLUMN = "unstructured, one column"
 HOME = {  # a structure that each family is for
     "dense": "unstructured",
-    "CSR": "unstructured",
+    "bucketed rows": "unstructured",
     "spelled out": "unstructured",
-    "slices of 8 rows": ONE_COLUMN,
-    "slices of 16 rows": ONE_COLUMN,
-    "slices of 32 rows": ONE_COLUMN,
+    "SELL:8": ONE_COLUMN,
+    "SELL:16": ONE_COLUMN,
+    "SELL:32": ONE_COLUMN,
     "2x1 blocks": "4x1 blocks",
     "4x1 blocks": "4x1 blocks",
     "8x1 blocks": "8x1 blocks",
@@ -90,12 +92,27 @@ def test_loops_are_counted_as_they_run(structure: str) -> None:
     assert counted
 
 
+@pytest.mark.parametrize("structure", [*sorted(STRUCTURES), ONE_COLUMN])
+def test_a_name_means_one_kind_of_layouts(structure: str) -> None:
+    """Reports name a layout by its notation as families name it, and layouts are given by that name."""
+    case = pruned(structure)
+    for family in FAMILIES:
+        for width in (16, 64):
+            for nest in family.nests(Weight(case.arrays["W"]), Panel(case.product, width, TARGET)):
+                layout = str(nest.layout())
+                assert nest.name == kind_of(layout), layout
+    weight = case.arrays["W"]
+    for (proposal,) in contenders(case.product, weight, TARGET, every=True).values():
+        given = propose_given(case.product, weight, replace(read_layout(proposal.name), name=proposal.name), TARGET)
+        assert (given.name, given.product.layout) == (proposal.name, proposal.product.layout)
+
+
 def test_what_is_worth_pricing_is_few() -> None:
     """Compile time does not grow by families that cannot win."""
     case = linear(sparse(64, 256, 0.1), 32)
     weight = Weight(case.arrays["W"])
     assert [family.name for family in FAMILIES if family.worth(weight, case.product)] == [
-        "dense", "CSR", "spelled out", "2x1 blocks", "4x1 blocks", "8x1 blocks", "N:M", "FKW by channel",
+        "dense", "bucketed rows", "spelled out", "2x1 blocks", "4x1 blocks", "8x1 blocks", "N:M", "FKW by channel",
     ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.layouts_masks import STRUCTURES
-from sparsec.ir.named import CSR
+from sparsec.ir.named import CSR, sell
 from sparsec.ir.notation import parse_layout, parse_storage
 from sparsec.schedules.rules.families import FAMILIES
 from sparsec.schedules.rules.given import propose_given
@@ -44,6 +44,13 @@ def test_a_given_layout_is_the_chosen_option() -> None:
     assert {family.name for family in FAMILIES} <= {option.family for option in able}
 
 
+def test_a_layout_that_was_given_by_name_is_not_refused_as_well() -> None:
+    case = linear(sparse(128, 96, 0.2), 128)  # of more columns than slices are worth while for
+    given = propose_given(case.product, case.arrays["W"], replace(sell(8), name="SELL:8"), TARGET)
+    (slices,) = [each for each in options(case.product, case.arrays["W"], TARGET, given) if each.name == "SELL:8"]
+    assert slices.chosen and slices.refusal is None and slices.layout == str(sell(8))
+
+
 def test_the_quickest_comes_first() -> None:
     able = found(linear(sparse(128, 96, 0.2), 128))
     seconds = [option.seconds for option in able if not option.refusal]
@@ -53,15 +60,15 @@ def test_the_quickest_comes_first() -> None:
 
 def test_what_is_quicker_than_the_choice_was_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [f for f in FAMILIES if f.name != "spelled out"]  # which is quicker than either
-    never = [replace(f, worth=lambda weight, product: False) if f.name == "CSR" else f for f in others]
+    never = [replace(f, worth=lambda weight, product: False) if f.name == "bucketed rows" else f for f in others]
     for rule in ("product", "options"):
         monkeypatch.setattr(f"sparsec.schedules.rules.{rule}.FAMILIES", never)
     for density in (0.1, 0.15, 0.2, 0.24):
         able = found(linear(sparse(128, 96, density), 128))
         (chosen,) = [option for option in able if option.chosen]
-        assert chosen.name != "CSR" and chosen.weighed
+        assert chosen.name != "bucketed rows" and chosen.weighed
         before = able[: able.index(chosen)]
-        assert "CSR" in {option.name for option in before}
+        assert "bucketed rows" in {option.name for option in before}
         assert not any(option.weighed for option in before)
 
 

@@ -317,7 +317,7 @@ def test_sums_stay_in_registers(name, density, shape):
 
 
 @pytest.mark.parametrize("target", ["haswell", "skylake-avx512", "znver4"])
-@pytest.mark.parametrize(("columns", "family"), [(1, "slices"), (2, "CSR"), (4, "CSR"), (32, "CSR")])
+@pytest.mark.parametrize(("columns", "family"), [(1, "SELL"), *((n, "bucketed rows") for n in (2, 4, 32))])
 @pytest.mark.parametrize("density", [0.05, 0.1, 0.2])
 def test_entries_of_rows_stand_side_by_side_for_one_column(target, columns, family, density):
     case = linear(sparse(768, 768, density), columns)

@@ -60,7 +60,7 @@ def test_layers_with_zeros_of_another_structure_are_timed_again(monkeypatch: pyt
 
     def only_structured(product: Product, matrix: np.ndarray, target: Target, only_dense: bool) -> list[Proposal]:
         families = contenders(product, matrix, target)
-        return families.get("2:4", families["CSR"])
+        return families.get("2:4", families["bucketed rows"])
 
     monkeypatch.setattr("sparsec.search.measure.candidates", only_structured)
     monkeypatch.setattr("sparsec.search.measure.fastest", lambda proposals, *_: proposals[0])
@@ -124,6 +124,6 @@ def test_what_candidates_read_is_written_before() -> None:
 def test_candidates_are_timed_in_their_order() -> None:
     target, matrix = Target.parse("native"), pruned(512, 512, 0.01)
     families = contenders(product(512, 512, 64), matrix, target)
-    (sparse,), (dense,) = families["CSR"], families["dense"]
+    (sparse,), (dense,) = families["bucketed rows"], families["dense"]
     times = measure([dense, sparse, dense], matrix, target, rounds=2)
     assert len(times) == 3 and times[1] < min(times[0], times[2])
