@@ -35,7 +35,7 @@ class Product:
     residue : further terms of a weight that is stored as a sum of layouts
     x_index, y_index : where `X[k, m]` and `Y[i, m]` are; a sum with `m` alone in the last dimension, so that tiles of
         columns are vectors
-    batch, rows, depth, columns : extents
+    batch, rows, depth, columns : extents; `b` runs over `tiles` products for each of the batch
     weight_index : for an activation, where `W[i, k]` is
     operands : what the epilogue reads
     epilogue : the result, over `acc` and loads from `operands`
@@ -77,6 +77,7 @@ class Product:
     scales: Buffer | None = None
     group: int = 0
     rounded: bool = False
+    tiles: int = 1
     groups: int = 1
     reads: Expr | None = None
     writes: Expr | None = None

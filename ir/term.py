@@ -254,7 +254,8 @@ def nest_of(axes: tuple[Axis, ...], body: Stmt) -> Stmt:
 
 
 def outer_axes(product: Product, columns: Run) -> tuple[Range, Range]:
-    return Range("b", Const(0), as_extent(product.batch)), Range("m", *columns)
+    batch = as_extent(product.batch)
+    return Range("b", Const(0), batch * product.tiles if product.tiles > 1 else batch), Range("m", *columns)
 
 
 def finished(product: Product, acc: Expr, row: Expr, column: Expr) -> Expr:

@@ -109,9 +109,8 @@ def _grouped_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield panels of r rows of each group, which meet the depths of their group alone."""
     product, groups, few = panel.product, panel.product.groups, panel.has_few_columns
     rows, depth = weight.rows // groups, weight.depth // groups
-    divisors = [r for r in range(1, TILE_ROWS + 1) if rows % r == 0]
-    for r in divisors:
-        if not (panel.holds_by_rows(r) if few else panel.holds(r)):
+    for r in range(1, TILE_ROWS + 1):
+        if rows % r or not (panel.holds_by_rows(r) if few else panel.holds(r)):
             continue
         for parts in PARTS:
             part = depth // product.taps // parts * product.taps

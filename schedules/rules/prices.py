@@ -247,8 +247,8 @@ def extent(dim: int | str) -> int:
 
 
 def batch(product: Product) -> int:
-    """Return how many images or sequences there are, one where that is symbolic."""
-    return product.batch if isinstance(product.batch, int) else 1
+    """Return how many images or sequences, or tiles of these, there are, as of one where that is symbolic."""
+    return product.tiles * (product.batch if isinstance(product.batch, int) else 1)
 
 
 def tiles(product: Product, widths: tuple[int, ...], target: Target) -> list[tuple[int, float]]:

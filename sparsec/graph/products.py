@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -274,20 +275,19 @@ def _convolution(node: Node) -> Anchor:
 
 
 def _winograd_input(node: Node) -> Anchor:
-    """`winograd_input(x, matrix)`: see `sparsec.graph.winograd`. Each tile of rows of a channel is a batch."""
+    """`winograd_input(x, matrix)`: see `sparsec.graph.winograd`."""
     x, image, x_image = node.inputs[0], node.attrs["image"], node.attrs["x_image"]
     channels, tiles = int(x.shape[1]), image.height  # type: ignore[arg-type]
-    plane, tile = BATCH // tiles, BATCH % tiles
+    plane, tile = BATCH // tiles % channels, BATCH % tiles
     row = tile * node.attrs["step"] + DEPTH - node.attrs["top"]
+    to = ROW * (channels * image.plane) + plane * image.plane + tile * image.pitch + COLUMN + image.origin
     behind = x_image.plane - x_image.origin - (x_image.height - 1) * x_image.pitch  # the last row of a plane begins
-    to = ROW * (channels * image.plane) + BATCH // tiles % channels * image.plane + tile * image.pitch + COLUMN
     cleared = ((-image.before, 0), (image.width, image.pitch)) if node.attrs["borders"] is not None else ()
     return _transform(
         node,
         (channels, tiles),
-        x_shape=(product((x.shape[0], channels)), x_image.plane),
-        x_index=(plane, row * x_image.pitch + COLUMN + x_image.origin),
-        y_index=(BATCH // (channels * tiles), to + image.origin),
+        plane * x_image.plane + row * x_image.pitch + COLUMN + x_image.origin,
+        to,
         columns=_whole_columns(image, behind),
         reads=_is_row(row, x_image.height),
         cleared=tuple(run for run in cleared if run[0] < run[1]),
@@ -301,57 +301,43 @@ def _winograd_output(node: Node) -> Anchor:
     plane, tile = BATCH // tiles % channels, BATCH % tiles
     row = tile * node.attrs["step"] + ROW
     source = DEPTH * (channels * x_image.plane) + plane * x_image.plane + tile * x_image.pitch + COLUMN
-    return _transform(
+    anchor = _transform(
         node,
         (channels, tiles),
-        x_shape=(y.shape[0], product(node.inputs[0].shape[1:])),
-        x_index=(BATCH // (channels * tiles), source + x_image.origin),
-        y_index=(BATCH // (channels * tiles), plane * image.plane + row * image.pitch + COLUMN + image.origin),
+        source + x_image.origin,
+        plane * image.plane + row * image.pitch + COLUMN + image.origin,
         columns=_whole_columns(image, x_image.pitch),
         writes=_is_row(row, image.height),
-        channel=plane,
     )
+    return replace(anchor, channel=plane, channels=channels)
 
 
-def _transform(
-    node: Node,
-    channels_tiles: tuple[int, int],
-    x_shape: Shape,
-    x_index: tuple[Expr, ...],
-    y_index: tuple[Expr, ...],
-    columns: int,
-    channel: Expr = ROW,
-    **more: Any,
-) -> Anchor:
-    """Make the product of a small constant matrix with some rows of each channel of an image."""
-    (x, matrix), y = node.inputs[:2], node.output
-    data, names = matrix.data, _Names()
+def _transform(node: Node, tiles: tuple[int, int], source: Expr, to: Expr, columns: int, **more: Any) -> Anchor:
+    """Make the product of a small constant matrix with some rows of an image.
+
+    Parameters
+    ----------
+    tiles : channels, and tiles of rows in each; `b` runs over them all
+    source, to : where element `m` of row `k` of X and of row `i` of Y are in an image
+    """
+    (x, matrix), y, names = node.inputs[:2], node.output, _Names()
+    data, image = matrix.data, BATCH // prod(tiles)
     assert data is not None
-    rows, depth = data.shape
-    y_shape: Shape = (y.shape[0], product(y.shape[1:]))
-    return Anchor(
-        Product(
-            node.op,
-            Buffer("W", matrix.dtype, data.shape),
-            Buffer("X", x.dtype, tuple(map(names, x_shape))),
-            Buffer("Y", y.dtype, tuple(map(names, y_shape))),
-            x_index,
-            y_index,
-            names(product((y.shape[0], *channels_tiles))),
-            rows,
-            depth,
-            columns,
-            **more,
-        ),
-        matrix,
-        x,
-        y,
-        lambda: data,
-        {"X": x_shape, "Y": y_shape},
-        channel=channel,
-        channels=channels_tiles[0],
-        is_layer=False,
+    shapes: dict[str, Shape] = {name: (v.shape[0], product(v.shape[1:])) for name, v in (("X", x), ("Y", y))}
+    made = Product(
+        node.op,
+        Buffer("W", matrix.dtype, data.shape),
+        Buffer("X", x.dtype, tuple(map(names, shapes["X"]))),
+        Buffer("Y", y.dtype, tuple(map(names, shapes["Y"]))),
+        (image, source),
+        (image, to),
+        names(y.shape[0]),
+        *data.shape,
+        columns,
+        tiles=prod(tiles),
+        **more,
     )
+    return Anchor(made, matrix, x, y, lambda: data, shapes, is_layer=False)
 
 
 def _whole_columns(image: Image, readable: int) -> int:

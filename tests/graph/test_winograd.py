@@ -27,6 +27,7 @@ from tests.graph.small_models import canonical, import_small, ops, run, same
 from tests.graph.test_plan_images import chain, conv, planned, relu
 from tests.graph.test_products import computed
 from tests.ir.product_cases import NATIVE
+from tests.test_compiler import Builder
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=40)
 ZEN = Target.parse("znver4")
@@ -207,6 +208,47 @@ def test_a_network(size, batch):
     found = [artifact.load(threads=threads)(x.numpy()) for threads in (1, 2)]
     np.testing.assert_allclose(found[0], wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_an_open_batch(always):
+    b = Builder()
+    rng = np.random.default_rng(0)
+    w = [rng.standard_normal((8, 8, 3, 3)).astype("float32") / 8 for _ in range(2)]
+    bias = rng.standard_normal(8).astype("float32")
+    y = b.Relu(b.Conv("x", w[0], bias, pads=[1] * 4))
+    b.Add(b.Conv(y, w[1], pads=[1] * 4), "x", name="y")
+    model = b.model({"x": ["n", 8, 9, 7]}, {"y": ["n", 8, 9, 7]})
+    artifact = sparsec.compile(model, shapes={"n": (1, 8)})
+    assert [layer["filtering"] for layer in artifact.manifest["layers"]] == ["F(4, 3)"] * 2
+    session = artifact.load(threads=2)
+    for n in (1, 3, 8):
+        x = rng.standard_normal((n, 8, 9, 7)).astype("float32")
+        image, first, second, shift = (torch.from_numpy(each).double() for each in (x, *w, bias))
+        middle = torch.relu(torch.conv2d(image, first, shift, padding=1))
+        wanted = torch.conv2d(middle, second, padding=1) + image
+        np.testing.assert_allclose(session(x), wanted.numpy(), rtol=0, atol=2e-5 * float(wanted.abs().max()))
+
+
+class Readers(torch.nn.Module):
+    """An image that is an output, pooled, reduced, joined to another and read by a filter."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.second = torch.nn.Conv2d(8, 8, 5, padding=2)
+
+    def forward(self, x):
+        y = self.first(x)
+        z = self.second(y)
+        return y, z, torch.nn.functional.max_pool2d(y, 2), y.mean((2, 3)), torch.cat([y, z], 1)
+
+
+def test_all_that_reads_an_image(always):
+    torch.manual_seed(0)
+    model, x = Readers().eval(), torch.randn(2, 8, 10, 7)
+    session = sparsec.compile(model, example_inputs=(x,)).load(threads=2)
+    for found, wanted in zip(session(x.numpy()), model(x), strict=True):
+        np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=0, atol=1e-5)
 
 
 def test_layers_are_told_by_their_filters():
