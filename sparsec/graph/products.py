@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -285,7 +284,7 @@ def _winograd_input(node: Node) -> Anchor:
     cleared = ((-image.before, 0), (image.width, image.pitch)) if node.attrs["borders"] is not None else ()
     return _transform(
         node,
-        (channels, tiles),
+        channels * tiles,
         plane * x_image.plane + row * x_image.pitch + COLUMN + x_image.origin,
         to,
         columns=_whole_columns(image, behind),
@@ -303,7 +302,7 @@ def _winograd_output(node: Node) -> Anchor:
     source = DEPTH * (channels * x_image.plane) + plane * x_image.plane + tile * x_image.pitch + COLUMN
     anchor = _transform(
         node,
-        (channels, tiles),
+        channels * tiles,
         source + x_image.origin,
         plane * image.plane + row * image.pitch + COLUMN + image.origin,
         columns=_whole_columns(image, x_image.pitch),
@@ -312,16 +311,16 @@ def _winograd_output(node: Node) -> Anchor:
     return replace(anchor, channel=plane, channels=channels)
 
 
-def _transform(node: Node, tiles: tuple[int, int], source: Expr, to: Expr, columns: int, **more: Any) -> Anchor:
+def _transform(node: Node, tiles: int, source: Expr, to: Expr, columns: int, **more: Any) -> Anchor:
     """Make the product of a small constant matrix with some rows of an image.
 
     Parameters
     ----------
-    tiles : channels, and tiles of rows in each; `b` runs over them all
+    tiles : of all channels; `b` runs over them
     source, to : where element `m` of row `k` of X and of row `i` of Y are in an image
     """
     (x, matrix), y, names = node.inputs[:2], node.output, _Names()
-    data, image = matrix.data, BATCH // prod(tiles)
+    data, image = matrix.data, BATCH // tiles
     assert data is not None
     shapes: dict[str, Shape] = {name: (v.shape[0], product(v.shape[1:])) for name, v in (("X", x), ("Y", y))}
     made = Product(
@@ -332,9 +331,10 @@ def _transform(node: Node, tiles: tuple[int, int], source: Expr, to: Expr, colum
         (image, source),
         (image, to),
         names(y.shape[0]),
-        *data.shape,
+        data.shape[0],
+        data.shape[1],
         columns,
-        tiles=prod(tiles),
+        tiles=tiles,
         **more,
     )
     return Anchor(made, matrix, x, y, lambda: data, shapes, is_layer=False)
