@@ -79,8 +79,8 @@ def loop_order(
     order = _hoisted(around, rows, dense, layout.leaf, whole_rows)
     split = max((place + 1 for place, level in enumerate(order) if level in rows), default=0)
     outside = tuple(order[:split])
-    full = all(isinstance(layout.levels[level][1], Dense | Bucketed | Diagonal) for level in outside)
-    once = {level for level in outside if isinstance(layout.levels[level][1], Diagonal)}  # a row has one coordinate
+    once = {level for level in outside if isinstance(layout.levels[level][1], Diagonal)} - rows  # for each row
+    full = all(level in once or isinstance(layout.levels[level][1], Dense | Bucketed) for level in outside)
     depths = [level for level in outside if level not in rows | once]
     blocks = tuple(level for level in depths if sizes[level] > 1 or level not in dense)
     tasks = next((n for n, level in enumerate(outside) if level not in rows & dense), len(outside))

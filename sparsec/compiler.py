@@ -23,7 +23,7 @@ from sparsec.graph.given_layouts import Given, GivenLayouts, read_layout
 from sparsec.graph.graph import Graph
 from sparsec.graph.integer_layers import integer_layers
 from sparsec.graph.kernels import Kernels
-from sparsec.graph.layer import Layer, describe_layer, in_model
+from sparsec.graph.layer import Layer, describe_layer, in_model, own_matrix
 from sparsec.graph.layer_names import layer_names
 from sparsec.graph.lower import lower, plan_text
 from sparsec.graph.pad_columns import pad_columns
@@ -223,7 +223,7 @@ def inspect(
             proposal = run.choose(group, matrix)
             known = find_options(group.product, matrix, run.target, proposal) if options else ()
             layers.append(describe_layer(group, matrix, proposal, run.target, known))
-            maps.append(WeightMap.of(matrix))
+            maps.append(WeightMap.of(matrix if group.anchor.weight.origin is None else own_matrix(group.anchor)))
         elif (patterned := find_patterned(group.nodes[0])) and patterned.matrix and patterned.describe:
             layers.append(patterned.describe(group.works[0], run.target))
             maps.append(WeightMap.of(patterned.matrix()))
@@ -353,7 +353,7 @@ class _Run:
             pass_(graph, self.target)
             self.write(pass_.__name__, graph)
         if not (self.groups or self.storage or self.compute):
-            use_winograd(graph, self.target, self.choose.given.is_free, self.choose.dense)
+            use_winograd(graph, self.target, self.choose.given.allows_filtering, self.choose.dense)
             self.write("use_winograd", graph)
         plan_images(graph, self.target.unit_lanes("float32"))
         self.write("plan_images", graph)

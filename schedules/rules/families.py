@@ -88,7 +88,7 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield panels of r rows; of integers some depths are decoded together, unless the rows are the vectors."""
     product, few = panel.product, panel.has_few_columns
     decoded = product.weight.dtype in NARROW
-    if product.groups > 1 and not decoded:
+    if holds_groups_alone(product):
         yield from _grouped_panels(weight, panel)
         return
     for r in (*range(1, TILE_ROWS + 1), *(2 * TILE_ROWS, 4 * TILE_ROWS)):
@@ -101,8 +101,13 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
         layout = partial(dense_blocks, r, product.taps, together)
         steps, inner = panels * weight.depth, PANELS
         yield Nest("dense", layout, r, steps, panels, weight.depth, inner, tasks=panels, together=together > 1)
-    if not few and not decoded:
+    if not (few or decoded or product.reads or product.writes):
         yield from _staged_panels(weight, panel)
+
+
+def holds_groups_alone(product: Product) -> bool:
+    """Say whether dense layouts hold nothing between groups of channels; integers are decoded by whole rows."""
+    return product.groups > 1 and product.weight.dtype not in NARROW
 
 
 def _grouped_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -296,7 +301,7 @@ class Family:
 
 
 def _has_zeros(weight: Weight, product: Product) -> bool:
-    return weight.entries * product.groups <= FULL * weight.mask.size
+    return weight.entries * (product.groups if holds_groups_alone(product) else 1) <= FULL * weight.mask.size
 
 
 def _has_few(weight: Weight, product: Product) -> bool:

@@ -31,7 +31,8 @@ class ProfiledStep:
     share_of_peak : what the useful operations reach of the rate at which the cores that run can carry out the
         instruction; None where there are none, or no loop measures the instruction
     dense_seconds : of the fastest call in the best dense layout; None where it was not measured or is the layer's own
-    speedup : over the dense layout, the median of the ratios within rounds
+    speedup : over the dense layout, the median of the ratios within rounds; like `dense_seconds` it is of the whole
+        layer, with the transforms that stand around its product
     """
 
     label: str

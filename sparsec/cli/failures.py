@@ -47,6 +47,6 @@ def _sentence(error: Exception) -> str:
 def _unimportable(error: Exception) -> str:
     """Return the package whose import an error ended; empty where there is none but sparsec itself."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>")
-    *_, module = ["", *(frame.f_globals["__name__"] for frame in frames)]
+    *_, module = ["", *(frame.f_globals.get("__name__", "") for frame in frames)]
     package = module.partition(".")[0]
     return "" if package == "sparsec" else package

@@ -12,7 +12,7 @@ from sparsec.graph.fuse import Group
 from sparsec.graph.given_layouts import GivenLayouts
 from sparsec.ir.named import DENSE
 from sparsec.ir.product import Product
-from sparsec.ir.types import is_float
+from sparsec.schedules.rules.families import holds_groups_alone
 from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.rules.product import Proposal, propose
 from sparsec.schedules.rules.sparse_activations import propose_skipping
@@ -30,8 +30,8 @@ class Chooser:
     ----------
     target : the processor
     choose : what proposes for a weight whose layout is free
-    given : layouts that are not to be chosen; of grouped convolutions, which have zeros between their groups, ``dense``
-        leaves the weight free
+    given : layouts that are not to be chosen; of grouped convolutions of integers, which have no layout of their groups
+        alone, ``dense`` leaves the weight free
     dense : whether weights that are free take the best dense layout, but for grouped convolutions of integers, which
         have none of their groups alone
     """
@@ -52,23 +52,17 @@ class Chooser:
         if matrix is not None and not group.anchor.is_layer:
             return propose(group.product, matrix, self.target, only_dense=True)
         layout = None if matrix is None else self.given(group.label)
-        if matrix is not None and layout == DENSE and not _is_whole(group, matrix):
+        has_dense = matrix is not None and (group.product.groups == 1 or holds_groups_alone(group.product))
+        if layout == DENSE and not has_dense:
             layout = None
         skips = group.nodes[0].attrs.get("sparse_activations")
         try:
             if matrix is not None and skips:
                 return propose_skipping(group.product, matrix, layout, self.target)
             if matrix is None or layout is None:
-                known = matrix is not None and (is_float(group.product.weight.dtype) or _is_whole(group, matrix))
-                return self.choose(group.product, matrix, self.target, self.dense and known)
+                return self.choose(group.product, matrix, self.target, self.dense and has_dense)
             return propose_given(group.product, matrix, layout, self.target)
         except LayoutError as error:
             where = "; give it for some layers only, as LAYER=LAYOUT (in Python layouts={LAYER: LAYOUT})"
             for_all = layout is not None and self.given.for_all(group.label)
             raise LayoutError(f"{group.label}: {error}{where if for_all else ''}") from None
-
-
-def _is_whole(group: Group, matrix: np.ndarray) -> bool:
-    """Whether the matrix of a product holds nothing but its weight."""
-    assert group.anchor is not None and group.anchor.weight.data is not None
-    return matrix.size == group.anchor.weight.data.size

@@ -19,7 +19,7 @@ from sparsec.graph.clone_reads import clone_reads, reads_bytes
 from sparsec.graph.epilogue import constant_of, express, stored
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
-from sparsec.graph.plan_images import WRITES_BORDERS, keep_borders
+from sparsec.graph.image_borders import WRITES_BORDERS, keep_borders
 from sparsec.graph.products import Anchor, find_anchor
 from sparsec.graph.shape import Shape, broadcast_in, is_one, same_shape
 from sparsec.graph.work import Work, find_work

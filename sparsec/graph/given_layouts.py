@@ -84,6 +84,10 @@ class GivenLayouts:
         """Whether no layout was given for a layer."""
         return not self._fitting(layer)
 
+    def allows_filtering(self, layer: str) -> bool:
+        """Whether a layer may be computed in transformed filters: its layout is free, or dense by name."""
+        return all(self._layouts[pattern].name == "dense" for pattern in self._fitting(layer)[:1])
+
     def for_all(self, layer: str) -> bool:
         """Whether a layer has the layout that was given for all of them."""
         return self._fitting(layer)[:1] == ["*"]

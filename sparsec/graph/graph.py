@@ -16,7 +16,8 @@ from sparsec.graph.shape import Dim, Shape
 class Value:
     """A tensor: a graph input, a constant (then ``data`` is set) or an output of a node.
 
-    ``users`` holds a node once for every input that reads the value.
+    ``users`` holds a node once for every input that reads the value, and ``origin`` the weight of the model that a
+    constant was transformed from.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Value:
     data: np.ndarray | None = None
     producer: Node | None = None
     users: list[Node] = field(default_factory=list)
+    origin: Value | None = None
 
     @property
     def is_constant(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from sparsec.graph.window_semantics import in_sums, max_pool2d
@@ -43,6 +45,7 @@ def conv_padded(
     groups: int,
     blank: int,
     borders: int | None,
+    dense_seconds: float = inf,
 ) -> np.ndarray:
     """Convolve padded images, with zeros around them, `borders` or not; see `sparsec.graph.plan_images`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,11 @@ from sparsec.graph.graph import Graph
 from sparsec.graph.products import Anchor
 from sparsec.graph.store_weights import ERROR
 from sparsec.graph.why import why
-from sparsec.graph.winograd import MOVED, algorithm_of
+from sparsec.graph.winograd import algorithm_of, transform_cycles
 from sparsec.ir.product import Product
 from sparsec.ir.stored import dense_bytes
 from sparsec.ir.structures import FULL, Combined, find_structures
-from sparsec.ir.types import is_float
-from sparsec.ir.winograd import Winograd
+from sparsec.schedules.rules.families import holds_groups_alone
 from sparsec.schedules.rules.options import Option
 from sparsec.schedules.rules.prices import batch, extent
 from sparsec.schedules.rules.product import Proposal, propose
@@ -36,7 +35,7 @@ class Layer:
     Parameters
     ----------
     name, op : the node in the model, and the product that it is
-    shape : of the weight as it is computed with, outputs first, without the channels that are gone
+    shape : of the weight, outputs first, without the channels that are gone
     removed_outputs, removed_inputs : channels that are gone, since zeros left them without effect
     sparsity : the part of the weight that is zero
     structure : how the zeros lie: ``dense``, ``unstructured``, ``2:4``, ``4x1 blocks``, ``rows 50 % empty``, …
@@ -48,8 +47,8 @@ class Layer:
     storage_error : how far off the stored weights are, the norm of the differences over that of the weights
     reads, writes : the types of activations; layers of quantised models read ``uint8``, or ``int8`` on some targets
     seconds, dense_seconds : for one core, in this layout and in the best one for a weight without zeros
-    timed : whether both were measured when the layout was chosen, rather than predicted; in a grouped convolution of
-        integers the second one never is
+    timed : whether both were measured when the layout was chosen, rather than predicted; transforms of filtering never
+        are, nor is what a grouped convolution of integers would take without zeros
     flops : of one run that meet a nonzero, a multiply-add being two; as predictions assume where sizes are open
     traffic : bytes that one run moves at least: the weight in this layout, and what is read and written, once
         for each slice of a batch
@@ -122,46 +121,51 @@ def describe_layer(
     """
     anchor, product, layout = group.anchor, proposal.product, proposal.product.layout
     assert anchor is not None and anchor.weight.data is not None and layout is not None
-    weight = anchor.weight.data.reshape(len(matrix), -1)
-    groups = matrix.size // weight.size
-    algorithm, dense_seconds = algorithm_of(anchor.x), proposal.dense_seconds
-    if groups > 1 and not is_float(product.weight.dtype):  # integers have no layout of groups alone
-        dense_seconds = propose(group.product, _filled(matrix.shape, groups), target).seconds
+    algorithm, weight, own = algorithm_of(anchor.x), own_matrix(anchor), (anchor.weight.origin or anchor.weight).shape
+    dense_seconds, has_dense = proposal.dense_seconds, product.groups == 1 or holds_groups_alone(product)
+    if not has_dense:
+        dense_seconds = propose(group.product, _filled(matrix.shape, product.groups), target).seconds
     (work,), nbytes = group.works, stored if stored is not None else proposal.nbytes(matrix)
     nbytes += scale_bytes(product)
     moved = sum(
         prod(_size(product, dim) for dim in buffer.shape) * np.dtype(buffer.dtype).itemsize
         for buffer in (product.x, product.y)
     )
-    transforms = MOVED * moved / 4 / (target.ghz * 1e9) if algorithm else 0.0
+    transforms = 0.0
+    if algorithm:
+        transforms = transform_cycles(moved / 4) / (target.ghz * 1e9)
+        moved = round(moved * (2 + algorithm.outputs / algorithm.reads))
+        options = tuple(replace(option, seconds=option.seconds + transforms) for option in options)
+    dense_seconds = min(dense_seconds + transforms, group.nodes[0].attrs.get("dense_seconds", inf))
     return Layer(
         name=group.label,
         op=product.name,
-        shape=_shape(anchor, algorithm),
+        shape=tuple(int(d) for d in own),  # type: ignore[arg-type]
         filtering="" if algorithm is None else str(algorithm),
-        sparsity=1 - work.entries / weight.size,
-        structure=structure(weight, product.taps),
+        sparsity=1 - np.count_nonzero(weight) / weight.size,
+        structure=structure(weight, prod(own[2:])),  # type: ignore[arg-type]
         layout=str(layout),
         nbytes=nbytes,
         dense_nbytes=dense_bytes(weight.size, product.weight.dtype),
         seconds=proposal.seconds + transforms,
-        dense_seconds=dense_seconds + transforms,
+        dense_seconds=dense_seconds,
         flops=work.assumed_flops,
         traffic=nbytes + moved,
         storage=product.weight.dtype + (f":{product.group}" if product.group else ""),
         storage_error=group.nodes[0].attrs.get(ERROR, 0.0),
         reads=product.x.dtype,
         writes=product.y.dtype,
-        timed=proposal.timed and dense_seconds == proposal.dense_seconds,
+        timed=proposal.timed and has_dense and algorithm is None,
         options=tuple(options),
         why=why(options, dense_seconds),
     )
 
 
-def _shape(anchor: Anchor, algorithm: Winograd | None) -> tuple[int, ...]:
-    """Return the shape of a weight in the model, of which transforms make another one."""
-    shape = tuple(int(d) for d in anchor.weight.shape)  # type: ignore[arg-type]
-    return (shape[0] // algorithm.reads, shape[1], algorithm.taps, *shape[3:]) if algorithm else shape
+def own_matrix(anchor: Anchor) -> np.ndarray:
+    """Return a weight as the model has it, by outputs; one of a grouped convolution without what is between groups."""
+    data = (anchor.weight.origin or anchor.weight).data
+    assert data is not None
+    return data.reshape(len(data), -1)
 
 
 def scale_bytes(product: Product) -> int:

@@ -4,13 +4,13 @@ Images between convolutions of stride 1 share one form, so that nothing is copie
 (a stride, a filter without padding, an operator that knows only plain images) a `repack` copies. After the pass, images
 in padded form are `[N, C, plane]`, and these operators have taken the place of `conv2d`:
 
-``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups, blank, borders)``
+``conv_padded(x, W; image, x_image, x_origin, strides, dilation, groups, blank, borders, dense_seconds)``
     The pixel (y, x) of the output, at `image.origin + y * image.pitch + x`, reads its tap (r, s) in channel c at
     `x_origin + y * pitch + x + r * pitch * dilation + s * dilation` from the channel's plane. With strides, x is split
     into phases: `[N, C * sy * sx, plane]`, where pixel (y, x) of phase (p, q) is pixel (y * sy + p, x * sx + q). Where
     a filter has one tap in a direction, it reads one phase, and the stride is 1 in that direction. Around x
     stands `blank`; `borders` is what a filter will read around the pixels of what its epilogue makes, None where none
-    does.
+    does. `dense_seconds` are those that the layer would take without zeros in another way, for reports.
 ``repack(x; source, image, strides, phases, padding, blank)``
     Copy the pixels of `source` (None for plain `[N, C, H, W]`) into planes of `image` (None for plain), the pixel
     (0, 0) going to (top, left) of the padding, split by the strides into phases, of which the first `phases` are kept
@@ -19,17 +19,19 @@ in padded form are `[N, C, plane]`, and these operators have taken the place of 
     What `repack` to plain `[N, C, H, W]` copies, but in no kernel of its own: what reduces it reads it as it goes.
 ``max_pool(x; source, image, window, strides, dilation, padding, ceil_mode, borders)``
     Pool the pixels of `source` (None for plain) into planes of `image` (None for plain), `borders` around them.
+
+The transforms of :mod:`sparsec.graph.winograd` read images in any form, and make some of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from math import inf
 
 from sparsec.graph.evaluate import ELEMENTWISE, REDUCTIONS
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.image_borders import mark_borders
 from sparsec.graph.shape import is_one, same_shape
 from sparsec.ir.image import VECTOR, Image, PlainImage
 from sparsec.ir.types import STORED, is_float
@@ -78,7 +80,7 @@ def plan_images(graph: Graph, lanes: int = VECTOR) -> None:
     planner.assign_forms()
     planner.rewrite()
     graph.remove_dead()
-    _mark_borders(graph)
+    mark_borders(graph)
     graph.verify()
 
 
@@ -190,6 +192,7 @@ class _Planner:
             "dilation": tuple(node.attrs["dilation"]),
             "groups": node.attrs["groups"],
             "blank": node.attrs["blank"],
+            "dense_seconds": node.attrs.get("dense_seconds", inf),
         }
         shape = (*node.output.shape[:2], image.plane)
         self.padded[node.output] = self._add("conv_padded", node, [source, weight], shape, attrs)
@@ -346,88 +349,3 @@ def _per_channel(value: Value, image: Value) -> bool:
 
 TRANSFORMS = ("winograd_input", "winograd_output")
 """Operators of `sparsec.graph.winograd`, whose images have forms of their own."""
-
-WRITES_BORDERS = ("conv_padded", "max_pool", "winograd_input")
-"""Operators whose kernels write what is to stand around their pixels."""
-
-_ZERO_AT_ZERO = frozenset({
-    "abs", "add", "astype", "concat", "maximum", "minimum", "multiply", "negative", "nn.gelu", "nn.gelu_tanh",
-    "nn.leakyrelu", "nn.relu", "nn.silu", "round", "sqrt", "subtract", "tanh",
-})  # fmt: skip
-
-
-def _mark_borders(graph: Graph) -> None:
-    """Tell what writes borders, and is read by a filter through what keeps its form, what to write around pixels."""
-    needed: dict[Value, int] = {}
-    for node in reversed(graph.nodes):
-        if _reads_borders(node):
-            needed[node.inputs[0]] = node.attrs["blank"]
-        if node.op in WRITES_BORDERS:
-            node.attrs["borders"] = needed.get(node.output)
-        elif (node.op in ELEMENTWISE or node.op == "concat") and node.output in needed:
-            needed = dict.fromkeys(node.inputs, needed[node.output]) | needed
-
-
-def _reads_borders(node: Node) -> bool:
-    """Whether a filter of several taps reads an image in the form of its output."""
-    if node.op != "conv_padded" or node.attrs["x_image"] != node.attrs["image"] or not node.attrs["image"].halo:
-        return False
-    return any(extent != 1 for extent in node.inputs[1].shape[2:])
-
-
-def keep_borders(graph: Graph, masked: Mapping[Value, int | None]) -> bool:
-    """Set what surrounds the pixels where a filter reads it and an elementwise operator may have changed it.
-
-    Parameters
-    ----------
-    masked : the results of the kernels that write the borders themselves, convolutions with their epilogues among them,
-        and what they write
-
-    Returns
-    -------
-    Whether the graph was changed.
-    """
-    changed = False
-    for node in list(graph.nodes):
-        if not _reads_borders(node) or _stands_around(node.inputs[0], node.attrs["blank"], masked):
-            continue
-        x = node.inputs[0]
-        image = node.attrs["x_image"]
-        pixels = graph.constant(_mask_of(image), "pixels")
-        blank = graph.constant(np.array(node.attrs["blank"], x.dtype), "blank")
-        inside = graph.add("where", [pixels, x, blank], x.shape, dtype=x.dtype, before=node)
-        graph.set_inputs(node, [inside, *node.inputs[1:]])
-        changed = True
-    return changed
-
-
-def _mask_of(image: Image) -> np.ndarray:
-    """Return where the pixels are, bool `[1, 1, plane]`."""
-    mask = np.zeros((1, 1, image.plane), bool)
-    rows = mask[..., image.origin : image.origin + image.height * image.pitch]
-    rows.reshape(image.height, image.pitch)[:, : image.width] = True
-    return mask
-
-
-def _stands_around(value: Value, blank: int, masked: Mapping[Value, int | None]) -> bool:
-    """Whether `blank` is what surrounds the pixels."""
-    node = value.producer
-    if value in masked:
-        return masked[value] == blank
-    if node is None:
-        return False
-    if node.op == "repack":
-        return bool(node.attrs["blank"] == blank)
-    if node.op == "where":
-        return node.inputs[2].is_all(blank)
-    if blank and node.op != "concat":
-        return False
-    images = [x for x in node.inputs if x.rank == 3 and same_shape(x.shape[2:], value.shape[2:])]
-    zero = [_stands_around(image, blank, masked) for image in images]
-    if node.op == "clip":
-        return node.attrs["min"] <= 0 <= node.attrs["max"] and all(zero)
-    if node.op == "multiply":
-        return any(zero)
-    if node.op == "divide":
-        return zero[0] and images[0] is node.inputs[0] and len(images) == 1
-    return node.op in _ZERO_AT_ZERO and len(images) == len(node.inputs) and all(zero)

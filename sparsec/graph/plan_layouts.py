@@ -166,7 +166,9 @@ class _Space:
     def read(self, value: Value, *inner: int) -> tuple[Value, int]:
         if value.data is not None:
             stored = order(value.rank, inner[0])
-            return self.graph.constant(np.asarray(value.data.transpose(stored), order="C"), value.name), inner[0]
+            constant = self.graph.constant(np.asarray(value.data.transpose(stored), order="C"), value.name)
+            constant.origin = value.origin
+            return constant, inner[0]
         at = self.inner[value]
         if at in inner:
             return self.stored[value, at], at

@@ -24,37 +24,102 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsec.graph.graph import Graph, Node, Value
+from sparsec.graph.plan_images import plan_images
+from sparsec.graph.products import find_anchor
 from sparsec.ir.winograd import Winograd
-from sparsec.schedules.rules.prices import STREAM
+from sparsec.schedules.rules.families import FULL
+from sparsec.schedules.rules.product import propose
 from sparsec.targets import Target
 
 MOVED = 1.5
-"""Cycles for each element that a transform makes: it is written, and read by the convolution or the other transform."""
+"""Cycles for each element that a transform makes or reads between the two: it is written once and read once."""
 
-GAIN = 0.9
-"""Of the cycles of a direct convolution, from which on transforms are worth while."""
+GAIN = 0.95
+"""Of the predicted time of a direct convolution, from which on transforms are worth while."""
+
+LEAST = 0.5
+"""Of the peak of a core, which direct convolutions reach at least; those that win even so are not priced."""
 
 
 def use_winograd(graph: Graph, target: Target, is_free: Callable[[str], bool], dense: bool = False) -> None:
-    """Rewrite convolutions of a canonical graph where that takes fewer cycles.
+    """Rewrite convolutions of a canonical graph where that is predicted to be faster.
 
-    A column of taps of a filter has no zeros any more unless all of them are zero. So what counts are entries: a weight
-    whose zeros have no structure would have more of them.
+    A column of taps of a filter has no zeros any more unless all of them are zero. So unstructured zeros are lost, and
+    weights that have many stay as they are; those of whole kernels are kept.
 
     Parameters
     ----------
-    is_free : whether the layout of a layer may be chosen
-    dense : whether zeros are computed with in any case
+    is_free : whether a layer may be computed in transformed filters
+    dense : whether only dense layouts are thought of
     """
+    pricing = _Pricing(target, dense)
     for node in list(graph.nodes):
         if node.op == "conv2d" and is_free(node.where) and _keeps_size(node):
-            filters, weight = _transformed(node), node.inputs[1].data
-            assert weight is not None
-            entries = [each.size if dense else int(np.count_nonzero(each)) for each in (filters, weight)]
-            if _cycles(node, entries[0], target) < GAIN * _direct_cycles(node, entries[1], target):
-                graph.replace(node.output, _rewrite(graph, node, filters))
+            node.attrs["dense_seconds"] = pricing.dense(node)
+            if pricing.is_faster(node):
+                graph.replace(node.output, _rewrite(graph, node))
     graph.remove_dead()
     graph.verify()
+
+
+def transform_cycles(elements: float) -> float:
+    """Return the cycles that transforms take which make and read so many elements between them."""
+    return MOVED * elements
+
+
+class _Pricing:
+    """Predicted seconds of convolutions in both ways; of dense ones once for each shape."""
+
+    def __init__(self, target: Target, only_dense: bool) -> None:
+        self.target, self.only_dense = target, only_dense
+        self._dense: dict[tuple, float] = {}
+
+    def dense(self, node: Node) -> float:
+        """Price a layer without zeros in transformed filters."""
+        key = *node.inputs[0].shape[1:], *node.inputs[1].shape, *node.attrs["padding"]
+        if key not in self._dense:
+            self._dense[key] = self._transformed(node, only_dense=True)
+        return self._dense[key]
+
+    def is_faster(self, node: Node) -> bool:
+        """Whether transformed filters are faster than the layer as it is."""
+        seconds, weight = self.dense(node), node.inputs[1].data
+        assert weight is not None
+        filters = _transformed(node)
+        if not self.only_dense and np.count_nonzero(filters) < FULL * filters.size:
+            seconds = min(seconds, self._transformed(node, only_dense=False))
+        pixels = int(node.output.shape[2]) * int(node.output.shape[3])  # type: ignore[arg-type]
+        rate = self.target.lanes("float32") * self.target.fma_per_cycle * self.target.ghz * 1e9
+        entries = weight.size if self.only_dense else np.count_nonzero(weight)
+        if seconds > GAIN * entries * pixels / rate / LEAST:
+            return False
+        return seconds < GAIN * self._product(_alone(node), self.only_dense)
+
+    def _transformed(self, node: Node, only_dense: bool) -> float:
+        alone = _alone(node)
+        (conv,) = alone.nodes
+        alone.outputs = [_rewrite(alone, conv)]
+        tiles, algorithm = _tiles(conv), _algorithm(conv)
+        channels = sum(int(value.shape[1]) for value in (conv.inputs[0], conv.output))  # type: ignore[arg-type]
+        between = algorithm.reads * tiles * int(conv.output.shape[3]) * channels  # type: ignore[arg-type]
+        return self._product(alone, only_dense) + transform_cycles(between) / (self.target.ghz * 1e9)
+
+    def _product(self, graph: Graph, only_dense: bool) -> float:
+        """Price the convolution of a graph that has no other."""
+        graph.remove_dead()
+        plan_images(graph, self.target.unit_lanes("float32"))
+        (conv,) = (node for node in graph.nodes if node.op == "conv_padded")
+        anchor = find_anchor(conv)
+        assert anchor is not None and anchor.matrix is not None
+        return propose(anchor.product, anchor.matrix(), self.target, only_dense).seconds
+
+
+def _alone(node: Node) -> Graph:
+    """Return a graph of one image that a convolution is all of."""
+    graph, (x, weight), y = Graph(), node.inputs, node.output
+    inputs = [graph.input("x", (1, *x.shape[1:]), x.dtype), graph.constant(weight.data)]
+    graph.outputs = [graph.add("conv2d", inputs, (1, *y.shape[1:]), node.attrs, dtype=y.dtype)]
+    return graph
 
 
 def algorithm_of(x: Value) -> Winograd | None:
@@ -88,37 +153,32 @@ def _transformed(node: Node) -> np.ndarray:
     return found.reshape(-1, weight.shape[1], 1, weight.shape[3]).astype(np.float32)
 
 
-def _direct_cycles(node: Node, entries: int, target: Target) -> float:
-    height, width = map(int, node.output.shape[2:])  # type: ignore[arg-type]
-    return _product_cycles(entries, height * width, target)
-
-
-def _cycles(node: Node, entries: int, target: Target) -> float:
-    channels, width = sum(int(value.shape[1]) for value in (node.inputs[0], node.output)), int(node.output.shape[3])  # type: ignore[arg-type]
-    made = _algorithm(node).reads * _tiles(node) * width * channels
-    return _product_cycles(entries, _tiles(node) * width, target) + MOVED * made
-
-
-def _product_cycles(entries: int, pixels: int, target: Target) -> float:
-    """Return the cycles of multiply-adds, or those in which weights come from memory."""
-    return float(max(entries * pixels / target.lanes("float32") / target.fma_per_cycle, 4 * entries / STREAM))
-
-
 def _tiles(node: Node) -> int:
     return -(-int(node.output.shape[2]) // _algorithm(node).outputs)  # type: ignore[arg-type]
 
 
-def _rewrite(graph: Graph, node: Node, filters: np.ndarray) -> Value:
+def _rewrite(graph: Graph, node: Node) -> Value:
     (x, weight), y, algorithm = node.inputs, node.output, _algorithm(node)
-    batch, channels, height, width = x.shape
-    top, left, _, right = node.attrs["padding"]
-    tiles, products = _tiles(node), algorithm.reads
-    into, out_of = (graph.constant(matrix.astype(np.float32)) for matrix in (algorithm.input, algorithm.output))
-    attrs = {"step": algorithm.outputs, "top": top, "rows": tiles}
-    shape = (batch, products * int(channels), tiles, width)  # type: ignore[arg-type]
-    rows = graph.add("winograd_input", [x, into], shape, attrs, before=node)
-    attrs = {**node.attrs, "padding": (0, left, 0, right), "groups": products}
-    shape, constant = (batch, len(filters), tiles, width), graph.constant(filters, weight.name)
-    sums = graph.add("conv2d", [rows, constant], shape, attrs, before=node)
+    batch, _, height, width = x.shape
+    _, left, _, right = node.attrs["padding"]
+    filters = graph.constant(_transformed(node), weight.name)
+    filters.origin = weight
+    attrs = {**node.attrs, "padding": (0, left, 0, right), "groups": algorithm.reads}
+    shape = (batch, filters.shape[0], _tiles(node), width)
+    sums = graph.add("conv2d", [_transformed_rows(graph, node), filters], shape, attrs, before=node)
+    out_of = graph.constant(algorithm.output.astype(np.float32))
     attrs = {"step": algorithm.outputs, "rows": height}
     return graph.add("winograd_output", [sums, out_of], y.shape, attrs, before=node, name=y.name)
+
+
+def _transformed_rows(graph: Graph, node: Node) -> Value:
+    """Return the image as a convolution reads it; those that read it alike share it."""
+    x, algorithm = node.inputs[0], _algorithm(node)
+    attrs = {"step": algorithm.outputs, "top": node.attrs["padding"][0], "rows": _tiles(node)}
+    for user in x.users:
+        if user.op == "winograd_input" and user.attrs == attrs:
+            return user.output
+    batch, channels, _, width = x.shape
+    shape = (batch, algorithm.reads * int(channels), _tiles(node), width)  # type: ignore[arg-type]
+    into = graph.constant(algorithm.input.astype(np.float32))
+    return graph.add("winograd_input", [x, into], shape, attrs, before=node)

@@ -31,7 +31,7 @@ def kind_of(layout: str) -> str:
     match [kind for _, _, kind, _ in sparse]:
         case []:
             return "dense"
-        case ["diagonal"] if levels[1] in sparse and len(levels) > 2:
+        case ["diagonal"] if levels[1] in sparse:
             return "dense"  # in groups of rows
         case ["slots", "singleton"]:
             return f"SELL:{levels[-2][1]}"

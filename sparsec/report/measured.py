@@ -10,28 +10,30 @@ if TYPE_CHECKING:
     from sparsec.runtime.session import StepTime
 
 
-TRANSFORMS = ("winograd_input_", "winograd_output_")
-"""What stands before and behind a product that is computed by minimal filtering: it belongs to the layer."""
-
-
 def steps_of_layers(layers: Layers, steps: Sequence[StepTime]) -> list[tuple[int, ...]]:
     """Return which steps compute each layer, its product first; none where no step does.
 
     Layers and steps are in the order in which they run, and a step's kernel is named after the operator. So the next
-    step with a layer's label and operator is its own, though several layers may have one name.
+    step with a layer's label and operator is its own, though several layers may have one name. The transforms of
+    minimal filtering belong to the layer between them.
     """
     found: list[tuple[int, ...]] = []
     start = 0
     for layer in layers:
-        rest = range(start, len(steps))
-        prefix = f"{layer['op']}_"
-        own = next((n for n in rest if steps[n].label == layer["name"] and steps[n].kernel.startswith(prefix)), None)
+        name = layer["name"]
+
+        def is_of(n: int, op: str, name: str = name) -> bool:
+            return steps[n].label == name and steps[n].kernel.startswith(f"{op}_")
+
+        own = next((n for n in range(start, len(steps)) if is_of(n, layer["op"])), None)
         if own is None:
             found.append(())
             continue
-        beside = (n for n in (own - 1, own + 1) if 0 <= n < len(steps) and steps[n].kernel.startswith(TRANSFORMS))
+        before, behind = reversed(range(start, own)), range(own + 1, len(steps))
+        ends = (("winograd_input", before), ("winograd_output", behind)) if layer.get("filtering") else ()
+        transforms = (next((n for n in places if is_of(n, op)), None) for op, places in ends)
         start = own + 1
-        found.append((own, *(n for n in beside if steps[n].label == layer["name"])))
+        found.append((own, *(n for n in transforms if n is not None)))
     return found
 
 

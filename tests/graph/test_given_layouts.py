@@ -178,3 +178,22 @@ def test_a_layout_that_cannot_hold_a_weight_names_the_layer_and_the_place():
 def test_a_layout_of_three_dimensions_is_refused():
     with pytest.raises(LayoutError, match="has 3 dimensions; a weight has two"):
         sparsec.op("matmul", np.ones((4, 8), np.float32), 5, layout="(i, j, k) -> (i : dense, j : dense, k : dense)")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "(i, k) -> (k floordiv 4 : dense, i floordiv 4 : diagonal, i mod 4 : dense, k mod 4 : dense)",
+        "(i, k) -> (i floordiv 4 : dense, k floordiv 4 : diagonal, i mod 4 : dense, k mod 4 : dense)",
+    ],
+    ids=["of rows", "of columns"],
+)
+def test_diagonals_of_blocks(layout):
+    """A block of the depth that finds its rows by a diagonal meets some rows alone, so sums start elsewhere."""
+    rng = np.random.default_rng(0)
+    block, nothing = rng.standard_normal((4, 4)).astype("float32"), np.zeros((4, 4), np.float32)
+    weight, x = np.block([[nothing, block], [block + 1, nothing]]), rng.standard_normal((8, 32)).astype("float32")
+    bias = np.ones(8, np.float32)
+    multiply = sparsec.op("matmul", weight, columns=32, layout=layout, bias=bias, activation="relu")
+    for _ in range(2):
+        np.testing.assert_allclose(multiply(x), np.maximum(weight @ x + 1, 0), rtol=0, atol=1e-5)

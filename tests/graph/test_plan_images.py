@@ -8,7 +8,8 @@ from tvm import relax
 from tvm.relax import op
 
 from sparsec.graph.graph import Graph
-from sparsec.graph.plan_images import WRITES_BORDERS, keep_borders, plan_images
+from sparsec.graph.image_borders import WRITES_BORDERS, keep_borders
+from sparsec.graph.plan_images import plan_images
 from sparsec.ir.image import Image
 from tests.graph.convolution_strategies import convolutions
 from tests.graph.small_models import canonical, import_small, ops, run, same

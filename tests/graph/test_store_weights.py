@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import sparsec
 from sparsec.errors import UnsupportedError
 from sparsec.graph.graph import Graph, Node
 from sparsec.graph.products import find_anchor
@@ -69,3 +71,10 @@ def test_infinities_of_the_model_are_kept():
     graph, node = layer(weight)
     store_weights(graph, "float16")
     np.testing.assert_array_equal(node.inputs[1].data.astype(np.float32), weight)
+
+
+def test_nothing_is_stored_between_the_groups_of_a_depthwise_filter():
+    """In bytes, too, whose dense layouts hold all channels."""
+    layer, x = torch.nn.Conv2d(32, 32, 3, padding=1, groups=32), torch.randn(1, 32, 14, 14)
+    (found,) = sparsec.inspect(layer, example_inputs=(x,), storage="int8").layers
+    assert found.nbytes < 8 * 32 * 9

@@ -163,6 +163,34 @@ def test_zeros_of_whole_kernels_stay_zeros():
     assert 0.25 < np.mean(layer.inputs[1].data != 0) < 0.35
 
 
+def test_images_are_transformed_once_for_all_that_read_them_alike(always):
+    def build(builder, x):
+        same = [builder.emit(conv(seed=seed)(builder, x)) for seed in (1, 2)]
+        other = builder.emit(conv(kernel=(5, 5), seed=3)(builder, x))
+        return builder.emit(op.concat([*same, other], axis=1))
+
+    graph = canonical(import_small(build, (1, 4, 9, 8)))
+    before = run(graph)
+    use_winograd(graph, ZEN, lambda name: True)
+    assert ops(graph).count("winograd_input") == 2 and ops(graph).count("winograd_output") == 3
+    same(before, run(graph))
+
+
+def test_layers_of_half_their_weights_are_no_slower_than_dense_ones():
+    """Sparse loops over half of a weight take longer than half of the products of all of it."""
+    half = filters(64, 64, keep=lambda weight: np.random.default_rng(1).random(weight.shape) < 0.5)
+    assert uses(half, channels=64, size=(56, 56), target=Target.parse("znver3"))
+
+
+def test_what_dense_layers_would_take_is_known_of_sparse_ones():
+    def priced(keep):
+        graph = rewritten(filters(64, 64, keep=keep), channels=64, size=(28, 28))
+        (node,) = (node for node in graph.nodes if node.op == "conv2d")
+        return node.attrs["dense_seconds"]
+
+    assert priced(lambda w: np.random.default_rng(1).random(w.shape) < 0.1) == priced(None)
+
+
 def test_layouts_that_are_given_are_kept():
     assert not uses(filters(32, 32), is_free=lambda name: False, **LARGE)
 
@@ -198,13 +226,14 @@ class Block(torch.nn.Module):
 
 @pytest.mark.parametrize("size", [(14, 14), (7, 9), (28, 31)], ids=str)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_network(size, batch):
+def test_a_network(always, size, batch):
     torch.manual_seed(0)
     model, x = Block(32).eval(), torch.randn(batch, 3, *size)
     with torch.no_grad():
         wanted = model.double()(x.double()).numpy()
         model.float()
     artifact = sparsec.compile(model, example_inputs=(x,))
+    assert [layer.get("filtering") for layer in artifact.manifest["layers"]] == [None, "F(4, 3)", "F(4, 3)", None]
     found = [artifact.load(threads=threads)(x.numpy()) for threads in (1, 2)]
     np.testing.assert_allclose(found[0], wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
     np.testing.assert_array_equal(found[0], found[1])
@@ -229,6 +258,22 @@ def test_an_open_batch(always):
         np.testing.assert_allclose(session(x), wanted.numpy(), rtol=0, atol=2e-5 * float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize("target", ["native", "x86-64-v2"])
+@pytest.mark.parametrize("taps", [3, 5])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_filters_of_several_rows(always, target, taps, padding):
+    """Padded alike above and below, or not."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Conv2d(8, 12, (taps, 3), bias=True), torch.randn(1, 8, 11, 9)
+    b = Builder()
+    weight, bias = (value.detach().numpy() for value in (layer.weight, layer.bias))
+    b.Conv("x", weight, bias, pads=[padding, 0, taps - 1 - padding, 2], name="y")
+    artifact = sparsec.compile(b.model({"x": x.shape}, {"y": [1, 12, 11, 9]}), target=target)
+    assert artifact.manifest["layers"][0]["filtering"] == f"F({7 - taps}, {taps})"
+    around = torch.nn.functional.pad(x, (0, 2, padding, taps - 1 - padding))
+    np.testing.assert_allclose(artifact.load()(x.numpy()), layer(around).detach().numpy(), rtol=0, atol=2e-5)
+
+
 class Readers(torch.nn.Module):
     """An image that is an output, pooled, reduced, joined to another and read by a filter."""
 
@@ -251,16 +296,24 @@ def test_all_that_reads_an_image(always):
         np.testing.assert_allclose(found, wanted.detach().numpy(), rtol=0, atol=1e-5)
 
 
-def test_layers_are_told_by_their_filters():
-    """And not by what was made of them."""
+def test_layers_are_told_as_the_model_has_them():
+    """And not as what was made of them."""
     torch.manual_seed(0)
-    x = torch.randn(1, 3, 28, 28)
-    layers = {
-        layer.name.partition(":")[0]: layer for layer in sparsec.inspect(Block(32).eval(), example_inputs=(x,)).layers
-    }
-    assert (layers["first"].shape, layers["first"].filtering) == ((32, 32, 3, 3), "F(4, 3)")
-    assert (layers["into"].shape, layers["into"].filtering) == ((32, 3, 1, 1), "")
+    model, x = Block(64).eval(), torch.randn(1, 3, 28, 28)
+    with torch.no_grad():
+        model.first.weight *= torch.rand(model.first.weight.shape) >= 0.3
+    report = sparsec.inspect(model, example_inputs=(x,), options=True)
+    layers = {layer.name.partition(":")[0]: layer for layer in report.layers}
     assert list(layers) == ["into", "first", "second", "out_of"]
+    assert (layers["into"].shape, layers["into"].filtering) == ((64, 3, 1, 1), "")
+    first, second = layers["first"], layers["second"]
+    assert (first.shape, first.filtering, first.structure) == ((64, 64, 3, 3), "F(4, 3)", "unstructured")
+    assert first.sparsity == pytest.approx(0.3, abs=0.01)
+    assert first.dense_nbytes == 4 * model.first.weight.numel() < first.nbytes
+    assert report.maps[1].density.max() <= 1 and report.maps[1].density.mean() == pytest.approx(0.7, abs=0.01)
+    assert second.sparsity == 0 and first.dense_seconds == pytest.approx(second.dense_seconds, rel=0.2)
+    (chosen,) = (option for option in second.options if option.chosen)
+    assert chosen.seconds == pytest.approx(second.seconds)
 
 
 def test_its_dense_self_uses_it_too():

@@ -108,11 +108,12 @@ def test_transforms_belong_to_the_layer_between_them() -> None:
         StepTime("conv", "conv2d_0", 1.0),
         StepTime("conv1", "winograd_input_1", 0.5),
         StepTime("conv1", "conv2d_2", 2.0),
+        StepTime("pool", "max_pool_5", 9.0),
         StepTime("conv1", "winograd_output_3", 0.25),
         StepTime("conv2", "winograd_input_1", 0.5),
         StepTime("conv2", "conv2d_2", 4.0),
     ]
-    layers = [layer(name, op="conv2d") for name in ("conv", "conv1", "conv2")]
+    layers = [layer(name, op="conv2d", filtering=name[4:]) for name in ("conv", "conv1", "conv2")]
     assert [timed.get("measured") for timed in with_times(layers, steps)] == [1.0, 2.75, 4.5]
 
 
