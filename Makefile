@@ -5,14 +5,10 @@ VENV ?= .venv
 CACHE := .cache
 BIN := $(VENV)/bin
 
-.PHONY: demo bench bench-int8 bench-low-bit bench-layouts bench-layers bench-peers test lint clean
+.PHONY: demo bench-int8 bench-low-bit bench-layouts bench-layers bench-peers test lint clean
 
 demo: $(VENV)/demo-installed  ## Compile pruned networks, check their answers, and race them against dense runtimes
 	$(BIN)/python -m benchmarks.demo
-
-bench: $(VENV)/demo-installed  ## Measure the table in the README
-	$(BIN)/python -m benchmarks.run
-	$(BIN)/python -m benchmarks.readme_table
 
 bench-int8: $(VENV)/demo-installed  ## Race int8 networks and single int8 convolutions
 	$(BIN)/python -m benchmarks.int8

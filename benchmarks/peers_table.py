@@ -58,6 +58,22 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join([*shown, note + (WRONG if any("≠" in text for text in shown) else "")])
 
 
+def headline(results: dict[str, Any]) -> str:
+    """One machine's races that say most, on one thread: sparsec beside the faster dense runtime and DeepSparse."""
+    header = ["model", "zeros", "type", "sparsec", "fastest dense", "DeepSparse", "over dense", "over DeepSparse"]
+    lines, found = [header, ["---"] * 3 + ["---:"] * (len(header) - 3)], []
+    for row in (row for section in UPFRONT for row in SECTIONS[section] if row.key in results["rows"]):
+        race = results["rows"][row.key]
+        times = {lane["engine"]: median(lane["times"]) for lane in race["lanes"]}
+        dense = min(times.keys() & set(DENSE), key=times.__getitem__, default="")
+        cells = [f"{times[name] * 1e3:.1f} ms" if name in times else "–" for name in ("sparsec", dense, "deepsparse")]
+        ratios = [f"**{race['speedup'][n]['median']:.2f}×**" if n in times else "–" for n in (dense, "deepsparse")]
+        lines.append([row.model, row.zeros, row.precision, *cells, *ratios])
+        found.append(race)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{table}\n\nOne thread, batch 1, {_when_and_where(Machine(**results['machine']), found)}"
+
+
 def _table(heading: str, raced: Sequence[tuple[Row, dict[str, Any]]]) -> str:
     ratios = ["over dense", "over DeepSparse"]
     times = [f"{display_name(engine)}, ms" for engine in ENGINES]
@@ -103,6 +119,10 @@ def _reached(ratio: float, aim: float | None) -> str:
 
 
 def _note(machine: Machine, found: Sequence[dict[str, Any]]) -> str:
+    return f"{_when_and_where(machine, found)} Behind ✓ or ✗ stands the aim; the error is sparsec's.{LIMITS}"
+
+
+def _when_and_where(machine: Machine, found: Sequence[dict[str, Any]]) -> str:
     versions: dict[str, list[str]] = {engine: [] for engine in ENGINES}
     for lane in (lane for race in found for lane in race["lanes"]):
         if lane["version"] not in versions[lane["engine"]]:
@@ -110,4 +130,4 @@ def _note(machine: Machine, found: Sequence[dict[str, Any]]) -> str:
     named = ", ".join(f"{display_name(engine)} {' and '.join(seen)}" for engine, seen in versions.items() if seen)
     days = sorted({race["date"][:10] for race in found})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{span}, {machine}. {named}. Behind ✓ or ✗ stands the aim; the error is sparsec's.{LIMITS}"
+    return f"{span}, {machine}. {named}."

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from benchmarks import int8, int8_blocks, peers, peers_table, run, unit_convolutions
+from benchmarks import int8, int8_blocks, peers, peers_table, unit_convolutions
 from benchmarks.contest import TITLES
 from sparsec.bench.machine import Machine
 from sparsec.bench.table import display_name
 
 
-def networks(results: dict[str, Any], precision: str) -> str:
-    """One machine's races of networks as a Markdown table with a line about the machine."""
+def networks(results: dict[str, Any]) -> str:
+    """One machine's races of int8 networks as a Markdown table with a line about the machine."""
     contests = results["contests"]
     engines = list(dict.fromkeys(lane["engine"] for contest in contests for lane in contest["lanes"]))
     header = ["model", "zeros", "threads", *(f"{display_name(engine)}, ms" for engine in engines), "speed-up"]
@@ -32,7 +32,7 @@ def networks(results: dict[str, Any], precision: str) -> str:
     versions = {lane["engine"]: lane["version"] for contest in contests for lane in contest["lanes"]}
     named = ", ".join(f"{display_name(engine)} {version}" for engine, version in versions.items())
     machine = Machine(**results["machine"])
-    note = f"{precision}, batch 1, {contests[0]['date'][:10]}, {machine}. {named}. Speed-up: over the faster peer."
+    note = f"int8, batch 1, {contests[0]['date'][:10]}, {machine}. {named}. Speed-up: over the faster peer."
     return "\n".join([*lines, "", note])
 
 
@@ -52,8 +52,8 @@ def convolutions(results: dict[str, Any]) -> str:
 
 
 TABLES: tuple[tuple[str, Path, Callable[[dict[str, Any]], str]], ...] = (
-    ("benchmark table", run.RESULTS, lambda results: networks(results, "fp32")),
-    ("int8 table", int8.RESULTS, lambda results: networks(results, "int8")),
+    ("headline table", peers.RESULTS, peers_table.headline),
+    ("int8 table", int8.RESULTS, networks),
     ("int8 convolutions", unit_convolutions.RESULTS, convolutions),
     ("int8 blocks", int8_blocks.RESULTS, int8_blocks.sentence),
     ("peers table", peers.RESULTS, peers_table.tables),
@@ -76,9 +76,9 @@ def rewrite(page: str, name: str, text: str) -> str:
 
 
 def _written(folder: Path, write: Callable[[dict[str, Any]], str]) -> str:
-    """What is written for each machine, that of the latest results first and the others folded."""
+    """What is written for each machine, that of the most and the latest results first and the others folded."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    found.sort(key=lambda results: results.get("date", ""), reverse=True)
+    found.sort(key=lambda results: (len(results.get("rows", ())), results.get("date", "")), reverse=True)
     folded = (
         f"<details><summary>On {Machine(**results['machine'])}</summary>\n\n{write(results)}\n\n</details>"
         for results in found[1:]
@@ -92,7 +92,7 @@ def main(readme: Path) -> None:
     """Rewrite the tables in README for which benchmarks/results has results."""
     found = {name: _written(folder, write) for name, folder, write in TABLES}
     if not any(found.values()):
-        raise click.ClickException(f"{run.RESULTS} holds no results: run `make bench` first")
+        raise click.ClickException(f"{peers.RESULTS.parent} holds no results: run `make bench-peers` first")
     page = readme.read_text()
     try:
         for name, text in found.items():
