@@ -72,7 +72,9 @@ def inspect(
     MODEL is an ONNX file or a compiled library. Each layer has a row: its weight's shape, how many zeros it has and
     how they lie, the layout that is chosen for it, by the name that --layout takes, its bytes in that layout, and its
     time on one core beside that of the best dense layout, predicted, or as it was measured to choose. With --layouts,
-    --html and --json layouts are in the notation, too. Of a library the memory that it takes when it runs is told.
+    --html and --json layouts are in the notation, too. F(4, 3) behind a shape says that filters are transformed, so
+    that four rows of pixels take the products of two (Winograd). Of a library the memory that it takes when it runs is
+    told.
     """
     import sparsec
     from sparsec.report import memory_text, planned_memory, print_json, screen, summary, totals, with_times

@@ -136,7 +136,9 @@ def describe_layer(
         transforms = transform_cycles(moved / 4) / (target.ghz * 1e9)
         moved = round(moved * (2 + algorithm.outputs / algorithm.reads))
         options = tuple(replace(option, seconds=option.seconds + transforms) for option in options)
-    dense_seconds = min(dense_seconds + transforms, group.nodes[0].attrs.get("dense_seconds", inf))
+        dense_seconds += transforms
+    else:
+        dense_seconds = min(dense_seconds, group.nodes[0].attrs.get("dense_seconds", inf))
     return Layer(
         name=group.label,
         op=product.name,

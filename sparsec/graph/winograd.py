@@ -54,9 +54,9 @@ def use_winograd(graph: Graph, target: Target, is_free: Callable[[str], bool], d
     """
     pricing = _Pricing(target, dense)
     for node in list(graph.nodes):
-        if node.op == "conv2d" and is_free(node.where) and _keeps_size(node):
+        if node.op == "conv2d" and _keeps_size(node):
             node.attrs["dense_seconds"] = pricing.dense(node)
-            if pricing.is_faster(node):
+            if is_free(node.where) and pricing.is_faster(node):
                 graph.replace(node.output, _rewrite(graph, node))
     graph.remove_dead()
     graph.verify()
@@ -76,7 +76,7 @@ class _Pricing:
 
     def dense(self, node: Node) -> float:
         """Price a layer without zeros in transformed filters."""
-        key = *node.inputs[0].shape[1:], *node.inputs[1].shape, *node.attrs["padding"]
+        key = _images(node), *node.inputs[0].shape[1:], *node.inputs[1].shape, *node.attrs["padding"]
         if key not in self._dense:
             self._dense[key] = self._transformed(node, only_dense=True)
         return self._dense[key]
@@ -89,6 +89,7 @@ class _Pricing:
         if not self.only_dense and np.count_nonzero(filters) < FULL * filters.size:
             seconds = min(seconds, self._transformed(node, only_dense=False))
         pixels = int(node.output.shape[2]) * int(node.output.shape[3])  # type: ignore[arg-type]
+        pixels *= _images(node)
         rate = self.target.lanes("float32") * self.target.fma_per_cycle * self.target.ghz * 1e9
         entries = weight.size if self.only_dense else np.count_nonzero(weight)
         if seconds > GAIN * entries * pixels / rate / LEAST:
@@ -101,7 +102,7 @@ class _Pricing:
         alone.outputs = [_rewrite(alone, conv)]
         tiles, algorithm = _tiles(conv), _algorithm(conv)
         channels = sum(int(value.shape[1]) for value in (conv.inputs[0], conv.output))  # type: ignore[arg-type]
-        between = algorithm.reads * tiles * int(conv.output.shape[3]) * channels  # type: ignore[arg-type]
+        between = _images(conv) * algorithm.reads * tiles * int(conv.output.shape[3]) * channels  # type: ignore[arg-type]
         return self._product(alone, only_dense) + transform_cycles(between) / (self.target.ghz * 1e9)
 
     def _product(self, graph: Graph, only_dense: bool) -> float:
@@ -115,11 +116,17 @@ class _Pricing:
 
 
 def _alone(node: Node) -> Graph:
-    """Return a graph of one image that a convolution is all of."""
-    graph, (x, weight), y = Graph(), node.inputs, node.output
-    inputs = [graph.input("x", (1, *x.shape[1:]), x.dtype), graph.constant(weight.data)]
-    graph.outputs = [graph.add("conv2d", inputs, (1, *y.shape[1:]), node.attrs, dtype=y.dtype)]
+    """Return a graph that a convolution is all of."""
+    graph, (x, weight), y, images = Graph(), node.inputs, node.output, _images(node)
+    inputs = [graph.input("x", (images, *x.shape[1:]), x.dtype), graph.constant(weight.data)]
+    graph.outputs = [graph.add("conv2d", inputs, (images, *y.shape[1:]), node.attrs, dtype=y.dtype)]
     return graph
+
+
+def _images(node: Node) -> int:
+    """Return how many images a convolution is priced for: one where their number is open."""
+    batch = node.inputs[0].shape[0]
+    return batch if isinstance(batch, int) else 1
 
 
 def algorithm_of(x: Value) -> Winograd | None:

@@ -93,9 +93,9 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
     measured = [seconds_text(layer["measured"]) if "measured" in layer else "–" for layer in layers]
     columns = [
         _Column("layer", [layer["name"] for layer in layers], counted),
-        _Column("weight", ["×".join(map(str, layer["shape"])) for layer in layers]),
+        _Column("weight", [weight_text(layer) for layer in layers]),
         _Column("zeros", list(map(_zeros, layers))),
-        _Column("layout", [_layout(layer, letters) for layer in layers]),
+        _Column("layout", [letters.get(layer["layout"]) or kind_of(layer["layout"]) for layer in layers]),
         *_activations(layers),
         *_stored(layers),
         *_removed(layers),
@@ -108,9 +108,9 @@ def layer_table(layers: Layers, title: str) -> RenderableType:
     return Group(_Fitted(title, columns), *(f"{letter}  {layout}" for layout, letter in letters.items()))
 
 
-def _layout(layer: Mapping[str, Any], letters: Mapping[str, str]) -> str:
-    """How a weight is stored, and after which transform of its filters."""
-    return ", ".join(filter(None, [letters.get(layer["layout"]) or kind_of(layer["layout"]), layer.get("filtering")]))
+def weight_text(layer: Mapping[str, Any]) -> str:
+    """The shape of a weight, and how its filters are transformed, if they are."""
+    return ", ".join(filter(None, ["×".join(map(str, layer["shape"])), layer.get("filtering")]))
 
 
 def _zeros(layer: Mapping[str, Any]) -> str:

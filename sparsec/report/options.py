@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sparsec.report.layers import Layers, totals
+from sparsec.report.layers import Layers, totals, weight_text
 from sparsec.report.units import bytes_text, plural, seconds_text, some
 
 FEW = 6
@@ -74,7 +74,7 @@ def _one_kind(kind: Sequence[Mapping[str, Any]], everything: bool) -> Renderable
         lines.extend(Text(f"✗  {option['name']}: {option['refusal']}") for option in unable)
     elif unable:
         names = ", ".join(option["name"] for option in unable)
-        lines.append(Text(f"✗  not possible for it: {names}; --all-layouts says why"))
+        lines.append(Text(f"✗  left out: {names}; --all-layouts says why"))
     return Group(Text(_title(kind), style="bold"), *lines, "")
 
 
@@ -82,6 +82,7 @@ def _title(kind: Sequence[Mapping[str, Any]]) -> str:
     """What the layers of a table are."""
     first = kind[0]
     names = some([layer["name"] for layer in kind])
-    weight = "×".join(map(str, first["shape"]))
     note = "; numbers of the first" if len(kind) > 1 else ""
-    return f"{names}: {first['op']} {weight}, {first['sparsity']:.1%} zeros, {first['structure']}{note}"
+    made = "; layouts are of the transformed filters" if first.get("filtering") else ""
+    zeros = f"{first['sparsity']:.1%} zeros, {first['structure']}"
+    return f"{names}: {first['op']} {weight_text(first)}, {zeros}{made}{note}"

@@ -316,6 +316,24 @@ def test_layers_are_told_as_the_model_has_them():
     assert chosen.seconds == pytest.approx(second.seconds)
 
 
+def test_speed_ups_are_over_one_dense_layer_whatever_is_given():
+    """In a batch, too, and dense layers are as fast as themselves."""
+    torch.manual_seed(0)
+    model, x = Block(64).eval(), torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        model.first.weight *= torch.rand(model.first.weight.shape) >= 0.9
+
+    def inspected(layouts=None):
+        report = sparsec.inspect(model, example_inputs=(x,), layouts=layouts)
+        return {layer.name.partition(":")[0]: layer for layer in report.layers}
+
+    free, given = inspected(), inspected({"*": "bucketed rows"})
+    assert free["first"].filtering == given["second"].filtering == "" and free["second"].filtering == "F(4, 3)"
+    assert free["second"].dense_seconds == pytest.approx(free["second"].seconds)
+    for name in ("first", "second"):
+        assert given[name].dense_seconds == pytest.approx(free["second"].dense_seconds, rel=0.05)
+
+
 def test_its_dense_self_uses_it_too():
     """So that no layer is held against a dense one that is slower than it could be."""
     torch.manual_seed(0)

@@ -59,7 +59,7 @@ def test_few_layouts_are_the_best_with_dense_and_the_chosen_one() -> None:
     assert "fc: linear 64×32, 90.0% zeros, unstructured\n" in text
     assert "▸  CSR" in text and "6x1 blocks" in text and "7x1 blocks" not in text
     assert "dense" in text and "2 slower layouts not shown" in text
-    assert "not possible for it: 2:4" in text and "row 3" not in text
+    assert "left out: 2:4" in text and "row 3" not in text
     assert "CSR: 20.0× as fast" in text and CSR in text
     assert text.endswith("1 layer, 1 sparse: 1.0 kB, predicted 100 µs, 20.00× as fast as dense\n")
 
