@@ -48,7 +48,7 @@ def propose_given(product: Product, matrix: np.ndarray, layout: Layout | Sum, ta
     if of_kind:
         return min(of_kind, key=lambda proposal: proposal.seconds)
     if refusal := layout.refusal(matrix != 0):
-        others = f"one of {', '.join(sorted(known))}" if known else "another"
+        others = f"one of {'; '.join(sorted(known))}" if known else "another"
         what = layout.name or f"the layout {layout}"
         raise LayoutError(f"{what} cannot hold this weight: {refusal}; prune it so, or choose {others}")
     choice = min(_choices(product, matrix != 0, layout, target), key=lambda choice: choice.cycles)

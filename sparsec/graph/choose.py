@@ -30,8 +30,8 @@ class Chooser:
     ----------
     target : the processor
     choose : what proposes for a weight whose layout is free
-    given : layouts that are not to be chosen; of grouped convolutions of integers, which have no layout of their groups
-        alone, ``dense`` leaves the weight free
+    given : layouts that are not to be chosen; of grouped convolutions ``dense`` is the best dense layout of their
+        groups, and leaves the weight free where integers have none
     dense : whether weights that are free take the best dense layout, but for grouped convolutions of integers, which
         have none of their groups alone
     """
@@ -52,15 +52,16 @@ class Chooser:
         if matrix is not None and not group.anchor.is_layer:
             return propose(group.product, matrix, self.target, only_dense=True)
         layout = None if matrix is None else self.given(group.label)
-        has_dense = matrix is not None and (group.product.groups == 1 or holds_groups_alone(group.product))
-        if layout == DENSE and not has_dense:
-            layout = None
+        only_dense, whole = self.dense, group.product.groups == 1
+        if layout == DENSE and not whole:
+            layout, only_dense = None, True
         skips = group.nodes[0].attrs.get("sparse_activations")
         try:
             if matrix is not None and skips:
                 return propose_skipping(group.product, matrix, layout, self.target)
             if matrix is None or layout is None:
-                return self.choose(group.product, matrix, self.target, self.dense and has_dense)
+                has_dense = matrix is not None and (whole or holds_groups_alone(group.product))
+                return self.choose(group.product, matrix, self.target, only_dense and has_dense)
             return propose_given(group.product, matrix, layout, self.target)
         except LayoutError as error:
             where = "; give it for some layers only, as LAYER=LAYOUT (in Python layouts={LAYER: LAYOUT})"

@@ -170,7 +170,7 @@ def test_a_layout_that_cannot_hold_a_weight_names_the_layer_and_the_place():
     weight = np.ones((4, 8), np.float32)
     with pytest.raises(
         LayoutError,
-        match=r"matmul: 2:4 cannot .* holds 2 in each fiber, and at i 0.*; prune it so, or choose one of 1x4 blocks, ",
+        match=r"matmul: 2:4 cannot .* holds 2 in each fiber, and at i 0.*; prune it so, or choose one of 1x4 blocks; ",
     ):
         sparsec.op("matmul", weight, 5, layout="2:4")
 
