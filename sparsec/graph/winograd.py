@@ -78,7 +78,7 @@ class _Pricing:
         """Price a layer without zeros in transformed filters."""
         key = _images(node), *node.inputs[0].shape[1:], *node.inputs[1].shape, *node.attrs["padding"]
         if key not in self._dense:
-            self._dense[key] = self._transformed(node, only_dense=True)
+            self._dense[key] = self._filtered(node, only_dense=True)
         return self._dense[key]
 
     def is_faster(self, node: Node) -> bool:
@@ -87,22 +87,22 @@ class _Pricing:
         assert weight is not None
         filters = _transformed(node)
         if not self.only_dense and np.count_nonzero(filters) < FULL * filters.size:
-            seconds = min(seconds, self._transformed(node, only_dense=False))
-        pixels = int(node.output.shape[2]) * int(node.output.shape[3])  # type: ignore[arg-type]
-        pixels *= _images(node)
+            seconds = min(seconds, self._filtered(node, only_dense=False))
+        _, height, width = _sizes(node.output)
+        pixels = _images(node) * height * width
         rate = self.target.lanes("float32") * self.target.fma_per_cycle * self.target.ghz * 1e9
         entries = weight.size if self.only_dense else np.count_nonzero(weight)
         if seconds > GAIN * entries * pixels / rate / LEAST:
             return False
         return seconds < GAIN * self._product(_alone(node), self.only_dense)
 
-    def _transformed(self, node: Node, only_dense: bool) -> float:
+    def _filtered(self, node: Node, only_dense: bool) -> float:
+        """Price a layer in transformed filters, the transforms of its images with it."""
         alone = _alone(node)
         (conv,) = alone.nodes
         alone.outputs = [_rewrite(alone, conv)]
-        tiles, algorithm = _tiles(conv), _algorithm(conv)
-        channels = sum(int(value.shape[1]) for value in (conv.inputs[0], conv.output))  # type: ignore[arg-type]
-        between = _images(conv) * algorithm.reads * tiles * int(conv.output.shape[3]) * channels  # type: ignore[arg-type]
+        (inputs, _, width), (outputs, _, _) = _sizes(conv.inputs[0]), _sizes(conv.output)
+        between = _images(conv) * _algorithm(conv).reads * _tiles(conv) * width * (inputs + outputs)
         return self._product(alone, only_dense) + transform_cycles(between) / (self.target.ghz * 1e9)
 
     def _product(self, graph: Graph, only_dense: bool) -> float:
@@ -149,7 +149,8 @@ def _keeps_size(node: Node) -> bool:
 
 
 def _algorithm(node: Node) -> Winograd:
-    return Winograd.of(int(node.inputs[1].shape[2]))  # type: ignore[arg-type]
+    _, taps, _ = _sizes(node.inputs[1])
+    return Winograd.of(taps)
 
 
 def _transformed(node: Node) -> np.ndarray:
@@ -161,7 +162,14 @@ def _transformed(node: Node) -> np.ndarray:
 
 
 def _tiles(node: Node) -> int:
-    return -(-int(node.output.shape[2]) // _algorithm(node).outputs)  # type: ignore[arg-type]
+    _, height, _ = _sizes(node.output)
+    return -(-height // _algorithm(node).outputs)
+
+
+def _sizes(value: Value) -> tuple[int, int, int]:
+    """Return the channels, height and width of filters, or of an image of constant size."""
+    channels, height, width = (int(size) for size in value.shape[1:])  # type: ignore[arg-type]
+    return channels, height, width
 
 
 def _rewrite(graph: Graph, node: Node) -> Value:
@@ -185,7 +193,7 @@ def _transformed_rows(graph: Graph, node: Node) -> Value:
     for user in x.users:
         if user.op == "winograd_input" and user.attrs == attrs:
             return user.output
-    batch, channels, _, width = x.shape
-    shape = (batch, algorithm.reads * int(channels), _tiles(node), width)  # type: ignore[arg-type]
+    channels, _, width = _sizes(x)
+    shape = (x.shape[0], algorithm.reads * channels, _tiles(node), width)
     into = graph.constant(algorithm.input.astype(np.float32))
     return graph.add("winograd_input", [x, into], shape, attrs, before=node)
