@@ -17,6 +17,7 @@ from tvm.script import tirx as T
 from sparsec.codegen.artifact import build
 from sparsec.codegen.plan import Step
 from sparsec.errors import ArtifactError, InputError
+from sparsec.runtime.library import Library
 from sparsec.runtime.session import load
 from tests.codegen.small_plans import affine, affine_plan
 
@@ -194,15 +195,16 @@ def test_a_wrong_environment_is_told(models: Path, value: str) -> None:
     assert f"SPARSEC_NUM_THREADS is '{value}'; set it to a number from 1 to 1024" in done.stderr
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, 5000])
 def test_a_wrong_thread_count_is_told(models: Path, threads) -> None:
     with pytest.raises(InputError, match=r"threads=.* was given; expected from 1 to 1024"):
         load(models / "affine.so", threads=threads)
 
 
-def test_too_many_threads_are_told(models: Path) -> None:
-    with pytest.raises(ArtifactError, match="5000 threads were asked for; the number must be from 1 to 1024"):
-        load(models / "affine.so", threads=5000)
+def test_a_c_program_is_told_of_too_many_threads(models: Path) -> None:
+    library = Library(models / "affine.so")
+    assert not library.c.sparsec_create(5000)
+    assert library.last_error() == "5000 threads were asked for; the number must be from 1 to 1024"
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
