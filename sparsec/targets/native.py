@@ -38,6 +38,12 @@ _X86_MODELS: dict[tuple[str, int], list[tuple[range, str]]] = {
         (range(0xCF, 0xD0), "sapphirerapids"),
     ],
 }
+# Extensions that no older processor of the vendor has. They tell those apart whose numbers are newer than the table, or
+# are other processors' numbers, which some virtual machines show.
+_X86_MARKS = {
+    "GenuineIntel": [("amx-tile", "sapphirerapids")],
+    "AuthenticAMD": [("avx512vp2intersect", "znver5"), ("avx512f", "znver4")],
+}
 _ARM_PARTS = {
     (0x41, 0xD08): "cortex-a72",
     (0x41, 0xD0B): "cortex-a76",
@@ -51,7 +57,8 @@ _ARM_PARTS = {
 def detect() -> Target:
     """The target of the machine that this runs on.
 
-    Where the processor is unknown, the highest x86-64 level (or plain AArch64) with the extensions that it reports.
+    Where the number of the processor is unknown, the newest one of its vendor that its extensions tell for certain, or
+    else the highest x86-64 level (or plain AArch64) with the extensions that it reports.
     Extensions that a processor of this name has, but a virtual machine hides, are taken away.
     """
     arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
@@ -113,6 +120,9 @@ def _x86_name(cpuinfo: dict[str, str], isa: frozenset[str]) -> str:
             if model in models:
                 is_cascade_lake = name == "skylake-avx512" and "avx512vnni" in isa
                 return "cascadelake" if is_cascade_lake else name
+    for mark, name in _X86_MARKS.get(cpuinfo.get("vendor_id", ""), []):
+        if mark in isa and TARGETS[name].isa <= isa:
+            return name
     for level, name in ((X86_V4, "x86-64-v4"), (X86_V3, "x86-64-v3"), (X86_V2, "x86-64-v2")):
         if level <= isa:
             return name
