@@ -29,7 +29,18 @@ from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.ir.types import NARROW
 from sparsec.schedules.rules.cuts import PARTS, Cut, Panel, find_cuts, in_rows
-from sparsec.schedules.rules.prices import WAIT, Inner, Nest, extent
+from sparsec.schedules.rules.fits import (
+    BITS,
+    BLOCKS,
+    FILTERS,
+    GROUPS,
+    KERNELS,
+    SLICES,
+    STRUCTURED,
+    of_entries,
+    of_panels,
+)
+from sparsec.schedules.rules.prices import Inner, Nest, extent
 from sparsec.schedules.rules.refusals import (
     GATHERED,
     GROUP,
@@ -52,36 +63,10 @@ from sparsec.schedules.rules.refusals import (
 )
 from sparsec.schedules.rules.spelled import not_spelled, spelled_nests
 from sparsec.schedules.rules.weight import Weight
-from sparsec.targets import LINE, Target
 
 FULL = 0.95  # of a weight, from which on it is taken as dense
 FILLED = 1.15  # columns of blocks for each that has entries, at most
 WORD = 64  # bits
-
-PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
-ENTRIES = Inner(  # with vectors of a line
-    step=0.21, sums=3.4, open=6.5, miss=0.5, busy=0.86, far=0.8, wait=1.08, copy=3.97, first=2.36, keeps=1.25
-)
-HALF_LINES = Inner(  # and of half of one
-    step=0.22, sums=2.33, open=6.8, miss=0.56, busy=1.08, far=1.26, wait=1.0, copy=1.84, first=2.29
-)
-SLICES = Inner(step=0.0, sums=1.0, open=100.0, busy=1.9)  # each element of X is a load
-FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
-BLOCKS = {"step": 0.13, "group": 1.24, "miss": 0.1}  # neighbouring rows of X are fetched ahead
-KERNELS = {"step": 4.0, "busy": 1.3}
-GROUPS = {"group": 1.2}
-STRUCTURED = {"step": 0.4, "busy": 1.25}
-BITS = {"step": 0.5}
-"""What differs from entries."""
-
-
-def entries(target: Target, rows: int = 1, /, **changes: float) -> Inner:
-    """Return what loops over entries of jammed rows cost, by the fit to a processor with such vectors.
-
-    The multiply-adds of more rows hide what loads wait for, in caches and for translated addresses.
-    """
-    inner = ENTRIES if target.vector_bits >= 8 * LINE else HALF_LINES
-    return replace(inner, **({"miss": inner.miss / rows**2, "far": inner.far / rows**2} | changes))
 
 
 def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -99,7 +84,7 @@ def dense(weight: Weight, panel: Panel) -> Iterator[Nest]:
         panels = -(-weight.rows // r)
         together = 1 if few or not decoded else _decoded_together(product, weight.depth, r)
         layout = partial(dense_blocks, r, product.taps, together)
-        steps, inner = panels * weight.depth, PANELS
+        steps, inner = panels * weight.depth, of_panels(panel.target)
         yield Nest("dense", layout, r, steps, panels, weight.depth, inner, tasks=panels, together=together > 1)
     if not (few or decoded or product.reads or product.writes):
         yield from _staged_panels(weight, panel)
@@ -122,8 +107,9 @@ def _grouped_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
             if part * parts != depth:
                 continue
             panels, layout = weight.rows // r, partial(grouped_blocks, rows, depth, r, part, product.taps)
+            steps, opens, inner = panels * depth, parts * panels, of_panels(panel.target)
             for stage in (False, True) if panel.fits_l1(r, part) and not few else (False,):
-                yield Nest("dense", layout, r, panels * depth, parts * panels, part, PANELS, stage=stage, tasks=groups)
+                yield Nest("dense", layout, r, steps, opens, part, inner, stage=stage, tasks=groups)
 
 
 def _staged_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
@@ -136,8 +122,8 @@ def _staged_panels(weight: Weight, panel: Panel) -> Iterator[Nest]:
             if cut.copy and panel.fits_l1(r, cut.part):
                 layout = partial(in_rows, cut, "dense", "dense")
                 panels = cut.chunks * (cut.chunk or -(-cut.rows // r) * r) // r
-                steps, opens = panels * weight.depth, cut.parts * panels
-                yield Nest("dense", layout, r, steps, opens, cut.part, PANELS, stage=True, tasks=cut.chunks)
+                steps, opens, inner = panels * weight.depth, cut.parts * panels, of_panels(panel.target)
+                yield Nest("dense", layout, r, steps, opens, cut.part, inner, stage=True, tasks=cut.chunks)
 
 
 def _decoded_together(product: Product, depth: int, r: int) -> int:
@@ -151,7 +137,7 @@ def _decoded_together(product: Product, depth: int, r: int) -> int:
 def row_vectors(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed rows jammed in blocks of r."""
     name = f"{r}x1 blocks" if r > 1 else "bucketed rows"
-    inner = entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
+    inner = of_entries(panel.target, r, load=1 / QUAD if r == 1 else 1.0)
     for cut in find_cuts(weight, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed")
         yield _nest(name, layout, cut, weight.blocks(r), inner)
@@ -167,7 +153,7 @@ def slices(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
 
 def condensed(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield blocks of r rows of those that have entries."""
-    inner = entries(panel.target, r)
+    inner = of_entries(panel.target, r)
     for cut in find_cuts(weight.condensed, panel, r, copies=True, shares=True):
         layout = partial(in_rows, cut, "bucketed", "compressed", order="condense")
         yield _nest("tile-wise, two-sided", layout, cut, weight.condensed.blocks(r), inner)
@@ -177,7 +163,7 @@ def blocks(r: int, c: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield compressed blocks of r × c; c is 4, or all taps of a kernel."""
     if c not in (4, panel.product.taps):
         return
-    count, inner = weight.blocks(r, c), entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
+    count, inner = weight.blocks(r, c), of_entries(panel.target, r, **(BLOCKS if c == 4 else KERNELS))
     for cut in find_cuts(weight, panel, r, c):
         layout = partial(in_rows, cut, "bucketed", "compressed", c, "dense")
         yield _nest(f"{r}x{c} blocks", layout, cut, count * c, inner, groups=count)
@@ -189,7 +175,7 @@ def structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     if 0 < n <= SPARSE * m and n * weight.mask.size <= WASTE * m * weight.entries:
         for cut in find_cuts(weight, panel, 1, m, copies=True, whole=True):
             layout = partial(in_rows, cut, "dense", "dense", m, f"structured[{n}]")
-            inner = entries(panel.target, **STRUCTURED)
+            inner = of_entries(panel.target, **STRUCTURED)
             yield _nest(f"{n}:{m}", layout, cut, weight.rows * weight.depth // m * n, inner)
 
 
@@ -200,12 +186,12 @@ def compressed_structured(m: int, weight: Weight, panel: Panel) -> Iterator[Nest
         count = weight.blocks(1, m)
         for cut in find_cuts(weight, panel, 1, m):
             layout = partial(in_rows, cut, "bucketed", "compressed", m, f"structured[{n}]")
-            yield _nest("TVW", layout, cut, count * n, entries(panel.target, **GROUPS), groups=count)
+            yield _nest("TVW", layout, cut, count * n, of_entries(panel.target, **GROUPS), groups=count)
 
 
 def bitmap(weight: Weight, panel: Panel) -> Iterator[Nest]:
     """Yield bitmaps, whose words are few where most weights are kept; a part of one word needs no other loop."""
-    inner = entries(panel.target, **BITS)
+    inner = of_entries(panel.target, **BITS)
     for cut in find_cuts(weight, panel, 1, copies=True, more_parts=(-(-weight.depth // WORD),)):
         words = weight.rows * cut.parts * -(-cut.part // WORD)
         layout = partial(in_rows, cut, "bucketed", "bitmap")
@@ -217,7 +203,7 @@ def vectors_n_m(v: int, m: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     n = weight.most_of(m)
     if 0 < n <= 4 and weight.rows % v == 0 and weight.jammed(v).most_of(m) <= 4:
         steps, opens = weight.rows * weight.depth // m * n, weight.rows * weight.depth // m
-        inner = entries(panel.target, **STRUCTURED)
+        inner = of_entries(panel.target, **STRUCTURED)
         yield Nest("V:N:M", partial(v_n_m, v, n, m), 1, steps, opens, weight.depth, inner)
 
 
@@ -226,7 +212,7 @@ def diagonals(p: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     layout = permuted_diagonal(p)
     if weight.most_of(p) == 1 and weight.refusal(layout) is None:
         steps = weight.rows * weight.depth // p
-        inner = entries(panel.target, **STRUCTURED)
+        inner = of_entries(panel.target, **STRUCTURED)
         yield Nest("permuted diagonal", partial(permuted_diagonal, p), 1, steps, steps, weight.depth, inner)
 
 
@@ -251,7 +237,7 @@ def combined(weight: Weight, panel: Panel) -> Iterator[Nest]:
     if weight.depth % GROUP == 0 and too_many_to_combine(weight, panel.product) is None:
         steps = weight.rows * weight.depth // GROUP
         layout = partial(combined_columns, GROUP)
-        inner = entries(panel.target, **STRUCTURED)
+        inner = of_entries(panel.target, **STRUCTURED)
         yield Nest("combined columns", layout, 1, steps, weight.rows, weight.depth, inner)
 
 
@@ -263,8 +249,8 @@ def tile_element_wise(r: int, weight: Weight, panel: Panel) -> Iterator[Nest]:
     for cut in find_cuts(weight, panel, r):
         single = replace(cut, r=1)
         terms = [partial(in_rows, one, "bucketed", "compressed") for one in (cut, single)]
-        others = _nest("bucketed rows", terms[1], single, rest, entries(panel.target, load=1 / QUAD))
-        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, entries(panel.target, r)), rest=others)
+        others = _nest("bucketed rows", terms[1], single, rest, of_entries(panel.target, load=1 / QUAD))
+        yield replace(_nest("TEW", partial(_sum, *terms), cut, full, of_entries(panel.target, r)), rest=others)
 
 
 def _nest(name: str, layout: Callable[[], Layout | Sum], cut: Cut, steps: int, inner: Inner, groups: int = 0) -> Nest:

@@ -16,7 +16,7 @@ from sparsec.ir.loop_order import TILE_ROWS, loop_order
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import PANELS, SLICES, entries
+from sparsec.schedules.rules.fits import SLICES, of_entries, of_panels
 from sparsec.schedules.rules.prices import Nest, Prices, extent
 from sparsec.schedules.rules.product import VECTORS, Choice, Proposal, as_proposal, column_widths, contenders, propose
 from sparsec.schedules.rules.refusals import GATHERED
@@ -91,6 +91,6 @@ def count_loops(
     opens = packed.count(sparse + 1) * prod(sizes[n] for n in order.outside if n > sparse)
     part = max(1, depth // prod(sizes[n] for n in order.blocks))
     steps = packed.arrays["data"].size // lanes
-    inner = PANELS if layout.is_dense else entries(target, lanes, load=1 / QUAD if lanes == 1 else 1.0)
+    inner = of_panels(target) if layout.is_dense else of_entries(target, lanes, load=1 / QUAD if lanes == 1 else 1.0)
     gathers = bool(order.beside) and width < GATHERED
     return Nest("given", lambda: layout, lanes, steps, opens, part, SLICES if gathers else inner, gathers=gathers)

@@ -18,7 +18,8 @@ from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
 from sparsec.schedules.rules.dot_prices import dot_cycles
 from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests
-from sparsec.schedules.rules.families import FAMILIES, PANELS
+from sparsec.schedules.rules.families import FAMILIES
+from sparsec.schedules.rules.fits import PANELS
 from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
 from sparsec.schedules.rules.spelled import SpelledPrices, spelled_moves, spelled_widths
 from sparsec.schedules.rules.weight import Weight

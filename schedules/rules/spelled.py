@@ -8,6 +8,7 @@ evenly. The constants are fits to measured kernels, as those of `sparsec.schedul
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import gcd, hypot, prod
 
@@ -24,24 +25,46 @@ from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Step, Tensorize, Vectorize
 from sparsec.targets import L1_SETS, L2_WAYS, LINE, Target
 
-LOAD = 2.35  # loads that one of a vector of X is worth among products, each of which loads a value
-FROM_L2 = 0.4  # more, where it comes from L2
 HIDES = 6  # the norm of loads and products: the longer ones hide nearly all of the others
 SUMS = 2.5  # cycles for a vector of sums that is started, finished and stored
 FINISH = 2.5  # cycles more, where a loop finishes it
-COPY = 2.5  # cycles to copy a vector of X
-FIRST = 1.5  # cycles for a vector of X that is read where it is, at the first of the blocks of rows
-FEW_SETS = 4.0  # cycles for one where rows of X meet in few of the sets of L1
-FEW = 8  # of which they meet in one
-CROSSING = 0.25  # times as many more, where it lies in two lines
-MISS = 12.0  # more, where it comes from L3
-CODE = 0.03  # cycles for a byte of code or values that comes to L1
+FEW = 8  # sets of L1 in which rows of X meet, at most, that are few
+CROSSING = 0.25  # times as many loads more of a vector of X, where it lies in two lines
+MISS = 12.0  # loads more, where it comes from L3
 KEPT = 0.75  # of the cache of instructions keeps a fragment
-REFETCH = 0.08  # cycles for a byte of code that does not stay there
-STREAM = 4.3  # bytes of them that come from memory in a cycle, of which products hide a part
+STREAM = 4.3  # bytes of code and values that come from memory in a cycle, of which products hide a part
 PRODUCT_BYTES, LOAD_BYTES = 7, 8  # of code, with what keeps addresses near
 LEAST_COLUMNS = 16  # of a vector that there is code for
 INNER = Inner(step=0.0, sums=SUMS)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What fragments cost on a kind of core.
+
+    Parameters
+    ----------
+    load : loads that one of a vector of X is worth among products, each of which loads a value
+    from_l2 : more, where it comes from L2
+    copy : cycles to copy a vector of X
+    first : cycles for a vector of X that is read where it is, at the first of the blocks of rows
+    few_sets : cycles for one where rows of X meet in few of the sets of L1
+    code : cycles for a byte of code or values that comes to L1
+    refetch : cycles for a byte of code that does not stay there
+    """
+
+    load: float
+    from_l2: float
+    copy: float
+    first: float
+    few_sets: float
+    code: float
+    refetch: float
+
+
+ONE_LINE = Costs(load=2.35, from_l2=0.4, copy=2.5, first=1.5, few_sets=4.0, code=0.03, refetch=0.08)
+TWO_LINES = Costs(load=3.5, from_l2=1.75, copy=6.5, first=10.0, few_sets=16.0, code=0.116, refetch=0.11)
+"""By what a core multiplies in a cycle."""
 
 
 def find_writer(product: Product, target: Target) -> Instruction | None:
@@ -181,6 +204,7 @@ class SpelledPrices:
         self.product, self.target = product, target
         self._lanes, self._apart = target.lanes(product.sums), row_bytes(product)
         self._sums = SUMS if split_epilogue(product) else SUMS + FINISH
+        self._costs = TWO_LINES if target.multiplies_two_lines else ONE_LINE
 
     def __call__(self, nest: Nest, widths: tuple[int, ...]) -> float:
         """Return the cycles of one core for the whole product, its columns in tiles of these widths."""
@@ -197,7 +221,7 @@ class SpelledPrices:
             loads = nest.steps * self._load(nest, panels) / target.loads_per_cycle
             step = (products**HIDES + loads**HIDES) ** (1 / HIDES)
             panel = step + sums + brought
-            code = CODE * nbytes + REFETCH * (panels - 1) * refetched
+            code = self._costs.code * nbytes + self._costs.refetch * (panels - 1) * refetched
             total += count * idle_cores(count * nest.tasks, target) * (panels * panel + code)
         read = batch(product) if nbytes > target.l2_bytes else 1
         return hypot(total, read * nbytes / STREAM)
@@ -210,13 +234,13 @@ class SpelledPrices:
 
     def _load(self, nest: Nest, panels: int) -> float:
         """Return the cycles for a vector of X, of tiles of so many panels."""
-        taps = self.product.taps
+        taps, costs = self.product.taps, self._costs
         rows = nest.part / taps
-        load = LOAD + FROM_L2 * max(0.0, 1 - self.target.l1_bytes / (panels * rows * LINE))
+        load = costs.load + costs.from_l2 * max(0.0, 1 - self.target.l1_bytes / (panels * rows * LINE))
         if nest.stage:
             return load
         in_two_lines = 1.0 if self._apart % LINE else 1 - 1 / taps
-        return load + LOAD * CROSSING * in_two_lines + MISS * self._outside_l2(rows)
+        return load + costs.load * CROSSING * in_two_lines + MISS * self._outside_l2(rows)
 
     def _outside_l2(self, rows: float) -> float:
         """Return which share of so many rows of X misses L2, where they are whole lines apart that meet in few sets."""
@@ -228,6 +252,6 @@ class SpelledPrices:
         """Return the cycles to come to all vectors of X in a panel for the first time."""
         depth = extent(self.product.depth)
         if nest.stage:
-            return depth * COPY * nest.tasks
+            return depth * self._costs.copy * nest.tasks
         meet = self._apart % LINE == 0 and gcd(self._apart // LINE, L1_SETS) >= FEW
-        return depth / self.product.taps * (FEW_SETS if meet else FIRST)
+        return depth / self.product.taps * (self._costs.few_sets if meet else self._costs.first)

@@ -145,6 +145,12 @@ class Target:
             return 1024
         return 512 if self.has("avx512f") else 256 if self.has("avx2") else 128
 
+    @cached_property
+    def multiplies_two_lines(self) -> bool:
+        """Whether a core starts multiply-adds of two vectors of a line each in a cycle, and two loads of such."""
+        is_whole = self.vector_bits == 8 * LINE and not self.unit_bits
+        return is_whole and min(self.fma_per_cycle, self.loads_per_cycle) >= 2
+
     @property
     def vector_registers(self) -> int:
         """Number of vector registers; on a GPU those of a thread."""
