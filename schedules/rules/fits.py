@@ -10,7 +10,9 @@ from sparsec.schedules.rules.prices import WAIT, Inner
 from sparsec.targets import LINE, Target
 
 PANELS = Inner(step=0.3, sums=1.6, miss=0.25, wait=WAIT)  # the depth is a counted loop that LLVM unrolls
-PANELS_OF_TWO_LINES = Inner(step=0.0, sums=1.7, busy=2.3, copy=5.4, first=0.4, wait=WAIT)
+PANELS_OF_TWO_LINES = Inner(  # each a third more, since no loop sustains two lines
+    step=0.4, sums=2.1, miss=0.33, busy=1.33, works=1.33, copy=2.5, wait=WAIT
+)
 ENTRIES = Inner(  # with vectors of a line
     step=0.21, sums=3.4, open=6.5, miss=0.5, busy=0.86, far=0.8, wait=1.08, copy=3.97, first=2.36, keeps=1.25
 )
@@ -18,7 +20,7 @@ HALF_LINES = Inner(  # and of half of one
     step=0.22, sums=2.33, open=6.8, miss=0.56, busy=1.08, far=1.26, wait=1.0, copy=1.84, first=2.29
 )
 TWO_LINES = Inner(
-    step=0.69, sums=4.57, open=2.56, miss=0.82, busy=1.24, far=2.1, wait=1.0, copy=6.7, first=8.0, keeps=0.59
+    step=0.55, sums=3.5, open=4.8, miss=0.8, busy=1.53, far=1.53, wait=0.5, copy=11.0, first=9.6, keeps=0.81
 )
 SLICES = Inner(step=0.0, sums=1.0, open=100.0, busy=1.9)  # each element of X is a load
 FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)

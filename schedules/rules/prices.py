@@ -50,6 +50,7 @@ class Inner:
     group : cycles to enter a loop over some steps
     miss : cycles for each vector that comes from L2, two of them where it lies in two lines
     busy : measured cycles for each cycle that loads take at least
+    works : and for each that multiply-adds take at least
     far : cycles for a row of X on a page that was left since it was read
     wait : cycles that a step takes at least, since it adds once to each sum of its tile
     load : loads for each weight
@@ -64,6 +65,7 @@ class Inner:
     group: float = 0.0
     miss: float = 0.0
     busy: float = 1.0
+    works: float = 1.0
     far: float = 0.0
     wait: float = 0.0
     load: float = 1.0
@@ -169,7 +171,7 @@ class Prices:
             return self._step_of_gathered(nest)
         if nest.rows > 1 and self._few and not nest.scatter:
             return self._step_by_rows(nest)
-        arithmetic = max(nest.inner.wait, nest.rows * vectors / self.target.fma_per_cycle)
+        arithmetic = nest.inner.works * max(nest.inner.wait, nest.rows * vectors / self.target.fma_per_cycle)
         loads += nest.inner.load * nest.rows
         loading = nest.inner.busy * loads / self.target.loads_per_cycle + nest.inner.step
         together = (arithmetic**HIDES + loading**HIDES) ** (1 / HIDES)

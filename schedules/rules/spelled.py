@@ -63,7 +63,7 @@ class Costs:
 
 
 ONE_LINE = Costs(load=2.35, from_l2=0.4, copy=2.5, first=1.5, few_sets=4.0, code=0.03, refetch=0.08)
-TWO_LINES = Costs(load=3.5, from_l2=1.75, copy=6.5, first=10.0, few_sets=16.0, code=0.116, refetch=0.11)
+TWO_LINES = Costs(load=3.65, from_l2=0.97, copy=9.6, first=10.4, few_sets=15.0, code=0.086, refetch=0.042)
 """By what a core multiplies in a cycle."""
 
 
