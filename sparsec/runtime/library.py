@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, InputError
 from sparsec.runtime.bfloat16 import dtype_of
 from sparsec.runtime.elf import check_machine, read_manifest
 
@@ -102,6 +102,11 @@ def _open(source: str | os.PathLike[str] | bytes) -> tuple[BinaryIO, str]:
         return open(source, "rb"), os.fspath(source)
     except OSError as error:
         raise ArtifactError(f"cannot open {os.fspath(source)}: {error.strerror}") from None
+    except TypeError:
+        raise InputError(
+            f"load takes the path of a compiled library or its bytes, not {source!r}; what compile returns has a method "
+            "load of its own"
+        ) from None
 
 
 _loads = itertools.count()

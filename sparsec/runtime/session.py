@@ -62,6 +62,8 @@ def load(artifact: str | os.PathLike[str] | bytes, threads: int | None = None) -
     ------
     ArtifactError
         If the file is missing, cut short, foreign, or for another kind of machine.
+    InputError
+        If `artifact` is neither a path nor bytes, or `threads` no number of threads.
     TargetError
         If this processor lacks an extension that the artifact was compiled for.
     """

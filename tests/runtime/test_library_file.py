@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, InputError
 from sparsec.runtime.elf import read_manifest
 from sparsec.runtime.library import TensorInfo
 from sparsec.runtime.session import load
@@ -62,6 +62,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "missing.so")
     with pytest.raises(ArtifactError, match=r"cannot open .*: Is a directory"):
         load(tmp_path)
+    with pytest.raises(InputError, match=r"not \[1, 2\]; what compile returns has a method load of its own"):
+        load([1, 2])  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="is a shared library that sparsec did not make"):
         load(np.linalg._umath_linalg.__file__)
     empty = tmp_path / "empty.so"
