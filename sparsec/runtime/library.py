@@ -104,8 +104,8 @@ def _open(source: str | os.PathLike[str] | bytes) -> tuple[BinaryIO, str]:
         raise ArtifactError(f"cannot open {os.fspath(source)}: {error.strerror}") from None
     except TypeError:
         raise InputError(
-            f"load takes the path of a compiled library or its bytes, not {source!r}; what compile returns has a method "
-            "load of its own"
+            f"load takes the path of a compiled library or its bytes, not {source!r}; what compile returns has a "
+            "method load of its own"
         ) from None
 
 

@@ -6,6 +6,11 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Linux, Documentation/arch/x86/xstate.rst: the registers of tiles are kept for processes that ask for it. */
+enum { TILE_DATA = 18, ARCH_REQ_XCOMP_PERM = 0x1023 };
 
 int sparsec_cpu_has(const sparsec_probe *probe) {
   unsigned regs[4];
@@ -21,7 +26,8 @@ int sparsec_cpu_has(const sparsec_probe *probe) {
   if (!(regs[2] >> 27 & 1)) return 0; /* the system does not use XSAVE */
   unsigned low, high;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (low & probe->state) == probe->state;
+  if ((low & probe->state) != probe->state) return 0;
+  return !(probe->state >> TILE_DATA & 1) || !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA);
 }
 
 #elif defined(__aarch64__)

@@ -1,5 +1,6 @@
 """Find out what this machine is, from Linux's `/proc` and `/sys`."""
 
+import ctypes
 import os
 import platform
 from dataclasses import replace
@@ -12,6 +13,9 @@ from sparsec.targets.target import Target
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
+
+_SYS_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, _TILE_DATA = 158, 0x1021, 18
+"""Linux, Documentation/arch/x86/xstate.rst."""
 
 # (vendor, family) to ranges of models, after LLVM's Host.cpp and the vendors' lists.
 _X86_MODELS: dict[tuple[str, int], list[tuple[range, str]]] = {
@@ -70,6 +74,8 @@ def detect() -> Target:
     cpuinfo = read_cpuinfo()
     isa = from_linux(cpuinfo.get("flags", cpuinfo.get("Features", "")).split(), arch)
     base = TARGETS[_x86_name(cpuinfo, isa) if arch == "x86_64" else _arm_name(cpuinfo)]
+    if "amx-tile" in isa and not _keeps_tiles():
+        isa = frozenset(name for name in isa if not name.startswith("amx"))
     missing = sorted(base.isa - isa) if isa else []
     # An unknown processor may have more than its level says; a known one is LLVM's to describe.
     extra = sorted(isa - base.isa) if base.name.startswith("x86-64-v") or base.name == "aarch64" else []
@@ -127,6 +133,13 @@ def _x86_name(cpuinfo: dict[str, str], isa: frozenset[str]) -> str:
         if level <= isa:
             return name
     return "x86-64-v2"
+
+
+def _keeps_tiles() -> bool:
+    """Whether the system keeps the registers of AMX for processes that ask for it, as Linux does since 5.16."""
+    supported = ctypes.c_uint64()
+    done = ctypes.CDLL(None).syscall(_SYS_ARCH_PRCTL, _ARCH_GET_XCOMP_SUPP, ctypes.byref(supported))
+    return not done and bool(supported.value >> _TILE_DATA & 1)
 
 
 def _arm_name(cpuinfo: dict[str, str]) -> str:

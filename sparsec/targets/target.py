@@ -20,6 +20,8 @@ LINE, PAGE = 64, 4096
 L1_SETS, L2_WAYS = 64, 8
 """Sets of L1, of which more bytes are more ways, and ways of L2: alike on most processors here."""
 
+X86_CODE_BYTES = 32 * 1024
+
 EMULATE = "emulate:"
 """Starts the name of a target whose schedules run on this machine."""
 
@@ -165,8 +167,8 @@ class Target:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of the cache of instructions, taken to be as large as L1."""
-        return self.l1_bytes
+        """Bytes of the cache of instructions: 32 KiB on all x86-64 processors here, else as many as L1 has."""
+        return X86_CODE_BYTES if self.arch == "x86_64" else self.l1_bytes
 
     def has(self, feature: str) -> bool:
         """Whether generated code may use the extension with this LLVM name."""

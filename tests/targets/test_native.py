@@ -15,6 +15,7 @@ def cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, **fie
     monkeypatch.setattr(native, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(native, "_CPUS", tmp_path / "cpu")
     monkeypatch.setattr(native.platform, "machine", lambda: machine)
+    monkeypatch.setattr(native, "_keeps_tiles", lambda: True)
 
 
 LINUX_V3 = "avx2 avx bmi1 bmi2 f16c fma abm movbe cx16 popcnt pni sse4_1 sse4_2 ssse3"
@@ -66,6 +67,13 @@ def test_what_a_virtual_machine_hides_is_taken_away(tmp_path, monkeypatch) -> No
     assert target.mcpu == "znver4" and target.vector_bits == 256
     assert "-avx512f" in target.features
     assert Target.parse(target.name).isa == target.isa
+
+
+def test_tiles_that_the_system_does_not_keep_are_taken_away(tmp_path, monkeypatch) -> None:
+    fields = {"vendor_id": "GenuineIntel", "cpu_family": "6", "model": "143", "flags": LINUX_SAPPHIRE}
+    cpuinfo(tmp_path, monkeypatch, "x86_64", **fields)
+    monkeypatch.setattr(native, "_keeps_tiles", lambda: False)
+    assert Target.parse("native").name == "sapphirerapids,-amx-bf16,-amx-int8,-amx-tile"
 
 
 def test_what_an_unknown_processor_has_beyond_its_level_is_used(tmp_path, monkeypatch) -> None:
