@@ -76,10 +76,11 @@ def test_fewer_nonzeros_are_never_slower():
 
 @pytest.mark.parametrize("r", [2, 4, 8])
 def test_blocks_are_found(r):
-    blocked = proposed(linear(blocks(256, 256, 0.1, r), 128))
+    target = TARGETS["haswell"]  # for which no entries are spelled out
+    blocked = proposed(linear(blocks(256, 256, 0.1, r), 128), target)
     layout = blocked.product.layout
     assert str(layout).endswith(f"i mod {r} : dense)")
-    scattered = proposed(linear(sparse(256, 256, 0.1), 128))
+    scattered = proposed(linear(sparse(256, 256, 0.1), 128), target)
     assert f"i mod {r} :" not in str(scattered.product.layout)
     assert blocked.seconds < scattered.seconds
 
@@ -317,7 +318,7 @@ def test_sums_stay_in_registers(name, density, shape):
 
 
 @pytest.mark.parametrize("target", ["haswell", "skylake-avx512", "znver4"])
-@pytest.mark.parametrize(("columns", "family"), [(1, "SELL"), *((n, "bucketed rows") for n in (2, 4, 32))])
+@pytest.mark.parametrize(("columns", "family"), [(1, "SELL"), *((n, "bucketed rows") for n in (4, 32))])
 @pytest.mark.parametrize("density", [0.05, 0.1, 0.2])
 def test_entries_of_rows_stand_side_by_side_for_one_column(target, columns, family, density):
     case = linear(sparse(768, 768, density), columns)
