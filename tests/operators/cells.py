@@ -17,6 +17,7 @@ from sparsec.ir.sums import Sum
 from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.trace import Scheduled
+from tests.ir.fragments_here import load_caller
 from tests.ir.product_cases import NATIVE, Compiled, integers
 from tests.operators.operators import Operator
 
@@ -106,6 +107,8 @@ class Library:
         self.cells = cells
         self.scheduled = {name: cell.schedule(f"kernel_{n}") for n, (name, cell) in enumerate(cells.items())}
         funcs = [scheduled.func for _, scheduled in self.scheduled.values()]
+        if any(scheduled.lowered.codes for _, scheduled in self.scheduled.values()):
+            load_caller()
         module = tvm.IRModule({str(func.attrs["global_symbol"]): expand_math(func) for func in funcs})
         code = tvm.compile(module, target=NATIVE.tvm())
         self.compiled = {
