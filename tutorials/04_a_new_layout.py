@@ -25,7 +25,8 @@ from sparsec.ir.named import CSR, DENSE, NAMED
 from sparsec.ir.notation import parse_layout
 from sparsec.report import bytes_text, options_tables
 from sparsec.schedules.rules.cuts import Panel
-from sparsec.schedules.rules.families import BLOCKS, FAMILIES, Family, entries
+from sparsec.schedules.rules.families import FAMILIES, Family
+from sparsec.schedules.rules.fits import BLOCKS, of_entries
 from sparsec.schedules.rules.prices import Nest
 from sparsec.schedules.rules.weight import Weight
 
@@ -124,7 +125,7 @@ NAMED["runs"] = runs
 def nests(weight: Weight, panel: Panel) -> Iterator[Nest]:
     for rows in (1, 2, 4):
         if panel.holds(rows) and weight.rows % rows == 0 and weight.refusal(runs(rows)) is None:
-            opens, inner = weight.rows // rows, entries(panel.target, **BLOCKS)
+            opens, inner = weight.rows // rows, of_entries(panel.target, **BLOCKS)
             yield Nest("runs", partial(runs, rows), rows, weight.blocks(rows), opens, weight.depth, inner, opens)
 
 

@@ -32,12 +32,12 @@ from sparsec.schedules.rules.cuts import PARTS, Cut, Panel, find_cuts, in_rows
 from sparsec.schedules.rules.fits import (
     BITS,
     BLOCKS,
-    FILTERS,
     GROUPS,
     KERNELS,
     SLICES,
     STRUCTURED,
     of_entries,
+    of_filters,
     of_panels,
 )
 from sparsec.schedules.rules.prices import Inner, Nest, extent
@@ -224,12 +224,13 @@ def patterns(weight: Weight, panel: Panel) -> Iterator[Nest]:
         return
     kernels = weight.blocks(1, taps)
     for tiles in (1, 2, 4, 8):
-        if weight.rows % tiles:
-            continue
         chunk = weight.rows // tiles
+        if weight.rows % tiles or chunk == 1:
+            continue
         opens = tiles * weight.depth // taps * shapes
         layout = partial(fkw_by_channel, chunk, n, taps, shapes)
-        yield Nest("FKW by channel", layout, n, kernels, opens, chunk, FILTERS, scatter=True, tasks=tiles)
+        inner = of_filters(panel.target)
+        yield Nest("FKW by channel", layout, n, kernels, opens, chunk, inner, scatter=True, tasks=tiles)
 
 
 def combined(weight: Weight, panel: Panel) -> Iterator[Nest]:

@@ -24,6 +24,7 @@ TWO_LINES = Inner(
 )
 SLICES = Inner(step=0.0, sums=1.0, open=100.0, busy=1.9)  # each element of X is a load
 FILTERS = Inner(step=0.0, sums=0.7, open=9.6, miss=0.54, busy=0.81)
+FILTERS_OF_TWO_LINES = Inner(step=0.0, sums=0.93, open=12.8, miss=0.72, busy=1.08, works=1.33)  # taken as panels are
 BLOCKS = {"step": 0.13, "group": 1.24, "miss": 0.1}  # neighbouring rows of X are fetched ahead
 KERNELS = {"step": 4.0, "busy": 1.3}
 GROUPS = {"group": 1.2}
@@ -35,6 +36,11 @@ BITS = {"step": 0.5}
 def of_panels(target: Target) -> Inner:
     """Return what loops over dense panels cost."""
     return PANELS_OF_TWO_LINES if target.multiplies_two_lines else PANELS
+
+
+def of_filters(target: Target) -> Inner:
+    """Return what loops over the kernels of a pattern cost."""
+    return FILTERS_OF_TWO_LINES if target.multiplies_two_lines else FILTERS
 
 
 def of_entries(target: Target, rows: int = 1, /, **changes: float) -> Inner:
