@@ -324,10 +324,10 @@ def test_speed_ups_are_over_one_dense_layer_whatever_is_given():
         model.first.weight *= torch.rand(model.first.weight.shape) >= 0.9
 
     def inspected(layouts=None):
-        report = sparsec.inspect(model, example_inputs=(x,), layouts=layouts)
+        report = sparsec.inspect(model, example_inputs=(x,), layouts=layouts, target="znver4")
         return {layer.name.partition(":")[0]: layer for layer in report.layers}
 
-    free, given = inspected(), inspected({"*": "bucketed rows"})
+    free, given = inspected(), inspected({"*": "bucketed rows"})  # what a residual adds is 4 % here
     assert free["first"].filtering == given["second"].filtering == "" and free["second"].filtering == "F(4, 3)"
     assert free["second"].dense_seconds == pytest.approx(free["second"].seconds)
     for name in ("first", "second"):
