@@ -19,7 +19,7 @@ ENTRIES = Inner(  # with vectors of a line
 HALF_LINES = Inner(  # and of half of one
     step=0.22, sums=2.33, open=6.8, miss=0.56, busy=1.08, far=1.26, wait=1.0, copy=1.84, first=2.29
 )
-TWO_LINES = Inner(
+TWO_LINES = Inner(  # and of two lines in a cycle
     step=0.55, sums=3.5, open=4.8, miss=0.8, busy=1.53, far=1.53, wait=0.5, copy=11.0, first=9.6, keeps=0.81
 )
 SLICES = Inner(step=0.0, sums=1.0, open=100.0, busy=1.9)  # each element of X is a load
@@ -46,7 +46,8 @@ def of_filters(target: Target) -> Inner:
 def of_entries(target: Target, rows: int = 1, /, **changes: float) -> Inner:
     """Return what loops over entries of jammed rows cost.
 
-    The multiply-adds of more rows hide what loads wait for, in caches and for translated addresses.
+    The multiply-adds of more rows hide what loads wait for, in caches and for translated addresses, but not where two
+    lines are multiplied in a cycle.
     """
     if target.multiplies_two_lines:
         return replace(TWO_LINES, **changes)

@@ -28,7 +28,7 @@ from sparsec.targets import L1_SETS, L2_WAYS, LINE, Target
 HIDES = 6  # the norm of loads and products: the longer ones hide nearly all of the others
 SUMS = 2.5  # cycles for a vector of sums that is started, finished and stored
 FINISH = 2.5  # cycles more, where a loop finishes it
-FEW = 8  # sets of L1 in which rows of X meet, at most, that are few
+FEW = 8  # sets of L1, of which rows of X meet in one where it is few
 CROSSING = 0.25  # times as many loads more of a vector of X, where it lies in two lines
 MISS = 12.0  # loads more, where it comes from L3
 KEPT = 0.75  # of the cache of instructions keeps a fragment

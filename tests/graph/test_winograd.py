@@ -327,7 +327,7 @@ def test_speed_ups_are_over_one_dense_layer_whatever_is_given():
         report = sparsec.inspect(model, example_inputs=(x,), layouts=layouts, target="znver4")
         return {layer.name.partition(":")[0]: layer for layer in report.layers}
 
-    free, given = inspected(), inspected({"*": "bucketed rows"})  # what a residual adds is 4 % here
+    free, given = inspected(), inspected({"*": "bucketed rows"})  # rows are padded more in the network: 4 %
     assert free["first"].filtering == given["second"].filtering == "" and free["second"].filtering == "F(4, 3)"
     assert free["second"].dense_seconds == pytest.approx(free["second"].seconds)
     for name in ("first", "second"):
