@@ -31,7 +31,7 @@ import numpy as np
 from sparsec.errors import LayoutError
 from sparsec.ir.builders import LANE
 from sparsec.ir.interleaved import interleaved, straight
-from sparsec.ir.kernel import Assign, Const, Coordinate, Expr, For, Load, Stmt, Stored, Tile, Var, Walk, call
+from sparsec.ir.kernel import Assign, Axis, Const, Coordinate, Expr, For, Load, Stmt, Stored, Tile, Var, Walk, call
 from sparsec.ir.levels import Dense
 from sparsec.ir.packed_term import PackedTerm
 from sparsec.ir.product import COLUMN, Dots
@@ -64,17 +64,20 @@ class DottedTerm(PackedTerm):
         """Yield what puts the sums in the order of their columns, if they are in another, and stores the results."""
         rows = self.lanes[:-1]
         sizes = *(self.sizes[level] for level in self.order.lanes), self.width
-        y = self.at(self.product.y, self.product.y_index)
         in_order = self.sum_at(self.straight(LANE))
         if in_order == acc and self.dots.rows == 1:
-            yield For(self.lanes, (self.where_row_exists(Assign(y, self.result(acc, self.row))),))
+            yield self.stored(acc, self.lanes)
             yield from self.cleared(rows, self.row, None, self.row_exists)
             return
         sums = Load("sums", (*(Var(axis.var) for axis in rows), LANE))
         order = For(self.lanes, (Assign(sums, in_order),))
-        store = For(self.lanes, (self.where_row_exists(Assign(y, self.result(sums, self.row))),))
         edges = self.cleared(rows, self.row, None, self.row_exists)
-        yield Tile("sums", self.product.sums, sizes, (order, store, *edges))
+        yield Tile("sums", self.product.sums, sizes, (order, self.stored(sums, self.lanes), *edges))
+
+    def stored(self, sums: Load, lanes: Sequence[Axis]) -> For:
+        """Return what stores the results of sums."""
+        y = self.at(self.product.y, self.product.y_index)
+        return For(tuple(lanes), (self.where_row_exists(Assign(y, self.result(sums, self.row))),))
 
     def update(self, acc: Load) -> Stmt:
         """Add the products of one run of depths to all sums of the tile."""

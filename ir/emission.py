@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,7 @@ from sparsec.ir.matcher import Match, Place, Refusal, Segment, match_innermost, 
 from sparsec.ir.nesting import Nesting
 from sparsec.ir.printer import print_statement
 from sparsec.ir.standing import keep
+from sparsec.ir.tiles import Rows, TileUnit, multiply_in_tiles
 
 QUAD = 4  # values, or coordinates of 16 bits, that one load brings
 WORDS = (16, 32, 64)  # bits that one load can broadcast to a vector
@@ -32,13 +34,16 @@ class Emission(Nesting):
     ----------
     features : what the target has, or None to emit whatever is named
 
-    `quads` holds by operand a vector that repeats four of its values, and which of them the walks stand on.
+    `quads` holds by operand a vector that repeats four of its values, and which of them the walks stand on; `fresh` the
+    nests whose sums start from zero; and `configured` the unit whose registers are ready.
     """
 
     def __init__(self, kernel: Kernel, features: Collection[str] | None = None) -> None:
         super().__init__(kernel)
         self.features = features
         self.quads: dict[str, tuple[Any, int]] = {}
+        self.fresh: set[int] = set()
+        self.configured: TileUnit | None = None
 
     def named(self, nest: For) -> Instruction | None:
         """Return the instruction that a nest names, if the target has it."""
@@ -76,17 +81,30 @@ class Emission(Nesting):
             (stmt,) = nest.body
             assert isinstance(stmt, Assign)
             self.keep_ordered(stmt, nest.axes)
+            if instruction.tiles:
+                with self.ready(instruction.tiles):
+                    multiply_in_tiles(nest, match, self, id(nest) in self.fresh)
+                return
             for outer in product(*counts):
                 self.step(nest, match, outer)
+
+    @contextmanager
+    def ready(self, unit: TileUnit | None) -> Iterator[None]:
+        """Have the registers of a unit ready for what is written inside."""
+        if unit is None or self.configured is unit:
+            yield
+            return
+        unit.configure()
+        self.configured = unit
+        yield
+        self.configured = None
+        unit.release()
 
     def step(self, nest: For, match: Match, outer: Sequence[int]) -> None:
         """Carry out the instruction once."""
         instruction = match.instruction
         (output,) = instruction.semantics.outputs
         operands = [buffer.name for buffer in instruction.semantics.inputs]
-        if instruction.in_memory:
-            instruction.emit(*(self.rows(nest, match.places[name], outer) for name in (*operands, output.name)))
-            return
         if instruction.statement.accumulate:
             operands.append(output.name)
         values = []
@@ -98,7 +116,7 @@ class Emission(Nesting):
         for part, register in zip(place.registers, result if isinstance(result, list) else [result], strict=True):
             self.store(nest, place, part, outer, register)
 
-    def find(self, nest: For, value: Operand, first: Sequence[int], outer: Sequence[int]) -> tuple[Any, list[Any]]:
+    def find(self, nest: For, value: Operand, first: Sequence[int], outer: Sequence[Any]) -> tuple[Any, list[Any]]:
         """Return the buffer and the indices of an operand in one iteration.
 
         Raises
@@ -162,8 +180,8 @@ class Emission(Nesting):
             T.buffer_store(handle, part, along(indices, 0, count))
             done += count
 
-    def rows(self, nest: For, place: Place, outer: Sequence[int]) -> tuple[Any, int]:
-        """Return the address of the first row of an operand, and the bytes from one row to the next."""
+    def rows(self, nest: For, place: Place, outer: Sequence[Any]) -> Rows:
+        """Return where the rows of an operand are in memory."""
         handle, indices = self.find(nest, place.value, place.registers[0][0].first, outer)
         return tirx.address_of(handle[tuple(indices)]), place.pitch * np.dtype(str(handle.dtype)).itemsize
 

@@ -30,6 +30,7 @@ from sparsec.errors import KernelError
 from sparsec.ir.fragments import Writer
 from sparsec.ir.kernel import Assign, For, Kernel, Range, Stmt
 from sparsec.ir.parser import parse_kernel
+from sparsec.ir.tiles import TileUnit
 from sparsec.ir.verifier import verify
 
 Emit = Callable[..., Any]
@@ -46,10 +47,10 @@ class Instruction:
     features : what LLVM calls the extensions of the target that it needs, all of them; of `one|other` either
     emit : takes the operands in the order of the kernel, and last what the output holds if it is added to; returns the
         new value of the output. Each is a TIR vector of the elements in row-major order, or, where it takes more than
-        a register, a list of such vectors. `in_memory` it takes in the place of each a pair of the address of the
-        first row and the bytes from one row to the next, those of the output last, and writes the statements itself.
-    bits : the size of a register
-    in_memory : whether it works on rows in memory, each of a register's size
+        a register, a list of such vectors. Of `tiles` it takes the numbers of registers, that of the output first, and
+        writes the statement itself.
+    bits : the size of a register, or of a row of one that holds a tile
+    tiles : what it works on, where that is no vectors
     writer : writes fragments around it, for nests whose walks are spelled out; None where it is emitted in loops
     """
 
@@ -58,7 +59,7 @@ class Instruction:
     features: tuple[str, ...]
     emit: Emit = field(compare=False)
     bits: int = 512
-    in_memory: bool = False
+    tiles: TileUnit | None = field(default=None, compare=False)
     writer: Writer | None = field(default=None, compare=False)
 
     @property
@@ -85,6 +86,11 @@ class Instruction:
         """How often each axis runs."""
         return tuple(_extent(axis) for axis in self.nest.axes)
 
+    @property
+    def takes_nests(self) -> bool:
+        """Whether it is emitted for all iterations of a nest together, in an order of its own."""
+        return self.writer is not None or self.tiles is not None
+
     def pieces(self, operand: str) -> int:
         """Return how many registers an operand takes."""
         buffer = self.semantics.buffers[operand]
@@ -109,7 +115,7 @@ def instruction(
     name: str,
     features: tuple[str, ...] = (),
     bits: int = 512,
-    in_memory: bool = False,
+    tiles: TileUnit | None = None,
     writer: Writer | None = None,
 ) -> Callable[[Emit], Instruction]:
     """Declare an instruction by the text of its semantics; decorates what emits it.
@@ -122,7 +128,7 @@ def instruction(
     def declare(emit: Emit) -> Instruction:
         if name in INSTRUCTIONS:
             raise KernelError(f"There is an instruction {name} already; declare it once.")
-        declared = Instruction(name, parse_semantics(semantics), features, emit, bits, in_memory, writer)
+        declared = Instruction(name, parse_semantics(semantics), features, emit, bits, tiles, writer)
         INSTRUCTIONS[name] = declared
         return declared
 

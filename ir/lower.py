@@ -52,6 +52,7 @@ from sparsec.ir.spelled_nest import spelled_nests
 from sparsec.ir.spelling import Spelling, call_fragments
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
+from sparsec.ir.tiles import TileUnit, clears, covers
 from sparsec.ir.verifier import verify
 from sparsec.targets import LINE
 
@@ -197,7 +198,8 @@ class _Lowering(Quads):
             if self.depth:
                 self.enter_block("step", frames)
                 self.fetch_slot(stmt.axes[-1])
-            self._body(stmt.body)
+            with self.ready(self._unit(stmt) if stmt.parallel else None):
+                self._body(stmt.body)
 
     def _tile(self, stmt: Tile) -> None:
         with self.scope() as frames:
@@ -212,10 +214,21 @@ class _Lowering(Quads):
                 self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
             self.tiles[stmt.name] = stmt
             self.depth += 1
-            self._body(body)
+            self._body(self._without_clearing(stmt, body))
             self.depth -= 1
         self.handles.pop(stmt.name, None)
         del self.tiles[stmt.name]
+
+    def _without_clearing(self, tile: Tile, body: Sequence[Stmt]) -> Sequence[Stmt]:
+        """Return what a tile does but for clearing sums, where the registers of tiles start from zero instead."""
+        nest = body[1] if len(body) > 1 else None
+        instruction = self.named(nest) if isinstance(nest, For) else None
+        if not isinstance(nest, For) or not instruction or not instruction.tiles:
+            return body
+        if not clears(body[0], tile, self.here) or not covers(nest, tile, self.here):
+            return body
+        self.fresh.add(id(nest))
+        return body[1:]
 
     def _fetch(self, fetch: Fetch) -> None:
         """Ask for the lines that elements lie in, counted from the first one."""
@@ -236,6 +249,12 @@ class _Lowering(Quads):
     def _if(self, stmt: If) -> None:
         with T.If(self.expr(stmt.condition)), T.Then():
             self._body(stmt.body)
+
+    def _unit(self, stmt: For) -> TileUnit | None:
+        """Return the unit of tiles that is used inside a loop, if there is one."""
+        nests = (inner for inner in _statements(stmt.body) if isinstance(inner, For))
+        used = (INSTRUCTIONS[nest.instruction] for nest in nests if nest.instruction in INSTRUCTIONS)
+        return next((one.tiles for one in used if one.tiles and self.has(one)), None)
 
     def _lanes(self, stmt: For) -> tuple[tuple[Axis, ...], Assign, Expr | None] | None:
         """Return the axes, the assignment and its condition if these loops have constant extents and hold no more."""

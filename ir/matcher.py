@@ -261,6 +261,8 @@ class _Matching:
                     refusals.append(found)
                 elif best is None or found.effort < best.effort:
                     best = found
+            if best and self.instruction.tiles:
+                break  # all others load and store as many rows
         if best:
             return best
         return next((refusal for refusal in refusals if refusal.kind == "access"), refusals[0])
@@ -326,7 +328,7 @@ class _Matching:
         """Refuse rows that are not in one piece, and sums where the instruction has none."""
         name, text = self.instruction.name, print_expression(place.value)
         segments = [segment for register in place.registers for segment in register]
-        if self.instruction.in_memory and not (place.pitch and all(segment.is_contiguous for segment in segments)):
+        if self.instruction.tiles and not (place.pitch and all(segment.is_contiguous for segment in segments)):
             return Refusal("access", f"{text} is not in rows of the size of a register, as {operand} of {name}")
         if operand not in self.inputs and len(np.unique(addresses)) != len(addresses):
             return Refusal("access", f"{text} does not move along an axis along which {operand} of {name} does")
@@ -335,7 +337,7 @@ class _Matching:
             row, len(addresses) // self.instruction.pieces(operand)
         ):
             return None
-        if operand in self.inputs and self.has_coordinates_of_lanes and not self.instruction.in_memory:
+        if operand in self.inputs and self.has_coordinates_of_lanes and not self.instruction.tiles:
             return None
         what = "only known at run time" if operand in self.inputs else "not contiguous"
         return Refusal("access", f"where {text} is along the last axis of {operand} of {name} is {what}")

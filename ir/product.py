@@ -165,12 +165,15 @@ class Dots:
     rows, columns : of the block of sums that an instruction adds to
     vector : bytes of the vectors that rows of X are interleaved in; see `ir/interleaved.py`
     pixels : in a tile whose vectors of sums are rows of the weight; 0 where they are columns
+    run : depths in the weight's last level where an instruction takes those of the level before it as well, and
+        registers of tiles hold sums; else 0
     """
 
     rows: int
     columns: int
     vector: int
     pixels: int = 0
+    run: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sparsec.ir.spelled_term import SpelledTerm
 from sparsec.ir.staged import has_flat_taps
 from sparsec.ir.structured_dots import StructuredDottedTerm
 from sparsec.ir.term import Term, element_at, finished, outer_axes
+from sparsec.ir.tile_dots import TileDottedTerm
 
 
 def build_kernel(product: Product, tiling: Tiling) -> Kernel:
@@ -72,7 +73,8 @@ def term_of(product: Product, weight: Buffer, columns: Run, tiling: Tiling) -> T
         return PackedTerm(product, weight, columns, tiling)
     if weight.layout is not None and isinstance(weight.layout.levels[-1][1], Structured):
         return StructuredDottedTerm(product, weight, columns, tiling)
-    return (RowDottedTerm if tiling.dots.pixels else DottedTerm)(product, weight, columns, tiling)
+    dotted = TileDottedTerm if tiling.dots.run else RowDottedTerm if tiling.dots.pixels else DottedTerm
+    return dotted(product, weight, columns, tiling)
 
 
 def _dense(product: Product, columns: Run, tiling: Tiling) -> Iterator[Stmt]:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from math import prod
+from itertools import accumulate, pairwise
+from operator import mul
 from typing import Any, ClassVar
 
 import tvm_ffi
@@ -127,7 +127,7 @@ def vectorize_lanes(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.For, vectorize), order="post"))
 
 
-WRITTEN_OUT = 256
+WRITTEN_OUT = 64
 """Vectors that are written out at most."""
 
 LANES = "sparsec.lanes"
@@ -168,8 +168,8 @@ def own_loops(schedule: Schedule, block: Any) -> list[Any]:
 def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
     """Split the innermost loop into vectors and unroll the loops of the block around them; return the vector loop.
 
-    Vectors are narrower where that divides the loop, since TVM makes no vectors of what a condition guards. Long loops
-    stay loops.
+    Vectors are narrower where that divides the loop, since TVM makes no vectors of what a condition guards. Loops that
+    have many of them stay loops.
     """
     inside = own_loops(schedule, block)
     if not inside or not all(isinstance(schedule.get(loop).extent, IntImm) for loop in inside):
@@ -179,10 +179,12 @@ def _lanes(schedule: Schedule, block: Any, lanes: int) -> Any:
         lanes = next((n for n in (lanes, lanes // 2, lanes // 4) if n and extent % n == 0), lanes)
         outer, vector = schedule.split(inside[-1], [None, lanes])
         inside[-1:] = [outer, vector]
-    if prod(int(schedule.get(loop).extent) for loop in inside[:-1]) <= WRITTEN_OUT:
-        for loop in inside[:-1]:
+    *around, vector = inside
+    counts = accumulate((int(schedule.get(loop).extent) for loop in reversed(around)), mul)
+    for loop, count in zip(reversed(around), counts, strict=True):
+        if count <= WRITTEN_OUT:
             schedule.unroll(loop)
-    return inside[-1]
+    return vector
 
 
 def _runs(extent: int | str, sizes: tuple[int, ...], overlap: bool = False) -> tuple[Run, ...]:

@@ -142,7 +142,7 @@ class _Rewriting:
                     outer.append(Range(block, Const(0), Const(extent), step))
                     inner[place] = [lanes, replace(axis, at=Var(block) + Var(lane))]
         last = [*(axis for place in taken for axis in inner[place]), *beside]
-        count = 0 if instruction.writer else self.loops(outer, scope)
+        count = 0 if instruction.takes_nests else self.loops(outer, scope)
         body = tuple(_substituted(stmt, bindings) for stmt in nest.body)
         named = For((*outer[count:], *last), body, instruction=instruction.name)
         return For(tuple(outer[:count]), (named,)) if count else named

@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from sparsec.ir.instruction import instruction
+from sparsec.ir.tiles import Rows, TileUnit
 from sparsec.schedules.intrinsics.bfloat16 import call_of_bfloat16
 
 DOT = """
@@ -112,35 +113,43 @@ for _name, _operator, _function in (("and", "&", tirx.bitwise_and), ("xor", "^",
 
 # -- AMX -----------------------------------------------------------------------------------------------------------
 
-Rows = tuple[Any, int]
-
-
-def _configuration() -> Any:
-    """Return the address of a configuration in which tiles 0 to 2 have 16 rows of 64 bytes."""
-    memory = T.sblock_alloc_buffer((64,), "uint8", scope="local")
-    palette, column_bytes, rows = 0, 16, 48
-    content = {palette: 1} | {column_bytes + 2 * tile: 64 for tile in range(3)} | {rows + tile: 16 for tile in range(3)}
-    for place in range(64):
-        T.buffer_store(memory, tirx.const(content.get(place, 0), "uint8"), [place])
-    return tirx.address_of(memory[0])
+TILE_REGISTERS = 8
 
 
 def _execute(name: str, *operands: Any) -> None:
     T.evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *operands))
 
 
-def _amx(name: str, a: Rows, b: Rows, c: Rows) -> None:
-    """Configure the tiles, load them, multiply, store the sums, and free the tiles."""
-    tiles = [tirx.const(tile, "int8") for tile in range(3)]
-    _execute("ldtilecfg", _configuration())
-    for tile, (address, pitch) in zip(tiles, (c, a, b), strict=True):
-        _execute("tileloadd64", tile, address, tirx.const(pitch, "int64"))
-    _execute(name, *tiles)
-    _execute("tilestored64", tiles[0], c[0], tirx.const(c[1], "int64"))
-    _execute("tilerelease")
+def _configure() -> None:
+    """Let all tiles have 16 rows of 64 bytes."""
+    memory = T.sblock_alloc_buffer((64,), "uint8", scope="local")
+    palette, column_bytes, rows, tiles = 0, 16, 48, range(TILE_REGISTERS)
+    content = {palette: 1} | {column_bytes + 2 * tile: 64 for tile in tiles} | {rows + tile: 16 for tile in tiles}
+    for place in range(64):
+        T.buffer_store(memory, tirx.const(content.get(place, 0), "uint8"), [place])
+    _execute("ldtilecfg", tirx.address_of(memory[0]))
 
+
+def _move(name: str, tile: int, rows: Rows) -> None:
+    address, pitch = rows
+    _execute(name, tirx.const(tile, "int8"), address, tirx.const(pitch, "int64"))
+
+
+def _multiply(name: str, *tiles: int) -> None:
+    _execute(name, *(tirx.const(tile, "int8") for tile in tiles))
+
+
+AMX = TileUnit(
+    TILE_REGISTERS,
+    configure=_configure,
+    release=partial(_execute, "tilerelease"),
+    clear=partial(_multiply, "tilezero"),
+    load=partial(_move, "tileloadd64"),
+    store=partial(_move, "tilestored64"),
+)
 
 for _name, _a, _b, _c, _depth, _feature in (
+    ("tdpbsud", "int8", "uint8", "int32", 4, "amx-int8"),
     ("tdpbusd", "uint8", "int8", "int32", 4, "amx-int8"),
     ("tdpbssd", "int8", "int8", "int32", 4, "amx-int8"),
     ("tdpbf16ps", "bfloat16", "bfloat16", "float32", 2, "amx-bf16"),
@@ -149,5 +158,5 @@ for _name, _a, _b, _c, _depth, _feature in (
         TILES.format(name=_name, a=_a, b=_b, c=_c, depth=_depth),
         name=f"x86.{_name}.16x16",
         features=("amx-tile", _feature),
-        in_memory=True,
-    )(partial(_amx, _name))
+        tiles=AMX,
+    )(partial(_multiply, _name))

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsec.ir.interleaved import SEGMENT
 from sparsec.ir.product import Product
+from sparsec.ir.tiles import best_block
 from sparsec.schedules.rules.prices import HIDES, L1_SHARE, Nest, batch, extent, idle_cores
 from sparsec.targets import LINE, Target
 
@@ -28,6 +29,9 @@ TAP = 4.0  # cycles to find the rows of X of a run
 NARROW = 6.0  # cycles to interleave a vector of columns by itself, and to store it
 TURN = 3.0  # cycles to transpose a vector of sums
 LATENCY = 4.5  # cycles until a sum can be added to again
+TILE = 16.0  # cycles to multiply two tiles
+TILE_MISS = 3.0  # cycles for a row of a tile of X, where those of the weight leave no room for it in L1
+SPILL = 2.0  # cycles to store a row of a tile of sums, and to load it again
 OPEN = 12.0  # cycles to open a tile
 FINISH = 4.0  # cycles to put a vector of sums in order and store its results
 FETCH = 1.2  # cycles to bring a line of weights to L1
@@ -85,6 +89,29 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
     opens = nest.opens * (finish + OPEN * places / pixels) + _weights(dot, nest)
     tasks = panels * batch(product)
     return tasks * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
+
+
+def tile_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
+    """Return the cycles of one core for the whole product, whose sums registers of tiles hold."""
+    assert dot.instruction.tiles is not None
+    total, left = 0.0, extent(product.columns)
+    for width in widths:
+        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
+        if not count:
+            continue
+        rows, columns = nest.rows // dot.rows, width // dot.columns
+        block = best_block(rows, columns, dot.instruction.tiles.registers)
+        loaded = -(-rows // block.rows) * -(-columns // block.columns) * (block.rows + block.columns)
+        products, loads = TILE * rows * columns, dot.rows * loaded / target.loads_per_cycle
+        step = (products**HIDES + loads**HIDES) ** (1 / HIDES) + STEP
+        kept = L1_SHARE * target.l1_bytes / ((nest.rows + width) * nest.part * dot.itemsize)
+        step += TILE_MISS * dot.rows * columns * max(0.0, 1 - kept)
+        vectors, tap = max(1, width * dot.itemsize * dot.run // LINE), TAP if product.taps > 1 else 0.0
+        staged = nest.part / dot.run * ((SHUFFLE + STORE) * vectors + tap)
+        opens = nest.opens * (OPEN + (FINISH + SPILL) * nest.rows * columns) + _weights(dot, nest)
+        tasks = count * batch(product) * nest.tasks
+        total += count * batch(product) * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
+    return total
 
 
 def _each(dot: Dot) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from math import prod
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from sparsec.ir.product import Dots, Product
 from sparsec.ir.row_dots import MOST_ROWS
 from sparsec.ir.types import is_float
 from sparsec.schedules.rules.cuts import MANY
-from sparsec.schedules.rules.dot_prices import row_cycles
+from sparsec.schedules.rules.dot_prices import row_cycles, tile_cycles
 from sparsec.schedules.rules.families import FULL
 from sparsec.schedules.rules.prices import Inner, Nest, batch, extent
 from sparsec.schedules.rules.weight import Weight
@@ -34,6 +35,7 @@ PANELS = Inner(step=0.0, sums=0.0)
 PANEL = 64  # columns at most
 SUM_BYTES = 4
 FEW_REGISTERS = 16
+TILED_ROWS, TILED_COLUMNS = (16, 32), (16, 32, 64, 128)  # of sums that registers of tiles hold in turns
 RUNS = (1, 2, 4, 8, 16)  # rows that share their runs of columns
 WIDENED = {"int16": ("uint8", ("int8", "int16"))}
 """By the type of what an instruction multiplies: the type of X, and those of weights, that it may take as well."""
@@ -47,6 +49,7 @@ class Dot:
     ----------
     vector : bytes of a register
     structure : (n, m), where of each m depths only n are multiplied, which of them the instruction is told
+    run : depths that stand side by side in X, where it takes several such runs at once; else 0
     """
 
     instruction: Instruction
@@ -55,6 +58,7 @@ class Dot:
     depth: int
     vector: int
     structure: tuple[int, int] | None = None
+    run: int = 0
 
     def holds(self, rows: int, panel: int, target: Target) -> bool:
         """Say whether the sums of so many rows, the panel of X that they meet and a weight are in registers."""
@@ -78,7 +82,8 @@ class Dot:
 
     def moves(self, product: Product, tile: Tile, target: Target) -> Iterator[Tensorize]:
         """Yield what lets the instruction, and those that feed it, carry out the loops over tiles."""
-        width, pixels = tile.columns[0], Dots(*tile.dots).pixels
+        width, dots = tile.columns[0], Dots(*tile.dots)
+        pixels = dots.pixels
         vector = SEGMENT if pixels else self.vector  # pixels are kept in order
         x, wide = product.x.dtype, self.widens(product)
         itemsize = np.dtype(x).itemsize
@@ -87,11 +92,12 @@ class Dot:
             places = columns if pixels else min(columns, width)
             yield from _moving(x, (self.depth, places), wide, (places, self.depth), target)
         elif width * itemsize >= SEGMENT:
-            yield from _moving(x, (self.depth, columns), x, (columns, self.depth), target)
+            depth = self.run or self.depth
+            yield from _moving(x, (depth, columns), x, (columns, depth), target)
         if pixels:
             square = (self.columns, self.columns)
             yield from _moving(product.sums, square, product.sums, square, target)
-        elif width * itemsize > SEGMENT and self.rows == 1:
+        elif width * itemsize > SEGMENT and dots.rows == 1:
             yield from _moving(product.sums, (columns,), product.sums, (columns,), target)
         yield Tensorize("update", self.instruction.name)
 
@@ -112,24 +118,31 @@ def _moving(
             yield Tensorize("init", instruction.name)
 
 
-def find_dot(product: Product, target: Target, structured: bool = False) -> Dot | None:
+def find_dot(product: Product, target: Target, structured: bool = False, tiled: bool = False) -> Dot | None:
     """Return the instruction of a target that makes most of a product's multiplications at once, if there is one.
 
-    If `structured`, of those that are told which depths of a group a weight has.
+    If `structured`, of those that are told which depths of a group a weight has; if `tiled`, of those that work on
+    registers of tiles.
     """
     rows, columns = (1 if isinstance(size, str) else size for size in (product.rows, product.columns))  # at least
     if is_float(product.sums) and not product.rounded:
         return None
     types = product.x.dtype, product.weight.dtype, product.sums
-    return _find_dot(tuple(INSTRUCTIONS), target, types, rows, columns, structured)
+    return _find_dot(tuple(INSTRUCTIONS), target, types, rows, columns, (structured, tiled))
 
 
 @cache
 def _find_dot(
-    names: tuple[str, ...], target: Target, types: tuple[str, str, str], rows: int, columns: int, structured: bool
+    names: tuple[str, ...],
+    target: Target,
+    types: tuple[str, str, str],
+    rows: int,
+    columns: int,
+    kind: tuple[bool, bool],
 ) -> Dot | None:
     dots = (as_dot(INSTRUCTIONS[name]) for name in names if INSTRUCTIONS[name].runs_on(target.isa))
-    fitting = [dot for dot in dots if dot and bool(dot.structure) == structured and _takes(dot, *types)]
+    able = [dot for dot in dots if dot and (bool(dot.structure), bool(dot.instruction.tiles)) == kind]
+    fitting = [dot for dot in able if _takes(dot, *types)]
     filled = [dot for dot in fitting if dot.rows == 1 or (dot.rows <= rows and dot.columns <= columns)]
     return max(filled, key=lambda dot: dot.work, default=None)
 
@@ -156,11 +169,14 @@ def as_dot(instruction: Instruction) -> Dot | None:
     written = [axis.var for axis in axes if any(axis.var in _names(index) for index in statement.target.indices)]
     depth = [extent for axis, extent in zip(axes, instruction.extents, strict=True) if axis.var not in written]
     told = [load for load in loads if any(isinstance(index, Load) for index in load.indices)]
-    if not statement.accumulate or len(loads) != 2 or len(depth) != 1 + len(told) or instruction.in_memory:
+    levels = 2 if instruction.tiles else 1 + len(told)
+    if not statement.accumulate or len(loads) != 2 or len(depth) != levels:
         return None
     block = [extent for axis, extent in zip(axes, instruction.extents, strict=True) if axis.var in written]
     rows, columns = block if len(block) == 2 else (1, *block)
     vector = instruction.bits // 8
+    if instruction.tiles:
+        return Dot(instruction, rows, columns, prod(depth), vector, run=depth[-1])
     if not told:
         return Dot(instruction, rows, columns, depth[0], vector)
     group = int(instruction.semantics.buffers[told[0].buffer].shape[-1])
@@ -246,6 +262,21 @@ def row_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Ite
                 yield nest, tile, row_cycles(dot, nest, width, pixels, product, target)
 
 
+def tile_nests(dot: Dot, weight: Weight, product: Product, target: Target) -> Iterator[tuple[Nest, Tile, float]]:
+    """Yield dense panels whose sums registers of tiles hold, with their tiles and cycles."""
+    if not isinstance(product.columns, int) or is_float(product.sums):
+        return  # TVM lets arrays of bfloat16 of its own be float32, which tiles cannot be loaded from
+    layouts = partial(_panels, depths=dot.depth, depth=weight.depth, taps=product.taps, run=dot.run)
+    for r in TILED_ROWS:
+        tiles, runs = -(-weight.rows // r), -(-weight.depth // dot.depth)
+        nest = Nest("dense", partial(layouts, r), r, tiles * runs, tiles, weight.depth, PANELS, stage=True)
+        for widest in TILED_COLUMNS:
+            widths = dot_widths(dot, product, widest)
+            if (widest == dot.columns or widths[0] == widest) and r < weight.rows + dot.rows:
+                tile = Tile(widths, (), True, dots=(1, dot.columns, dot.vector, 0, dot.run))
+                yield nest, tile, tile_cycles(dot, nest, widths, product, target)
+
+
 def _panel_widths(product: Product) -> Iterator[int]:
     """Yield how many columns a panel may have: those of whole lines, or equal parts of all."""
     columns = product.columns
@@ -259,13 +290,19 @@ def _panel_widths(product: Product) -> Iterator[int]:
             yield width
 
 
-def _panels(r: int, depths: int, depth: int, taps: int) -> Layout:
-    """Return dense panels of r rows; of the same tap of several channels, where these can be taken together."""
+def _panels(r: int, depths: int, depth: int, taps: int, run: int = 0) -> Layout:
+    """Return dense panels of r rows; of the same tap of several channels, where these can be taken together.
+
+    A `run` of so many depths is a level of its own.
+    """
     row = [f"i floordiv {r}", f"i mod {r}"] if r > 1 else ["i"]
-    columns = [f"k floordiv {depths}", f"k mod {depths}"]
-    if taps > 1 and depth // taps % depths == 0:
-        columns = [f"k floordiv {taps * depths}", f"k mod {taps}", f"k floordiv {taps} mod {depths}"]
-    levels = [row[0], *columns[:-1], *row[1:], columns[-1]]
+    by_tap = taps if taps > 1 and depth // taps % depths == 0 else 1
+    outer = [f"k floordiv {by_tap * depths}"] + ([f"k mod {taps}"] if by_tap > 1 else [])
+    each = f"k floordiv {by_tap}" if by_tap > 1 else "k"
+    inner = [f"{each} mod {depths}"]
+    if run:
+        inner = [f"k floordiv {by_tap * run} mod {depths // run}", f"{each} mod {run}"]
+    levels = [row[0], *outer, *row[1:], *inner]
     return parse_layout(f"(i, k) -> ({', '.join(f'{level} : dense' for level in levels)})")
 
 

@@ -17,7 +17,7 @@ from sparsec.ir.stored import stored_bytes
 from sparsec.ir.sums import Sum
 from sparsec.schedules.rules.cuts import MANY, Panel
 from sparsec.schedules.rules.dot_prices import dot_cycles
-from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests
+from sparsec.schedules.rules.dots import Dot, dot_nests, dot_panels, dot_widths, find_dot, row_nests, tile_nests
 from sparsec.schedules.rules.families import FAMILIES
 from sparsec.schedules.rules.fits import PANELS
 from sparsec.schedules.rules.prices import WAIT, Nest, Prices, batch, extent
@@ -149,7 +149,8 @@ def as_proposal(product: Product, choice: Choice, dense: Choice, target: Target)
     if choice.dot:
         updates = list(choice.dot.moves(product, choice.tile, target))
     scattered = choice.nest.gathers  # rows that lie anywhere are finished one by one
-    moves: tuple[Step, ...] = (*updates, Vectorize("init", lanes), Vectorize("finish", 1 if scattered else lanes))
+    starts = [] if choice.dot and choice.dot.instruction.tiles else [Vectorize("init", lanes)]  # registers do
+    moves: tuple[Step, ...] = (*updates, *starts, Vectorize("finish", 1 if scattered else lanes))
     if choice.nest.entries:
         moves = spelled_moves(choice.nest, product, target)
     laid_out = product.stored_as(choice.layout, choice.dot.widens(product) if choice.dot else "")
@@ -162,13 +163,16 @@ def _choices(
     product: Product, weight: Weight, target: Target, every: bool = False, only_dense: bool = False
 ) -> list[Choice]:
     """Return the members of families that can hold a constant weight, with every width of tiles."""
+    found = []
+    if tiled := find_dot(product, target, tiled=True):
+        nests = tile_nests(tiled, weight, product, target)
+        found += [Choice("dense", nest, tile, cycles, tiled) for nest, tile, cycles in nests]
     if dot := find_dot(product, target):
         dots = (dot, find_dot(product, target, structured=True))
-        return [choice for each in dots if each for choice in _dots(each, product, weight, target, only_dense)]
+        return found + [choice for each in dots if each for choice in _dots(each, product, weight, target, only_dense)]
     prices, spelled, lanes = Prices(product, target), SpelledPrices(product, target), target.lanes(product.sums)
     families = [family for family in FAMILIES if family.name == "dense" or not only_dense]
     families = [family for family in families if every or family.worth(weight, product)]
-    found = []
     for vectors in VECTORS:
         panel, widths = Panel(product, vectors * lanes, target), column_widths(product, vectors, target)
         for family in families:

@@ -215,6 +215,8 @@ WAYS = {
     "vpdpbusd of 256 bits": Way("x86.vpdpbusd.256", Target.parse("x86-64-v3,+avxvnni"), "uint8", "int8"),
     "vpmaddwd": Way("x86.vpmaddwd.256", Target.parse("haswell"), "uint8", "int8"),
     "vdpbf16ps": Way("x86.vdpbf16ps.512", Target.parse("znver5"), "bfloat16", "bfloat16"),
+    "tdpbsud": Way("x86.tdpbsud.16x16", Target.parse("sapphirerapids"), "uint8", "int8"),
+    "tdpbssd": Way("x86.tdpbssd.16x16", Target.parse("sapphirerapids"), "int8", "int8"),
     "sdot": Way("arm.sdot.128", Target.parse("emulate:neoverse-n1"), "int8", "int8"),
     "smmla": Way("arm.smmla.128", Target.parse("emulate:neoverse-v1"), "int8", "int8"),
     "bfmmla": Way("arm.bfmmla.128", Target.parse("emulate:neoverse-v1"), "bfloat16", "bfloat16"),

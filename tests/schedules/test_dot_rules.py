@@ -71,6 +71,24 @@ def test_products_of_floats_are_rounded_in_between_only_where_that_is_allowed():
 
 
 @pytest.mark.parametrize(
+    ("target", "x", "rows", "columns", "density", "instruction"),
+    [
+        ("sapphirerapids", "uint8", 256, 128, 1.0, "x86.tdpbsud.16x16"),
+        ("sapphirerapids", "int8", 256, 128, 1.0, "x86.tdpbssd.16x16"),
+        ("sapphirerapids", "uint8", 256, 128, 0.02, "x86.vpdpbusd.512"),
+        ("sapphirerapids", "uint8", 15, 128, 1.0, "x86.vpdpbusd.512"),
+        ("sapphirerapids", "uint8", 256, 15, 1.0, "x86.vpdpbusd.512"),
+        ("sapphirerapids,-amx-int8", "uint8", 256, 128, 1.0, "x86.vpdpbusd.512"),
+    ],
+)
+def test_registers_of_tiles_hold_sums_of_dense_products(target, x, rows, columns, density, instruction):
+    case = case_of(x, "int8", rows, 256, columns, density)
+    proposal = propose(case.product, case.arrays["W"], Target.parse(target))
+    updates = [s.instruction for s in proposal.trace.steps if isinstance(s, Tensorize) and s.block == "update"]
+    assert updates == [instruction]
+
+
+@pytest.mark.parametrize(
     ("rows", "columns", "instruction"), [(1, 64, "arm.sdot.128"), (2, 1, "arm.sdot.128"), (2, 2, "arm.smmla.128")]
 )
 def test_blocks_of_sums_must_be_filled(rows, columns, instruction):

@@ -106,6 +106,6 @@ def test_the_processor_has_it_and_the_assembly_names_it(name):
     text = tvm.get_global_func("target.build.llvm")(module, SERVER.tvm()).inspect_source("s")
     word = name.split(".")[1].split("_")[0]
     register = (
-        "%tmm" if instruction.in_memory else {64: "%xmm", 128: "%xmm", 256: "%ymm", 512: "%zmm"}[instruction.bits]
+        "%tmm" if instruction.tiles else {64: "%xmm", 128: "%xmm", 256: "%ymm", 512: "%zmm"}[instruction.bits]
     )
     assert re.search(rf"^\s+(\{{vex\}}\s+)?{MNEMONICS.get(word, word)}\S*\s.*{register}", text, re.MULTILINE)
