@@ -7,24 +7,23 @@ evaluates only the side that it takes. Walks go through the layout protocol, so 
 in generated code.
 
 Memory that was never written holds NaN, or the greatest integer, so that a missing assignment shows.
+
+Each statement and expression is looked at once and becomes a function without arguments, which iterations call.
 """
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from sparsec.errors import KernelError
+from sparsec.ir.abreast import runs_abreast
 from sparsec.ir.kernel import (
     COMPARISONS,
     Assign,
-    Axis,
     Buffer,
     Const,
     Coordinate,
@@ -35,7 +34,6 @@ from sparsec.ir.kernel import (
     Load,
     Op,
     Position,
-    Range,
     Stmt,
     Stored,
     Tile,
@@ -44,13 +42,15 @@ from sparsec.ir.kernel import (
     walk_expressions,
 )
 from sparsec.ir.levels import ROOT, Cursor, Dense
+from sparsec.ir.operations import INDEX, OPERATIONS, convert, saturated, uninitialised
 from sparsec.ir.packed import Packed
 from sparsec.ir.printer import print_expression, print_statement
-from sparsec.ir.types import BYTES, is_float
+from sparsec.ir.types import BYTES
 from sparsec.ir.types import widest as widest_float
 from sparsec.ir.verifier import verify
 
-INDEX = np.dtype(np.int64)
+Run = Callable[[], None]
+Value = Callable[[], Any]  # returns a number, or an array [lanes]; of a comparison, a truth value
 
 
 def interpret(
@@ -77,13 +77,14 @@ def interpret(
     KernelError : if the kernel does not verify, an input does not fit it, or an index is out of bounds
     """
     verify(kernel)
-    run = _Run(kernel, arrays, symbols or {})
+    state = _Interpreter(kernel, arrays, symbols or {})
+    run = state.body(kernel.body)
     with np.errstate(all="ignore"):
-        run.body(kernel.body)
-    return {buffer.name: run.arrays[buffer.name] for buffer in kernel.outputs}
+        run()
+    return {buffer.name: state.arrays[buffer.name] for buffer in kernel.outputs}
 
 
-class _Run:
+class _Interpreter:
     """The state of a run: arrays and tiles, packed operands, where the walks of each stand, and variables.
 
     In the innermost loop over `lanes` its variable holds all its values at once, int64 [lanes].
@@ -91,12 +92,12 @@ class _Run:
 
     def __init__(self, kernel: Kernel, given: Mapping[str, np.ndarray | Packed], symbols: Mapping[str, int]) -> None:
         self.kernel = kernel
+        self.types: dict[str, str] = {}
         self.arrays: dict[str, np.ndarray] = {}
         self.packed: dict[str, Packed] = {}
         self.cursors: dict[str, dict[int, Cursor]] = {}
         self.values: dict[str, Any] = dict(symbols)
-        self.lanes = ""
-        self.abreast: dict[int, bool] = {}  # by id of a nest: whether its last loop can run so
+        self.lanes = ""  # of the loop whose body is looked at
         if unknown := set(given).difference(buffer.name for buffer in kernel.inputs):
             raise KernelError(f"Kernel {kernel.name} has no input {min(unknown)}.")
         for buffer in kernel.inputs:
@@ -107,7 +108,8 @@ class _Run:
             if missing := [dim for dim in buffer.shape if isinstance(dim, str) and dim not in self.values]:
                 raise KernelError(f"Kernel {kernel.name} has no input that tells {missing[0]}; pass it in symbols.")
             shape = tuple(self.values[dim] if isinstance(dim, str) else dim for dim in buffer.shape)
-            self.arrays[buffer.name] = _uninitialised(shape, buffer.dtype)
+            self.arrays[buffer.name] = uninitialised(shape, buffer.dtype)
+            self.types[buffer.name] = buffer.dtype
 
     def bind(self, buffer: Buffer, given: np.ndarray | Packed) -> None:
         where = f"Input {buffer.name} of kernel {self.kernel.name}"
@@ -122,6 +124,7 @@ class _Run:
         else:
             given = values = np.asarray(given)
             self.arrays[buffer.name] = given
+        self.types[buffer.name] = buffer.dtype
         if values.dtype != np.dtype(buffer.dtype):
             raise KernelError(f"{where} must have type {buffer.dtype}, not {values.dtype}.")
         if len(given.shape) != len(buffer.shape):
@@ -133,272 +136,257 @@ class _Run:
 
     # -- statements ------------------------------------------------------------------------------------------------
 
-    def body(self, body: tuple[Stmt, ...]) -> None:
-        for stmt in body:
-            try:
-                self.statement(stmt)
-            except IndexError as error:
-                where = f"Kernel {self.kernel.name} fails in `{print_statement(stmt)}`"
-                raise KernelError(f"{where}: {error}.") from error
+    def body(self, body: tuple[Stmt, ...]) -> Run:
+        steps = [(self.statement(stmt), stmt) for stmt in body]
 
-    def statement(self, stmt: Stmt) -> None:
+        def run() -> None:
+            for step, stmt in steps:
+                try:
+                    step()
+                except IndexError as error:
+                    where = f"Kernel {self.kernel.name} fails in `{print_statement(stmt)}`"
+                    raise KernelError(f"{where}: {error}.") from error
+
+        return run
+
+    def statement(self, stmt: Stmt) -> Run:
         if isinstance(stmt, For):
-            self.loops(stmt, 0)
-        elif isinstance(stmt, If):
-            self.branch(stmt)
-        elif isinstance(stmt, Tile):
-            self.arrays[stmt.name] = _uninitialised(stmt.shape, stmt.dtype)
-            self.body(stmt.body)
-            del self.arrays[stmt.name]
-        else:
-            self.assign(stmt)
+            return self.loops(stmt, 0)
+        if isinstance(stmt, If):
+            return self.branch(stmt)
+        return self.tile(stmt) if isinstance(stmt, Tile) else self.assign(stmt)
 
-    def loops(self, stmt: For, depth: int) -> None:
+    def tile(self, stmt: Tile) -> Run:
+        self.types[stmt.name] = stmt.dtype
+        body, arrays, empty = self.body(stmt.body), self.arrays, uninitialised(stmt.shape, stmt.dtype)
+
+        def run() -> None:
+            arrays[stmt.name] = empty.copy()
+            body()
+
+        return run
+
+    def loops(self, stmt: For, depth: int) -> Run:
         """Run the loops of a nest from axis `depth` inwards."""
         if depth == len(stmt.axes):
-            self.body(stmt.body)
-            return
+            return self.body(stmt.body)
         axis = stmt.axes[depth]
-        if isinstance(axis, Range):
-            start, stop = int(self.evaluate(axis.start, INDEX)), int(self.evaluate(axis.stop, INDEX))
-            if depth == len(stmt.axes) - 1 and self.runs_abreast(stmt):
-                self.values[axis.var], self.lanes = np.arange(start, stop, axis.step), axis.var
-                self.body(stmt.body)
-                self.lanes = ""
-            else:
-                for index in range(start, stop, axis.step):
-                    self.values[axis.var] = index
-                    self.loops(stmt, depth + 1)
-        else:
-            cursors = self.cursors[axis.buffer]
-            around = cursors.get(axis.level)  # the run, where its places are walked
-            for cursor in self.walk(axis):
-                cursors[axis.level] = cursor
-                self.values[axis.var] = {"runs": cursor.position, "run": cursor.lane}.get(axis.part, cursor.coordinate)
-                self.loops(stmt, depth + 1)
-            cursors.pop(axis.level, None)
+        if isinstance(axis, Walk):
+            return self.walk(axis, self.loops(stmt, depth + 1))
+        abreast = depth == len(stmt.axes) - 1 and runs_abreast(axis, stmt.body)
+        self.lanes = axis.var if abreast else ""
+        body, values, var = self.loops(stmt, depth + 1), self.values, axis.var
+        self.lanes = ""
+        start, stop = self.value(axis.start, INDEX), self.value(axis.stop, INDEX)
+
+        def run() -> None:
+            for values[var] in range(start(), stop(), axis.step):
+                body()
+
+        def run_abreast() -> None:
+            values[var] = np.arange(start(), stop(), axis.step)
+            body()
+
+        return run_abreast if abreast else run
+
+    def walk(self, axis: Walk, body: Run) -> Run:
+        """Run the body where a level stands, one iteration after the other."""
+        cursors, values, level, part = self.cursors[axis.buffer], self.values, axis.level, axis.part
+        fiber = self.fiber(axis)
+
+        def run() -> None:
+            around = cursors.get(level)  # the run, where its places are walked
+            for cursor in fiber():
+                cursors[level] = cursor
+                values[axis.var] = {"runs": cursor.position, "run": cursor.lane}[part] if part else cursor.coordinate
+                body()
             if around is not None:
-                cursors[axis.level] = around
-        self.values.pop(axis.var, None)
+                cursors[level] = around
 
-    def cursor(self, buffer: str, level: int) -> Cursor:
-        """Return where the walk of a level stands; the position in a dense one follows from those above it."""
-        if level < 0:
-            return ROOT
-        found, packed = self.cursors[buffer][level], self.packed[buffer]
-        if not isinstance(packed.layout.levels[level][1], Dense):
-            return found
-        size = packed.layout.sizes(packed.shape)[level]
-        return replace(found, position=self.cursor(buffer, level - 1).position * size + found.coordinate)
+        return run
 
-    def walk(self, axis: Walk) -> Iterable[Cursor]:
-        """Return where a level stands, one iteration after the other."""
-        packed = self.packed[axis.buffer]
+    def fiber(self, axis: Walk) -> Callable[[], list[Cursor]]:
+        """Return where a level stands, one iteration after the other; each fiber is visited once, and remembered."""
+        if axis.at is not None:
+            return self.given(axis)
+        packed, level = self.packed[axis.buffer], axis.level
+        dense = isinstance(packed.layout.levels[level][1], Dense)
         if axis.part == "run":
-            return packed.run(axis.level, self.cursors[axis.buffer][axis.level])
-        if axis.part == "runs":
-            fiber = packed.children(axis.level, self.cursor(axis.buffer, axis.level - 1))
-            return islice(fiber, 0, None, packed.layout.together)
-        if axis.at is None:
-            dense = isinstance(packed.layout.levels[axis.level][1], Dense)
-            return packed.children(axis.level, ROOT if dense else self.cursor(axis.buffer, axis.level - 1))
-        coordinate = int(self.evaluate(axis.at, INDEX))
-        extent = packed.layout.sizes(packed.shape)[axis.level]
-        if not 0 <= coordinate < extent:
-            raise IndexError(f"{axis.buffer}[{axis.level}] has the extent {extent}, and no coordinate {coordinate}")
-        return [Cursor(coordinate, coordinate)]
+            parent, visit = self.stand(axis.buffer, level), packed.run
+        else:
+            parent, visit = self.stand(axis.buffer, -1 if dense else level - 1), packed.children
+        step = packed.layout.together if axis.part == "runs" else 1
+        known: dict[Cursor, list[Cursor]] = {}
 
-    def branch(self, stmt: If) -> None:
-        holds = self.evaluate(stmt.condition, INDEX)
-        if np.ndim(holds) == 0:
-            if holds:
-                self.body(stmt.body)
-            return
-        lanes = self.values[self.lanes]
-        self.values[self.lanes] = lanes[holds]
-        self.body(stmt.body)
-        self.values[self.lanes] = lanes
+        def cursors() -> list[Cursor]:
+            above = parent()
+            if above not in known:
+                known[above] = list(islice(visit(level, above), 0, None, step))
+            return known[above]
 
-    def assign(self, stmt: Assign) -> None:
-        target = self.arrays[stmt.target.buffer]
-        dtype = np.dtype(stmt.computed_in(self.element))
-        value = self.evaluate(stmt.value, dtype)
-        place = self.place(stmt.target)
-        if stmt.accumulate:
-            value = _convert(target[place], dtype) + value
-        target[place] = value if str(target.dtype) not in BYTES else _saturated(value, target.dtype)
+        return cursors
 
-    def element(self, name: str) -> str:
-        """Return the type of the elements of a buffer, a packed operand or a tile."""
-        found = self.arrays[name] if name in self.arrays else self.packed[name].arrays["data"]
-        return str(found.dtype)
+    def given(self, axis: Walk) -> Callable[[], list[Cursor]]:
+        """Return where a dense level stands at the coordinate that a walk is given."""
+        packed = self.packed[axis.buffer]
+        assert axis.at is not None
+        at, extent = self.value(axis.at, INDEX), packed.layout.sizes(packed.shape)[axis.level]
 
-    def runs_abreast(self, stmt: For) -> bool:
-        """Say whether the iterations of the last loop of a nest can be taken all at once."""
-        if id(stmt) not in self.abreast:
-            self.abreast[id(stmt)] = _abreast(stmt.axes[-1], stmt.body)
-        return self.abreast[id(stmt)]
+        def cursors() -> list[Cursor]:
+            coordinate = int(at())
+            if not 0 <= coordinate < extent:
+                where = f"{axis.buffer}[{axis.level}]"
+                raise IndexError(f"{where} has the extent {extent}, and no coordinate {coordinate}")
+            return [Cursor(coordinate, coordinate)]
+
+        return cursors
+
+    def branch(self, stmt: If) -> Run:
+        condition, body = self.value(stmt.condition, INDEX), self.body(stmt.body)
+        values, name = self.values, self.lanes
+
+        def run() -> None:
+            holds = condition()
+            if not isinstance(holds, np.ndarray):
+                if holds:
+                    body()
+                return
+            lanes = values[name]
+            values[name] = lanes[holds]
+            body()
+            values[name] = lanes
+
+        return run
+
+    def assign(self, stmt: Assign) -> Run:
+        name, arrays = stmt.target.buffer, self.arrays
+        dtype = np.dtype(stmt.computed_in(self.types.__getitem__))
+        value, place = self.value(stmt.value, dtype), self.place(stmt.target)
+        saturates = self.types[name] in BYTES
+
+        def run() -> None:
+            found, target, index = value(), arrays[name], place()
+            if stmt.accumulate:
+                found = convert(target[index], dtype) + found
+            target[index] = saturated(found, target.dtype) if saturates else found
+
+        return run
 
     # -- expressions -----------------------------------------------------------------------------------------------
 
-    def evaluate(self, value: Expr, dtype: np.dtype) -> Any:
-        """Return the value in `dtype`: a number, or an array [lanes]; of a comparison, a truth value."""
+    def value(self, value: Expr, dtype: np.dtype) -> Value:
+        """Return what evaluates an expression in `dtype`."""
         if isinstance(value, Const):
-            return dtype.type(value.value)
+            constant = int(value.value) if dtype is INDEX else dtype.type(value.value)
+            return lambda: constant
         if isinstance(value, Var):
-            return _convert(self.values[value.name], dtype)
+            values, name = self.values, value.name
+            return lambda: convert(values[name], dtype)
         if isinstance(value, Load):
-            return _convert(self.arrays[value.buffer][self.place(value)], dtype)
+            arrays, buffer, place = self.arrays, value.buffer, self.place(value)
+            return lambda: convert(arrays[buffer][place()], dtype)
         if isinstance(value, Stored):
-            return _convert(self.packed[value.buffer].arrays["data"][self.position(value.buffer)], dtype)
-        if isinstance(value, Position):
-            return _convert(self.position(value.buffer), dtype)
-        if isinstance(value, Coordinate):
-            return _convert(self.coordinate(value), dtype)
+            data, position = self.packed[value.buffer].arrays["data"], self.position(value.buffer)
+            return lambda: convert(data[position()], dtype)
+        if isinstance(value, Position | Coordinate):
+            index = self.position(value.buffer) if isinstance(value, Position) else self.coordinate(value)
+            return lambda: convert(index(), dtype)
         assert isinstance(value, Op)
-        if value.name == "float":
-            return _convert(self.evaluate(value.args[0], np.dtype(np.int32)), dtype)
+        return self.operation(value, dtype)
+
+    def operation(self, value: Op, dtype: np.dtype) -> Value:
         if value.name == "select":
-            condition, first, second = value.args
-            return self.select(condition, first, second, dtype)
+            return self.select(value, dtype)
+        if value.name == "float":
+            operand = self.value(value.args[0], np.dtype(np.int32))
+            return lambda: convert(operand(), dtype)
         if value.name in COMPARISONS:
             dtype = self.widest(value)
-        return OPERATIONS[value.name](*(self.evaluate(arg, dtype) for arg in value.args))
+        function, (first, *others) = OPERATIONS[value.name], (self.value(arg, dtype) for arg in value.args)
+        if not others:
+            return lambda: function(first())
+        (second,) = others
+        return lambda: function(first(), second())
 
-    def select(self, condition: Expr, first: Expr, second: Expr, dtype: np.dtype) -> Any:
-        holds = self.evaluate(condition, INDEX)
-        if np.ndim(holds) == 0:
-            return self.evaluate(first if holds else second, dtype)
-        lanes = self.values[self.lanes]
-        found = np.empty(len(lanes), dtype=dtype)
-        for taken, side in ((holds, first), (~holds, second)):
-            self.values[self.lanes] = lanes[taken]
-            found[taken] = self.evaluate(side, dtype)
-        self.values[self.lanes] = lanes
-        return found
+    def select(self, value: Op, dtype: np.dtype) -> Value:
+        condition, *sides = value.args
+        holds, first, second = self.value(condition, INDEX), *(self.value(side, dtype) for side in sides)
+        values, name = self.values, self.lanes
 
-    def place(self, load: Load) -> tuple[Any, ...]:
+        def run() -> Any:
+            taken = holds()
+            if not isinstance(taken, np.ndarray):
+                return first() if taken else second()
+            lanes = values[name]
+            found = np.empty(len(lanes), dtype=dtype)
+            for some, side in ((taken, first), (~taken, second)):
+                values[name] = lanes[some]
+                found[some] = side()
+            values[name] = lanes
+            return found
+
+        return run
+
+    def place(self, load: Load) -> Callable[[], tuple[Any, ...]]:
         """Return the indices of an element, which must be inside its array."""
-        shape = self.arrays[load.buffer].shape
-        indices = tuple(self.evaluate(index, INDEX) for index in load.indices)
-        for index, extent in zip(indices, shape, strict=True):
-            if ((index < 0) | (index >= extent)).any():
-                text, reached = print_expression(load), np.min(index) if np.min(index) < 0 else np.max(index)
-                raise IndexError(f"{text} has the index {reached} in a dimension of extent {extent}")
-        return indices
+        arrays, indices = self.arrays, [self.value(index, INDEX) for index in load.indices]
 
-    def position(self, buffer: str) -> int:
+        def place() -> tuple[Any, ...]:
+            found = tuple([index() for index in indices])
+            for index, extent in zip(found, arrays[load.buffer].shape, strict=True):
+                least, most = (index, index) if not isinstance(index, np.ndarray) else _bounds(index)
+                if least < 0 or most >= extent:
+                    text, reached = print_expression(load), least if least < 0 else most
+                    raise IndexError(f"{text} has the index {reached} in a dimension of extent {extent}")
+            return found
+
+        return place
+
+    def stand(self, buffer: str, level: int) -> Callable[[], Cursor]:
+        """Return where the walk of a level stands; the position in a dense one follows from those above it."""
+        if level < 0:
+            return lambda: ROOT
+        cursors, packed = self.cursors[buffer], self.packed[buffer]
+        if not isinstance(packed.layout.levels[level][1], Dense):
+            return lambda: cursors[level]
+        above, size = self.stand(buffer, level - 1), packed.layout.sizes(packed.shape)[level]
+
+        def cursor() -> Cursor:
+            coordinate = cursors[level].coordinate
+            return Cursor(above().position * size + coordinate, coordinate)
+
+        return cursor
+
+    def position(self, buffer: str) -> Callable[[], int]:
         """Return where the value is stored on which the walks of a packed operand stand."""
-        layout = self.packed[buffer].layout
-        lane = self.cursors[buffer][layout.leaf - 1].lane if layout.leaf else None
-        position = self.cursor(buffer, len(layout.levels) - 1).position
-        return layout.slot(position, lane)
+        layout, cursors = self.packed[buffer].layout, self.cursors[buffer]
+        last, leaf = self.stand(buffer, len(layout.levels) - 1), layout.leaf
+        if layout.together == 1:
+            return lambda: last().position
+        return lambda: layout.slot(last().position, cursors[leaf - 1].lane)
 
-    def coordinate(self, value: Coordinate) -> int:
+    def coordinate(self, value: Coordinate) -> Callable[[], int]:
         """Return the logical coordinate: as `Layout.logical`, for one dimension whose digits are all walked."""
-        packed = self.packed[value.buffer]
-        digits = {level: digit for level, (digit, _) in enumerate(packed.layout.levels) if digit.dim == value.dim}
-        cursors = self.cursors[value.buffer]
-        place = sum(cursors[level].coordinate * digit.divisor for level, digit in digits.items())
+        packed, cursors = self.packed[value.buffer], self.cursors[value.buffer]
+        levels = enumerate(packed.layout.levels)
+        digits = [(level, digit.divisor) for level, (digit, _) in levels if digit.dim == value.dim]
+
+        def place() -> int:
+            return sum([cursors[level].coordinate * divisor for level, divisor in digits])
+
         ordered = any(dim == value.dim for dim, _ in packed.layout.orders)
-        return int(packed.load(f"{value.dim}.order", place)) if ordered else place
+        return (lambda: int(packed.load(f"{value.dim}.order", place()))) if ordered else place
 
     def widest(self, comparison: Expr) -> np.dtype:
         """Return the type in which operands are compared: int64, or the widest float among them."""
         parts = list(walk_expressions(comparison))
-        loaded = [self.arrays[part.buffer].dtype for part in parts if isinstance(part, Load)]
-        loaded += [self.packed[part.buffer].arrays["data"].dtype for part in parts if isinstance(part, Stored)]
-        if widest := widest_float([str(dtype) for dtype in loaded]):
+        loaded = [self.types[part.buffer] for part in parts if isinstance(part, Load | Stored)]
+        if widest := widest_float(loaded):
             return np.dtype(widest)
         constant = any(isinstance(part, Const) and isinstance(part.value, float) for part in parts)
         return np.dtype(np.float64) if constant else INDEX
 
 
-def _abreast(axis: Axis, body: tuple[Stmt, ...]) -> bool:
-    """Say whether each value of `axis` assigns to another element, and reads no element that others assign to."""
-    (stmt, *more) = body
-    conditions: list[Expr] = []
-    if isinstance(stmt, If):
-        conditions.append(stmt.condition)
-        (stmt, *more) = (*stmt.body, *more)
-    if more or not isinstance(stmt, Assign):
-        return False
-    target = stmt.target
-    parts = [part for value in (stmt.value, *conditions, *target.indices) for part in walk_expressions(value)]
-    own = all(part == target for part in parts if isinstance(part, Load) and part.buffer == target.buffer)
-    return own and any(_counts(index, axis.var) for index in target.indices)
-
-
-def _counts(index: Expr, var: str) -> bool:
-    """Say whether an index is a sum with `var` once as a term, so that it differs for each value of it."""
-    if isinstance(index, Op) and index.name == "+":
-        first, second = (any(part == Var(var) for part in walk_expressions(arg)) for arg in index.args)
-        return first != second and _counts(index.args[0 if first else 1], var)
-    return index == Var(var)
-
-
-def _convert(value: Any, dtype: np.dtype) -> Any:
-    """Return a number or an array in `dtype`; integers wrap around."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.astype(dtype, copy=False) if value.dtype != dtype else value
-    return np.int64(value).astype(dtype)
-
-
-def _saturated(value: Any, dtype: np.dtype) -> Any:
-    """Return numbers rounded to nearest even, as the nearest integers of a type; NaN is the lowest one."""
-    if not is_float(value.dtype):
-        return value
-    limits = np.iinfo(dtype)
-    return np.clip(np.where(np.isnan(value), limits.min, np.rint(value)), limits.min, limits.max).astype(dtype)
-
-
-def _uninitialised(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    kind = np.dtype(dtype)
-    return np.full(shape, np.nan if is_float(kind) else np.iinfo(kind).max, dtype=kind)
-
-
-def _popcount(x: Any) -> Any:
-    octets = np.array(x)[..., None].view(np.uint8)
-    return np.unpackbits(octets, axis=-1).sum(axis=-1, dtype=x.dtype)
-
-
-def _erf(x: Any) -> Any:
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=x.dtype)[()]
-
-
-def _sigmoid(x: Any) -> Any:
-    one = x.dtype.type(1)
-    return one / (one + np.exp(-x))
-
-
-def _rsqrt(x: Any) -> Any:
-    return x.dtype.type(1) / np.sqrt(x)
-
-
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "&": operator.and_,
-    "^": operator.xor,
-    "<": operator.lt,
-    "<=": operator.le,
-    "==": operator.eq,
-    "and": operator.and_,
-    "abs": np.abs,
-    "erf": _erf,
-    "exp": np.exp,
-    "log": np.log,
-    "max": np.maximum,
-    "min": np.minimum,
-    "popcount": _popcount,
-    "pow": np.power,
-    "round": np.rint,
-    "rsqrt": _rsqrt,
-    "sigmoid": _sigmoid,
-    "sqrt": np.sqrt,
-    "tanh": np.tanh,
-}
+def _bounds(index: np.ndarray) -> tuple[int, int]:
+    """Return the least and the greatest of some indices."""
+    return (index.min(), index.max()) if index.size else (0, -1)
