@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+import tempfile
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -23,10 +25,11 @@ CODE_SECTION = ".sparsec.code"
 
 # Kernels are not hidden by themselves, so the linker is told what to export.
 _EXPORTS = "{ global: sparsec_*; local: *; };\n"
-_FLAGS = [
-    "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-Wall", "-Wextra", "-Werror", "-shared",
-    "-s", "-Wl,--gc-sections", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-lm", "-lpthread",
+_COMPILE = [
+    "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-Wall", "-Wextra", "-Werror",
+    f"-I{RUNTIME}",
 ]  # fmt: skip
+_LINK = ["-shared", "-s", "-Wl,--gc-sections", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-lm", "-lpthread"]
 _LARGEST = 2**31 - 2**24  # what code can reach from where it is, less room for the code
 
 
@@ -69,14 +72,13 @@ def write_constants(
 def link(target: Target, objects: Sequence[Path], tables: str, constants: Path, code: Path, library: Path) -> None:
     """Link kernels, tables, constants, code and the runtime into `library`, working in its folder.
 
-    The runtime is compiled for the oldest processor of the architecture, so that it can say what a newer one lacks.
-
     Raises
     ------
     ArtifactError
         If a kernel needs a function that neither the runtime nor the C library has, or the linker fails.
     """
-    folder = library.parent
+    folder, triple = library.parent, target.machine.zig_triple()
+    (folder / "runtime.o").write_bytes(compiled_runtime(triple))
     (folder / "tables.c").write_text(tables)
     (folder / "constants.S").write_text(
         _included("sparsec_constants", f'{CONSTANTS_SECTION},"a"', constants)
@@ -84,9 +86,26 @@ def link(target: Target, objects: Sequence[Path], tables: str, constants: Path, 
         + '.section .note.GNU-stack,"",%progbits\n'
     )
     (folder / "exports.map").write_text(_EXPORTS)
-    sources = [*sorted(RUNTIME.glob("*.c")), folder / "tables.c", folder / "constants.S", *objects]
-    arguments = [*_FLAGS, f"-I{RUNTIME}", f"-Wl,--version-script={folder / 'exports.map'}", "-o", str(library)]
-    done = zig_cc(target.machine.zig_triple(), [*arguments, *map(str, sources)], folder)
+    script = f"-Wl,--version-script={folder / 'exports.map'}"
+    sources = [folder / "runtime.o", folder / "tables.c", folder / "constants.S", *objects]
+    _zig(triple, [*_COMPILE, *_LINK, script, "-o", str(library), *map(str, sources)], folder)
+
+
+@cache
+def compiled_runtime(triple: str) -> bytes:
+    """Return the runtime as an object file, which is the same for every artifact.
+
+    It is compiled for the oldest processor of the architecture, so that it can say what a newer one lacks.
+    """
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as name:
+        found = Path(name, "runtime.o")
+        sources = map(str, sorted(RUNTIME.glob("*.c")))
+        _zig(triple, [*_COMPILE, "-r", "-o", str(found), *sources], found.parent, keep=True)
+        return found.read_bytes()
+
+
+def _zig(triple: str, arguments: Sequence[str], folder: Path, keep: bool = False) -> None:
+    done = zig_cc(triple, arguments, folder, keep)
     if done.returncode:
         raise ArtifactError(_explain(done.returncode, done.stderr))
 

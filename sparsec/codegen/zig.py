@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def zig_cc(triple: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def zig_cc(triple: str, arguments: Sequence[str], folder: Path, keep: bool = False) -> subprocess.CompletedProcess[str]:
     """Run `zig cc` in a folder, and return its status and what it said.
 
-    What it builds on the way goes into the folder, and away with it; only its own builds of libc stubs are kept.
+    What it builds on the way goes into the folder, and away with it; its own builds of libc stubs are always kept.
 
     Parameters
     ----------
@@ -22,9 +22,15 @@ def zig_cc(triple: str, arguments: Sequence[str], folder: Path) -> subprocess.Co
         Flags and files; paths are relative to the folder.
     folder : Path
         An absolute one.
+    keep : bool
+        Keep what it builds where the stubs are, and find it there the next time that it is the same.
     """
+    kept = zig_cache(folder)
     command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, *arguments]
-    environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": str(folder / "cache"), "ZIG_GLOBAL_CACHE_DIR": zig_cache(folder)}
+    environment = os.environ | {
+        "ZIG_LOCAL_CACHE_DIR": kept if keep else str(folder / "cache"),
+        "ZIG_GLOBAL_CACHE_DIR": kept,
+    }
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -17,6 +17,7 @@ from sparsec.codegen.artifact import Artifact, build
 from sparsec.codegen.link import Constants, write_constants
 from sparsec.codegen.lower import lower
 from sparsec.codegen.plan import Step, Storage, Tensor
+from sparsec.codegen.zig import zig_cc
 from sparsec.errors import ArtifactError, TargetError
 from sparsec.runtime.elf import read_manifest
 from sparsec.targets import Target
@@ -266,6 +267,20 @@ def test_a_failing_linker_is_explained(status: int, stderr: str, message: str, m
     monkeypatch.setattr("sparsec.codegen.zig.subprocess.run", lambda *args, **kwargs: done)
     with pytest.raises(ArtifactError, match=message):
         build(affine_plan(BIAS))
+
+
+def test_the_runtime_is_compiled_for_the_first_artifact_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def run(triple: str, arguments: list[str], folder: Path, keep: bool) -> subprocess.CompletedProcess[str]:
+        kept.append(keep)
+        return zig_cc(triple, arguments, folder, keep)
+
+    monkeypatch.setattr(sparsec.codegen.link, "zig_cc", run)
+    sparsec.codegen.link.compiled_runtime.cache_clear()
+    for _ in range(2):
+        build(affine_plan(BIAS)).load(threads=1)
+    assert kept == [True, False, False]
 
 
 def test_constants_beyond_reach_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
