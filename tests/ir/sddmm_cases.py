@@ -13,7 +13,8 @@ from sparsec.ir.layout import Layout
 from sparsec.ir.sddmm import SDDMM, SDDMMTiling, build_sddmm, vector_axis
 from sparsec.schedules.rules.sddmm import schedule_sddmm
 from sparsec.schedules.trace import Scheduled
-from tests.ir.product_cases import NATIVE, Compiled, integers
+from tests.ir.compiled_once import compiled_once
+from tests.ir.product_cases import NATIVE, integers
 
 PATTERNS = ("random", "empty", "full", "one entry", "empty and full blocks")
 
@@ -95,8 +96,7 @@ def check(case: Case) -> Scheduled:
     scheduled = schedule_sddmm(case.op, NATIVE)
     if not case.expected["Y"].size:
         return scheduled  # a plan calls nothing that makes no element
-    compiled = Compiled(scheduled.lowered, scheduled.func)
-    case.agrees(compiled(case.arrays, {name: array.shape for name, array in case.expected.items()}))
+    case.agrees(compiled_once(scheduled)(case.arrays, {name: array.shape for name, array in case.expected.items()}))
     return scheduled
 
 

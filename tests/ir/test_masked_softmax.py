@@ -14,6 +14,7 @@ from sparsec.ir.masked_softmax import MaskedSoftmax, build_masked_softmax
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.types import HALVES, lowest
 from sparsec.schedules.rules.masked_attention import schedule_softmax
+from tests.ir.compiled_once import compiled_once
 from tests.ir.layout_strategies import layouts
 from tests.ir.product_cases import NATIVE, Compiled, integers
 from tests.ir.sddmm_cases import PATTERNS, pattern
@@ -78,7 +79,7 @@ def test_compiled(layout, kind):
     scheduled = schedule_softmax(case.op, NATIVE)
     shapes = {name: array.shape for name, array in case.expected.items()}
     mask = case.packed.unpack()
-    case.agrees(Compiled(scheduled.lowered, scheduled.func)({"P": mask, "S": case.scores}, shapes))
+    case.agrees(compiled_once(scheduled)({"P": mask, "S": case.scores}, shapes))
 
 
 @pytest.mark.parametrize("half", HALVES)

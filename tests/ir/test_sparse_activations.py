@@ -13,6 +13,7 @@ from sparsec.ir.product_kernel import build_kernel
 from sparsec.ir.types import HALVES
 from sparsec.schedules.steps import Accumulate, Tile
 from sparsec.schedules.trace import Trace
+from tests.ir.compiled_once import compiled_once
 from tests.ir.halves import stored_as
 from tests.ir.layout_strategies import layouts
 from tests.ir.product_cases import Case, check, interpreted, linear, sparse, widths
@@ -70,7 +71,10 @@ def test_any_layout(layout, shape, density, columns, kind):
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_compiled(layout, kind):
     case = with_zeros(linear(sparse(45, 24, 0.3), 37, layout=layout), kind, 37)
-    check(case, Trace((Tile(widths(37, 16), skip_zeros=True), Accumulate("init|update|finish", 16))))
+    moves = Tile(widths(37, 16), skip_zeros=True), Accumulate("init|update|finish", 16)
+    scheduled = Trace(moves).apply(case.product)
+    case.agrees(interpreted(scheduled.kernel, case))
+    compiled_once(scheduled).agrees(case)
 
 
 def test_what_is_no_number_is_no_zero():

@@ -52,13 +52,15 @@ def test_a_stretch_takes_less_than_the_rows_of_its_taps():
     assert StagedPart(product, 72, 64, 8).size < StagedPart(product, 72, 64).size / 2
 
 
-@pytest.mark.parametrize(
-    "kernel, pitch, dilation",
-    [((3, 3), 15, 1), ((3, 3), 8, 1), ((3, 3), 29, 2), ((1, 5), 9, 1), ((7, 7), 57, 1)],
-    ids=str,
-)
-@pytest.mark.parametrize("columns, widths", [(64, (32,)), (56, (48, 8)), (37, (32, 5))], ids=str)
-def test_shared_stretches_mean_the_same(kernel, pitch, dilation, columns, widths):
+SMALL = [((3, 3), 15, 1), ((3, 3), 8, 1), ((3, 3), 29, 2), ((1, 5), 9, 1)]
+LARGE = (7, 7), 57, 1  # of which tiles of few columns take LLVM ten seconds
+TILED = [(64, (32,)), (56, (48, 8)), (37, (32, 5))]
+STAGED = [(filters, tiles) for filters in SMALL for tiles in TILED] + [(LARGE, TILED[0])]
+
+
+@pytest.mark.parametrize("filters, tiles", STAGED, ids=str)
+def test_shared_stretches_mean_the_same(filters, tiles):
+    (kernel, pitch, dilation), (columns, widths) = filters, tiles
     taps = kernel[0] * kernel[1]
     layout = depth_blocked(2 * taps, parts=3)
     case = filtered(5, kernel, pitch, dilation, columns, layout=layout)  # a channel short of three blocks of two
