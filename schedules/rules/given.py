@@ -52,7 +52,7 @@ def propose_given(product: Product, matrix: np.ndarray, layout: Layout | Sum, ta
         what = layout.name or f"the layout {layout}"
         raise LayoutError(f"{what} cannot hold this weight: {refusal}; prune it so, or choose {others}")
     choice = min(_choices(product, matrix != 0, layout, target), key=lambda choice: choice.cycles)
-    dense = propose(product, matrix, target).dense_seconds
+    dense = propose(product, matrix, target, only_dense=True).dense_seconds
     found = as_proposal(product, choice, choice, target)
     return replace(found, product=product.stored_as(layout), dense_seconds=dense, name=layout.name or found.name)
 
