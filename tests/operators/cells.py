@@ -43,13 +43,15 @@ LAYOUTS: dict[str, Layout | Sum] = (
 )
 """Every layout with a name, and some without one."""
 
-TYPES: dict[str, tuple[str, str, str]] = {
-    "float32": ("float32", "float32", "float32"),
-    "float16": ("float16", "float16", "float16"),
-    "bfloat16": ("bfloat16", "bfloat16", "bfloat16"),
-    "int8 → int32": ("int8", "int8", "int32"),
+Types = tuple[str, str, str]
+"""Of the weight, of X and of Y."""
+
+TYPES: dict[str, tuple[Types, ...]] = {
+    "float32": (("float32",) * 3,),
+    "float16 or bfloat16": (("float16",) * 3, ("bfloat16",) * 3),
+    "int8 → int32": (("int8", "int8", "int32"),),
 }
-"""Types of the weight, of X and of Y."""
+"""Types that the layouts of an operator take by turns."""
 
 
 def weights(operator: Operator) -> dict[str, Array]:
@@ -76,7 +78,7 @@ class Cell:
 
     operator: Operator
     layout: Layout | Sum
-    types: tuple[str, str, str]
+    types: Types
 
     @property
     def product(self) -> Product:
