@@ -6,7 +6,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,11 +16,11 @@ from sparsec.ir.kernel import Buffer, Kernel
 from sparsec.ir.low_bit import LowBitProduct, build_low_bit, differ
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.parser import parse_kernel
-from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.low_bit import lay_out_words, schedule_bit_planes, schedule_low_bit
 from sparsec.schedules.steps import Tile
 from sparsec.schedules.trace import Scheduled
 from sparsec.targets import Target
+from tests.ir.libraries import Library
 from tests.ir.product_cases import NATIVE, Compiled
 from tests.schedules.assembly import assembly, hottest, spills
 
@@ -102,8 +101,7 @@ def pairs() -> Iterator[Case]:
 
 @cache
 def library() -> object:
-    functions = {str(one.func.attrs["global_symbol"]): expand_math(one.func) for c in pairs() for one in c.scheduled}
-    return tvm.compile(tvm.IRModule(functions), target=NATIVE.tvm())
+    return Library([one.func for case in pairs() for one in case.scheduled], NATIVE)
 
 
 def _encoding(name: str) -> Encoding:

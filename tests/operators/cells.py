@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tvm
 
 from sparsec.ir.interpreter import interpret
 from sparsec.ir.layout import Layout
@@ -14,9 +13,9 @@ from sparsec.ir.named import NAMED, tew, tile_wise, tvw, v_n_m
 from sparsec.ir.notation import parse_storage
 from sparsec.ir.product import Product
 from sparsec.ir.sums import Sum
-from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.given import propose_given
 from sparsec.schedules.trace import Scheduled
+from tests.ir import libraries
 from tests.ir.fragments_here import load_caller
 from tests.ir.product_cases import NATIVE, Compiled, integers
 from tests.operators.operators import Operator
@@ -111,10 +110,9 @@ class Library:
         funcs = [scheduled.func for _, scheduled in self.scheduled.values()]
         if any(scheduled.lowered.codes for _, scheduled in self.scheduled.values()):
             load_caller()
-        module = tvm.IRModule({str(func.attrs["global_symbol"]): expand_math(func) for func in funcs})
-        code = tvm.compile(module, target=NATIVE.tvm())
+        library = libraries.Library(funcs, NATIVE)
         self.compiled = {
-            name: Compiled(scheduled.lowered, scheduled.func, library=code)
+            name: Compiled(scheduled.lowered, scheduled.func, library=library)
             for name, (_, scheduled) in self.scheduled.items()
         }
 

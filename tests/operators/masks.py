@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import tvm
 
 from sparsec.errors import SparsecError
 from sparsec.graph.evaluate import evaluate_node
@@ -22,9 +21,9 @@ from sparsec.ir.interpreter import interpret
 from sparsec.ir.layout import Layout
 from sparsec.ir.sums import Sum
 from sparsec.operators import build_operator
-from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.rules.sparse_activations import propose_skipping
 from sparsec.schedules.trace import Scheduled
+from tests.ir.libraries import Library
 from tests.ir.product_cases import NATIVE, Compiled, integers
 
 Array = np.ndarray
@@ -206,8 +205,7 @@ class Programs:
 
     def differences(self, interpreted: tuple[str, ...]) -> Iterator[str]:
         """Yield where compiled code, or the interpreter on some kinds of matrices, does not compute what NumPy does."""
-        funcs = {f"kernel_{n}": expand_math(scheduled.func) for n, scheduled in enumerate(self.scheduled.values())}
-        library = tvm.compile(tvm.IRModule(funcs), target=NATIVE.tvm())
+        library = Library([scheduled.func for scheduled in self.scheduled.values()], NATIVE)
         compiled = {form: Compiled(s.lowered, s.func, library=library) for form, s in self.scheduled.items()}
 
         def run(step: Step, operands: dict[str, Array], shapes: dict[str, tuple[int, ...]]) -> Mapping[str, Array]:
