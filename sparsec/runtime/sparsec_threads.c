@@ -32,6 +32,8 @@ typedef struct {
 typedef int (*parallel_task)(int task, TVMParallelGroupEnv *env, void *data);
 
 typedef struct {
+  /* The number of the job (32 bits), the end (16) and the start (16) of the tasks of its share that are not claimed. */
+  _Alignas(CACHE_LINE) atomic_uint_least64_t share;
   _Alignas(CACHE_LINE) sparsec_pool *pool;
   pthread_t handle;
   int in_task;
@@ -45,8 +47,7 @@ struct sparsec_pool {
   parallel_task task;
   void *data;
   TVMParallelGroupEnv env;
-  /* The number of the job (32 bits), the end (16) and the start (16) of the tasks that are not claimed. */
-  _Alignas(CACHE_LINE) atomic_uint_least64_t ticket;
+  _Alignas(CACHE_LINE) atomic_uint_least32_t job; /* its number */
   _Alignas(CACHE_LINE) atomic_int done;
   atomic_int failed;
   _Alignas(CACHE_LINE) atomic_int sleepers;
@@ -75,9 +76,7 @@ static uint64_t nanoseconds(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static uint32_t current_job(sparsec_pool *pool) {
-  return (uint32_t)(atomic_load_explicit(&pool->ticket, memory_order_acquire) >> 32);
-}
+static uint32_t current_job(sparsec_pool *pool) { return atomic_load_explicit(&pool->job, memory_order_acquire); }
 
 /* Spins until there is another job than `seen`; gives up after SPIN_NANOSECONDS. */
 static int spin_for_job(sparsec_pool *pool, uint32_t seen) {
@@ -91,24 +90,34 @@ static int spin_for_job(sparsec_pool *pool, uint32_t seen) {
   return 0;
 }
 
-/* A task of this job, or -1 if all are taken. Threads claim from both ends: so with two of them, what one wrote in a loop
- * is mostly in its own cache when it works on the same part of the next loop. */
-static int claim(sparsec_pool *pool, uint32_t job, int from_end) {
-  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+/* A task of a share of this job, its first or its last one, or -1 if all are taken. */
+static int claim_of(worker *owner, uint32_t job, int last) {
+  uint64_t share = atomic_load_explicit(&owner->share, memory_order_acquire);
   for (;;) {
-    int start = (int)(ticket & 0xFFFF), end = (int)(ticket >> 16 & 0xFFFF);
-    if (ticket >> 32 != job || start >= end) return -1;
-    uint64_t left = from_end ? ticket - 0x10000 : ticket + 1;
-    if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, left, memory_order_acq_rel, memory_order_acquire))
-      return from_end ? end - 1 : start;
+    int start = (int)(share & 0xFFFF), end = (int)(share >> 16 & 0xFFFF);
+    if (share >> 32 != job || start >= end) return -1;
+    uint64_t left = last ? share - 0x10000 : share + 1;
+    if (atomic_compare_exchange_weak_explicit(&owner->share, &share, left, memory_order_acq_rel, memory_order_acquire))
+      return last ? end - 1 : start;
   }
+}
+
+/* A task of this job, or -1 if all are taken. The tasks of a share follow each other: what one asks for ahead of time the
+ * next one needs, and what a thread wrote in a loop is mostly in its own cache when it works on the same part of the next
+ * loop. Who is done with its own share takes from the end of the others. */
+static int claim(worker *me, uint32_t job) {
+  sparsec_pool *pool = me->pool;
+  int mine = (int)(me - pool->workers), task = -1;
+  for (int n = 0; n < pool->threads && task < 0; n++)
+    task = claim_of(&pool->workers[(mine + n) % pool->threads], job, n > 0);
+  return task;
 }
 
 static void run_tasks(worker *me, uint32_t job) {
   sparsec_pool *pool = me->pool;
   size_t workspace_used = me->workspace_used;
   me->in_task = 1;
-  for (int task; (task = claim(pool, job, (int)(me - pool->workers) % 2)) >= 0;) {
+  for (int task; (task = claim(me, job)) >= 0;) {
     if (pool->task(task, &pool->env, pool->data)) {
       atomic_store(&pool->failed, 1);
       me->workspace_used = workspace_used; /* a task that fails frees nothing */
@@ -156,7 +165,7 @@ static void *work(void *argument) {
     if (!spin_for_job(pool, seen)) {
       pthread_mutex_lock(&pool->mutex);
       atomic_fetch_add(&pool->sleepers, 1);
-      while ((uint32_t)(atomic_load(&pool->ticket) >> 32) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+      while (atomic_load(&pool->job) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
       atomic_fetch_sub(&pool->sleepers, 1);
       pthread_mutex_unlock(&pool->mutex);
     }
@@ -167,11 +176,16 @@ static void *work(void *argument) {
   return NULL;
 }
 
-/* A worker that is about to sleep counts itself before it looks at the ticket, and this looks at the count after it
- * changed the ticket: one of the two sees the other. */
+/* A worker that is about to sleep counts itself before it looks at the job, and this looks at the count after it changed
+ * the job: one of the two sees the other. */
 static uint32_t start_job(sparsec_pool *pool, int num_task) {
   uint32_t job = current_job(pool) + 1;
-  atomic_store(&pool->ticket, (uint64_t)job << 32 | (uint64_t)num_task << 16);
+  for (int i = 0; i < pool->threads; i++) {
+    uint64_t start = (uint64_t)num_task * (unsigned)i / (unsigned)pool->threads;
+    uint64_t end = (uint64_t)num_task * (unsigned)(i + 1) / (unsigned)pool->threads;
+    atomic_store_explicit(&pool->workers[i].share, (uint64_t)job << 32 | end << 16 | start, memory_order_release);
+  }
+  atomic_store(&pool->job, job);
   if (atomic_load(&pool->sleepers)) {
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
