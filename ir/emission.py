@@ -94,11 +94,13 @@ class Emission(Nesting):
         if unit is None or self.configured is unit:
             yield
             return
+        outer, self.configured = self.configured, unit
         unit.configure()
-        self.configured = unit
         yield
-        self.configured = None
         unit.release()
+        self.configured = outer
+        if outer:
+            outer.configure()
 
     def step(self, nest: For, match: Match, outer: Sequence[int]) -> None:
         """Carry out the instruction once."""

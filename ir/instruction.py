@@ -47,10 +47,10 @@ class Instruction:
     features : what LLVM calls the extensions of the target that it needs, all of them; of `one|other` either
     emit : takes the operands in the order of the kernel, and last what the output holds if it is added to; returns the
         new value of the output. Each is a TIR vector of the elements in row-major order, or, where it takes more than
-        a register, a list of such vectors. Of `tiles` it takes the numbers of registers, that of the output first, and
-        writes the statement itself.
+        a register, a list of such vectors. Of `tiles` it takes the numbers of registers that hold them, that of the
+        output first, and writes the statement itself.
     bits : the size of a register, or of a row of one that holds a tile
-    tiles : what it works on, where that is no vectors
+    tiles : the unit whose registers its operands are in, where these are no vectors
     writer : writes fragments around it, for nests whose walks are spelled out; None where it is emitted in loops
     """
 
@@ -85,11 +85,6 @@ class Instruction:
     def extents(self) -> tuple[int, ...]:
         """How often each axis runs."""
         return tuple(_extent(axis) for axis in self.nest.axes)
-
-    @property
-    def takes_nests(self) -> bool:
-        """Whether it is emitted for all iterations of a nest together, in an order of its own."""
-        return self.writer is not None or self.tiles is not None
 
     def pieces(self, operand: str) -> int:
         """Return how many registers an operand takes."""

@@ -55,10 +55,12 @@ class TileDottedTerm(DottedTerm):
     def finish(self, acc: Load) -> Iterator[Stmt]:
         """Yield what finishes the sums row by row, since they are in memory, and not in registers of vectors."""
         *rows, columns = self.lanes
-        sums = Load("sums", (LANE,))
-        order = For((columns,), (Assign(sums, self.sum_at(self.straight(LANE))),))
-        tile = Tile(sums.buffer, self.product.sums, (self.width,), (order, self.stored(sums, (columns,))))
-        yield nest_of(tuple(rows), tile)
+        sums, in_order = Load("sums", (LANE,)), self.sum_at(self.straight(LANE))
+        if in_order == acc:
+            yield nest_of(tuple(rows), self.stored(acc, (columns,)))
+        else:
+            body = For((columns,), (Assign(sums, in_order),)), self.stored(sums, (columns,))
+            yield nest_of(tuple(rows), Tile(sums.buffer, self.product.sums, (self.width,), body))
         yield from self.cleared(tuple(rows), self.row, None, self.row_exists)
 
     @cached_property

@@ -3,7 +3,7 @@
 A nest around such an instruction is carried out a block of tiles at a time. Those of the sums stay in registers while
 the loops over the depth load tiles of both factors, each of which meets all of the other factor in the block.
 
-    for p1 in W[1], p20 in range(0, 32, 16), v0 in range(0, 64, 16), … as x86.tdpbsud.16x16:
+    for p1 in W[1], p20 in range(0, 32, 16), v0 in range(0, 64, 16), … as x86.tdpbsud.m16n16k64:
         acc[p2, v] += W * part[p1 * 16 + p3, v, l]
 
     tiles 0 to 3 = 0
@@ -16,7 +16,7 @@ the loops over the depth load tiles of both factors, each of which meets all of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tvm.tirx.script import builder as T
 
+from sparsec.errors import KernelError
 from sparsec.ir.footprint import Operand, Scope, footprint
-from sparsec.ir.kernel import Assign, Const, For, Stmt, Tile
+from sparsec.ir.kernel import Assign, Axis, Const, For, Stmt, Tile
 
 if TYPE_CHECKING:
     from sparsec.ir.emission import Emission
@@ -45,7 +46,7 @@ class TileUnit:
 
     Parameters
     ----------
-    registers : how many there are
+    registers : how many there are, each of 16 rows of 64 bytes
     configure, release : before the first tile is used, and after the last one
     clear : takes the number of a register
     load, store : take the number of a register, and where its rows are in memory
@@ -71,6 +72,10 @@ class Block:
         """Registers for the sums, all tiles of the first factor, and some of the second."""
         return self.rows * self.columns + self.rows + min(self.columns, BUFFERED)
 
+    def loads(self, rows: int, columns: int) -> int:
+        """How many tiles are loaded where so many of each factor meet, for each step along the depth."""
+        return -(-rows // self.rows) * -(-columns // self.columns) * (self.rows + self.columns)
+
 
 def best_block(rows: int, columns: int, registers: int) -> Block:
     """Return the block of at most so many tiles that loads fewest of them.
@@ -79,11 +84,9 @@ def best_block(rows: int, columns: int, registers: int) -> Block:
     (Block(rows=2, columns=2), Block(rows=1, columns=4))
     """
 
-    def loads(block: Block) -> int:
-        return -(-rows // block.rows) * -(-columns // block.columns) * (block.rows + block.columns)
-
-    blocks = (Block(m, n) for m in range(1, rows + 1) for n in range(1, columns + 1))
-    return min((block for block in blocks if block.registers <= registers), key=loads)
+    blocks = (Block(m, n) for m in range(1, min(rows, registers) + 1) for n in range(1, min(columns, registers) + 1))
+    fitting = (block for block in blocks if block.registers <= registers)
+    return min(fitting, key=lambda block: block.loads(rows, columns))
 
 
 def multiply_in_tiles(nest: For, match: Match, at: Emission, fresh: bool) -> None:
@@ -92,18 +95,22 @@ def multiply_in_tiles(nest: For, match: Match, at: Emission, fresh: bool) -> Non
     Parameters
     ----------
     fresh : whether the sums start from zero, and not from what is in memory
+
+    Raises
+    ------
+    KernelError : for outer loops whose extents are not constant
     """
     instruction, scope = match.instruction, at.here
     unit = instruction.tiles
     assert unit is not None
     (sums,) = (match.places[buffer.name] for buffer in instruction.semantics.outputs)
     a, b = (match.places[buffer.name] for buffer in instruction.semantics.inputs)
-    extents = [scope.extent(axis) or 0 for axis in nest.axes]
-    outer = [n for n in range(len(extents)) if n not in match.axes and not scope.is_single(nest.axes[n])]
-    moving = {n for n in outer if _moves(sums.value, n, nest, scope)}
-    rows = [n for n in outer if n in moving and not _moves(b.value, n, nest, scope)]
-    columns = [n for n in outer if n in moving and not _moves(a.value, n, nest, scope)]
-    beside = [n for n in outer if n in moving and n not in rows and n not in columns]
+    outer = [n for n, axis in enumerate(nest.axes) if n not in match.axes and not scope.is_single(axis)]
+    extents = {n: _extent(nest.axes[n], scope) for n in outer}
+    moving, of_a, of_b = (_axes(place.value, extents, nest, scope) for place in (sums, a, b))
+    rows = [n for n in outer if n in moving - of_b]
+    columns = [n for n in outer if n in moving - of_a and n not in rows]
+    beside = [n for n in outer if n in moving & of_a & of_b]
     depth = [n for n in outer if n not in moving]
 
     def places(axes: Sequence[int]) -> list[dict[int, int]]:
@@ -153,16 +160,26 @@ def covers(nest: For, tile: Tile, scope: Scope) -> bool:
     stmt = nest.body[0]
     if len(nest.body) > 1 or not isinstance(stmt, Assign) or stmt.target.buffer != tile.name:
         return False
-    extents = [scope.extent(axis) or 1 for axis in nest.axes]
-    moving = [extent if _moves(stmt.target, n, nest, scope) else 1 for n, extent in enumerate(extents)]
-    addresses, *_ = footprint(scope, nest.axes, [grid.ravel() for grid in np.indices(moving)], stmt.target)
+    steps = [np.eye(len(nest.axes), dtype=int)[n] for n in range(len(nest.axes))]  # one of each axis
+    moved, *_ = footprint(scope, nest.axes, steps, stmt.target)
+    start, *_ = footprint(scope, nest.axes, [0 * step for step in steps], stmt.target)
+    extents = [scope.extent(axis) or 1 if moves else 1 for axis, moves in zip(nest.axes, moved != start, strict=True)]
+    addresses, *_ = footprint(scope, nest.axes, [grid.ravel() for grid in np.indices(extents)], stmt.target)
     return len(np.unique(addresses)) == prod(tile.shape)
 
 
-def _moves(operand: Operand, axis: int, nest: For, scope: Scope) -> bool:
-    """Say whether an operand moves along an axis."""
-    steps = [np.array([0, int(n == axis)]) for n in range(len(nest.axes))]
-    return any(start != end for start, end in footprint(scope, nest.axes, steps, operand))
+def _axes(operand: Operand, extents: Mapping[int, int], nest: For, scope: Scope) -> set[int]:
+    """Return which of some axes, whose extents are given, an operand moves along anywhere."""
+    sizes = [extents.get(n, 1) for n in range(len(nest.axes))]
+    trials = footprint(scope, nest.axes, [grid.ravel() for grid in np.indices(sizes)], operand)
+    return {n for n in extents if any(np.diff(trial.reshape(sizes), axis=n).any() for trial in trials)}
+
+
+def _extent(axis: Axis, scope: Scope) -> int:
+    extent = scope.extent(axis)
+    if extent is None:
+        raise KernelError(f"how often {axis.var} runs is not constant, so no registers can hold the sums of its loops")
+    return extent
 
 
 def _runs(items: list[dict[int, int]], size: int) -> Iterator[list[dict[int, int]]]:

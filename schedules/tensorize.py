@@ -142,14 +142,18 @@ class _Rewriting:
                     outer.append(Range(block, Const(0), Const(extent), step))
                     inner[place] = [lanes, replace(axis, at=Var(block) + Var(lane))]
         last = [*(axis for place in taken for axis in inner[place]), *beside]
-        count = 0 if instruction.takes_nests else self.loops(outer, scope)
+        count = self.loops(instruction, outer, scope)
         body = tuple(_substituted(stmt, bindings) for stmt in nest.body)
         named = For((*outer[count:], *last), body, instruction=instruction.name)
         return For(tuple(outer[:count]), (named,)) if count else named
 
-    def loops(self, outer: Sequence[Axis], scope: Scope) -> int:
+    def loops(self, instruction: Instruction, outer: Sequence[Axis], scope: Scope) -> int:
         """Return how many of the outer axes stay loops."""
         extents = [scope.extent(axis) for axis in outer]
+        if instruction.writer:
+            return 0
+        if instruction.tiles:
+            return next(n for n in range(len(outer) + 1) if None not in extents[n:])
         return next(n for n in range(len(outer) + 1) if _are_few(extents[n:]))
 
     def part(self, nest: For, place: int, start: int, stop: int) -> For:

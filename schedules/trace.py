@@ -131,9 +131,9 @@ def _read_step(item: Any) -> Step:
         raise ValueError(f"{name!r} is not one of {', '.join(STEPS)}")
     if not isinstance(options, dict):
         raise TypeError(f"the options of {name} are {options!r}")
-    kinds = {field.name: field.type for field in fields(STEPS[name])}
+    kinds = {field.name: _KINDS[field.type] for field in fields(STEPS[name])} | _OPTIONS
     for option, value in options.items():
-        if option in kinds and not _KINDS[kinds[option]](value):
+        if option in kinds and not kinds[option](value):
             raise TypeError(f"the option {option} of {name} is {value!r}")
     step: Step = STEPS[name](**{option: tuple(v) if isinstance(v, list) else v for option, v in options.items()})
     return step
@@ -155,4 +155,7 @@ _KINDS: dict[Any, Callable[[Any], bool]] = {  # what JSON may hold for an option
     "int | None": lambda value: value is None or _is_size(value),
     "str": lambda value: isinstance(value, str),
     "tuple[int, ...]": lambda value: isinstance(value, list) and all(map(_is_size, value)),
+}
+_OPTIONS: dict[str, Callable[[Any], bool]] = {  # those that may hold other numbers
+    "dots": lambda value: isinstance(value, list) and all(type(each) is int and each >= 0 for each in value),
 }

@@ -156,7 +156,7 @@ for _name, _a, _b, _c, _depth, _feature in (
 ):
     instruction(
         TILES.format(name=_name, a=_a, b=_b, c=_c, depth=_depth),
-        name=f"x86.{_name}.16x16",
+        name=f"x86.{_name}.m16n16k{16 * _depth}",
         features=("amx-tile", _feature),
         tiles=AMX,
     )(partial(_multiply, _name))

@@ -101,8 +101,7 @@ def tile_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product,
             continue
         rows, columns = nest.rows // dot.rows, width // dot.columns
         block = best_block(rows, columns, dot.instruction.tiles.registers)
-        loaded = -(-rows // block.rows) * -(-columns // block.columns) * (block.rows + block.columns)
-        products, loads = TILE * rows * columns, dot.rows * loaded / target.loads_per_cycle
+        products, loads = TILE * rows * columns, dot.rows * block.loads(rows, columns) / target.loads_per_cycle
         step = (products**HIDES + loads**HIDES) ** (1 / HIDES) + STEP
         kept = L1_SHARE * target.l1_bytes / ((nest.rows + width) * nest.part * dot.itemsize)
         step += TILE_MISS * dot.rows * columns * max(0.0, 1 - kept)

@@ -59,6 +59,6 @@ def test_wider_vectors_multiply_more() -> None:
 
 
 def test_there_is_no_rate_of_what_the_machine_lacks() -> None:
-    assert find_peak("x86.tdpbusd.16x16") is None
+    assert find_peak("x86.tdpbusd.m16n16k64") is None
     assert find_peak("arm.smmla.128" if NATIVE.arch == "x86_64" else "fma.16") is None
     assert find_peak("") is None

@@ -29,11 +29,11 @@ from sparsec.ir.named import CSR, dense_blocks, sell
 from sparsec.ir.notation import parse_layout
 from sparsec.ir.product import BATCH, COLUMN, DEPTH, ROW, SUM, Product
 from sparsec.ir.sums import Sum
-from sparsec.schedules.fast_math import expand_math
 from sparsec.schedules.steps import Tensorize, Tile, Vectorize
 from sparsec.schedules.trace import Scheduled, Trace
 from sparsec.targets import Target
 from tests.ir.fragments_here import executable, load_caller
+from tests.ir.libraries import Library
 from tests.ir.named_layouts import depth_blocked, row_vectors
 
 NATIVE = Target.parse("native")
@@ -278,7 +278,7 @@ class Compiled:
         ask_for_tiles()
         if lowered.codes:
             load_caller()
-        library = library or tvm.compile(tvm.IRModule({name: expand_math(func)}), target=target.tvm())
+        library = library or Library([func], target)
         self.function = library[name]
 
     def __call__(self, arrays: dict[str, np.ndarray], outputs: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -2,21 +2,28 @@
 
 import re
 from collections.abc import Iterator
+from itertools import product
+from textwrap import dedent
 
+import numpy as np
 import pytest
 
 from sparsec.errors import LayoutError
+from sparsec.ir.lower import lower
+from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product_kernel import build_kernel
-from sparsec.ir.tiles import Block, best_block
+from sparsec.ir.tiles import best_block
 from sparsec.schedules.rules.dots import tile_nests
 from sparsec.schedules.rules.product import Choice, as_proposal
 from sparsec.schedules.rules.weight import Weight
 from sparsec.schedules.steps import Tile
+from sparsec.schedules.tensorize import tensorize
 from sparsec.schedules.trace import Trace
 from sparsec.targets import Target
 from tests.ir.dot_cases import WAYS, Way, dotted, in_layout, sparse_numbers
 from tests.ir.product_cases import Case, Compiled, interpreted
 from tests.ir.test_dots import layout_of
+from tests.schedules.assembly import assembly
 
 NATIVE = Target.parse("native")
 
@@ -90,14 +97,72 @@ def test_layouts_without_runs_of_depths_are_refused(name):
         build_kernel(case.product, tile.tiling(16, 16))
 
 
-@pytest.mark.parametrize("rows", range(1, 6))
-@pytest.mark.parametrize("columns", range(1, 17))
-def test_blocks_fit_registers_and_load_least(rows, columns):
+BLOCKS = [(1, 1, 2), (2, 2, 4), (2, 4, 8), (1, 4, 5), (2, 8, 16), (3, 3, 12)]
+
+
+@pytest.mark.parametrize(("rows", "columns", "loads"), BLOCKS)
+def test_blocks_load_few_tiles(rows, columns, loads):
     found = best_block(rows, columns, registers=8)
     assert found.registers <= 8 and found.rows <= rows and found.columns <= columns
+    assert found.loads(rows, columns) == loads
 
-    def loads(block: Block) -> int:
-        return -(-rows // block.rows) * -(-columns // block.columns) * (block.rows + block.columns)
 
-    fitting = [Block(m, n) for m in range(1, 8) for n in range(1, 8) if Block(m, n).registers <= 8]
-    assert loads(found) <= min(loads(block) for block in fitting if block.rows <= rows and block.columns <= columns)
+TILE = "i in range(0, 16), j in range(0, 16), k in range(0, 16), l in range(0, 4)"
+OUTER = {
+    # by what it shows: how often two loops around a product of tiles run, and where its sums and its factors are
+    "all sums meet all factors": (5, 3, "r, s", "r", "s"),
+    "sums move alone": (5, 1, "r, s", "s", "s"),
+    "sums move with half of the steps": (4, 1, "r // 2, s", "r", "r"),
+    "everything moves at once": (3, 2, "r, s", "r", "r"),
+    "nothing moves but the depth": (2, 3, "0, 0", "r", "s"),
+}
+
+
+@pytest.mark.parametrize("name", OUTER)
+def test_any_loops_around_tiles_compute_what_they_say(name):
+    rows, columns, sums, of_a, of_b = OUTER[name]
+    text = f"""
+    kernel tiles(a: int8[5, 16, 16, 4], b: int8[5, 16, 16, 4]) -> c: int32[5, 3, 16, 16]:
+        for r in range(0, 5), s in range(0, 3), i in range(0, 16), j in range(0, 16):
+            c[r, s, i, j] = 1
+        for r in range(0, {rows}), s in range(0, {columns}), {TILE} as x86.tdpbssd.m16n16k64:
+            c[{sums}, i, j] += a[{of_a}, i, k, l] * b[{of_b}, k, j, l]
+    """
+    kernel = parse_kernel(dedent(text).strip())
+    random = np.random.default_rng(0)
+    given = {name: random.integers(-128, 128, (5, 16, 16, 4), np.int8) for name in "ab"}
+    wanted = np.ones((5, 3, 16, 16), np.int32)
+    for r, s in product(range(rows), range(columns)):
+        (place,), m, n = (eval(f"[({text})]", {"r": r, "s": s}) for text in (sums, of_a, of_b))
+        a, b = given["a"][m[0]].astype(np.int32), given["b"][n[0]].astype(np.int32)
+        wanted[place] += np.einsum("ikl,kjl->ij", a, b)
+    lowered = lower(kernel, NATIVE.isa)
+    found = Compiled(lowered, lowered.func)(given, {"c": wanted.shape})["c"]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_loops_of_symbolic_extent_stay_around_tiles():
+    text = """
+    kernel tiles(a: int8[n, 16, 16, 4], b: int8[n, 16, 16, 4]) -> c: int32[16, 16]:
+        for i in range(0, 16), j in range(0, 16):
+            c[i, j] = 0
+        for s in range(0, n), i in range(0, 16), j in range(0, 16), k in range(0, 16), l in range(0, 4):
+            c[i, j] += a[s, i, k, l] * b[s, k, j, l]
+    """
+    kernel = tensorize(parse_kernel(dedent(text).strip()), "update", "x86.tdpbssd.m16n16k64")
+    assert "for s in range(0, n):" in str(kernel)
+    random = np.random.default_rng(0)
+    given = {name: random.integers(-128, 128, (3, 16, 16, 4), np.int8) for name in "ab"}
+    wanted = np.einsum("sikl,skjl->ij", *(array.astype(np.int32) for array in given.values()))
+    lowered = lower(kernel, NATIVE.isa)
+    np.testing.assert_array_equal(Compiled(lowered, lowered.func)(given, {"c": (16, 16)})["c"], wanted)
+
+
+def test_sums_stay_in_registers_of_the_processor():
+    """No register of tiles is loaded again but for factors, whatever LLVM makes of the loop over the depth."""
+    way = WAYS["tdpbsud"]
+    case, trace = next(tilings(way, dotted(sparse_numbers(32, 2048, 1.0), 32)))
+    code = assembly(trace.apply(case.product, way.target.isa).func, way.target)
+    products = re.findall(r"tdpbsud\s+%tmm\d, %tmm\d, %tmm(\d)", code)
+    loads = re.findall(r"tileloadd.*%tmm(\d)", code)
+    assert products and loads and not set(products) & set(loads)

@@ -73,8 +73,8 @@ def test_products_of_floats_are_rounded_in_between_only_where_that_is_allowed():
 @pytest.mark.parametrize(
     ("target", "x", "rows", "columns", "density", "instruction"),
     [
-        ("sapphirerapids", "uint8", 256, 128, 1.0, "x86.tdpbsud.16x16"),
-        ("sapphirerapids", "int8", 256, 128, 1.0, "x86.tdpbssd.16x16"),
+        ("sapphirerapids", "uint8", 256, 128, 1.0, "x86.tdpbsud.m16n16k64"),
+        ("sapphirerapids", "int8", 256, 128, 1.0, "x86.tdpbssd.m16n16k64"),
         ("sapphirerapids", "uint8", 256, 128, 0.02, "x86.vpdpbusd.512"),
         ("sapphirerapids", "uint8", 15, 128, 1.0, "x86.vpdpbusd.512"),
         ("sapphirerapids", "uint8", 256, 15, 1.0, "x86.vpdpbusd.512"),

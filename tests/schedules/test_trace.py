@@ -20,6 +20,7 @@ WIDTHS = st.lists(st.integers(1, 512), min_size=1, max_size=4).map(tuple)
 BLOCKS = st.sampled_from(["init", "update", "finish"])
 STEPS = st.one_of(
     st.builds(Tile, WIDTHS, st.just(()) | WIDTHS, st.booleans()),
+    st.builds(Tile, WIDTHS, dots=st.lists(st.integers(0, 64), min_size=3, max_size=5).map(tuple)),
     st.builds(Vectorize, BLOCKS, st.integers(1, 64)),
     st.builds(Tensorize, BLOCKS, st.sampled_from(["fma.16", "x86.vpdpbusd.512"])),
 )
