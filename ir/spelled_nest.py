@@ -235,6 +235,19 @@ class SpelledNest:
             raise self.refused("its rows of X are not at constant distances from the first one")
         return np.broadcast_to(found[0], depths.shape).astype(np.int64)
 
+    @property
+    def extent_of_panels(self) -> int:
+        """The bytes from the first row of X to the end of the last one, where its panels take half of them or more.
+
+        It is 0 elsewhere, and where rows do not follow each other, or were copied by the thread that reads them.
+        """
+        if self.x.buffer not in self.kernel.buffers:
+            return 0
+        offsets, taken = self.offsets(), self.panels * self.lanes * np.dtype(self.weight.dtype).itemsize
+        if offsets.min(initial=0) < 0 or np.diff(np.unique(offsets)).max(initial=0) > 2 * taken:
+            return 0
+        return int(offsets.max(initial=0)) + taken
+
     def bytes_to(self, load: Load, at: Mapping[str, np.ndarray], others: int = 0) -> np.ndarray:
         """Return where an operand is for some values of variables, `others` being that of all loops around."""
         buffer = self.buffers[load.buffer]

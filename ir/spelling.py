@@ -88,7 +88,7 @@ def call_fragments(found: SpelledNest, instruction: Instruction, at: Emission) -
         arrays = (at.handles[f"{name}.{array}"] for array in (CODE, "starts", "data"))
         code, starts, data = (tirx.address_of(array[0]) for array in arrays)
         values = data, np.dtype(found.weight.dtype).itemsize
-        panels = x, x_step, y, *beside, found.stored_lanes, found.panels, vector
+        panels = x, x_step, y, *beside, found.stored_lanes, found.panels, vector, found.extent_of_panels
         T.evaluate(tirx.call_extern("int32", RUN, code, starts, fiber, *values, *panels))
 
 

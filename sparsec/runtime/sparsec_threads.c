@@ -7,6 +7,7 @@
  * them on one processor for seconds while another is idle: so a worker that finds itself beside another one moves away,
  * unless SPARSEC_MOVE_THREADS is 0. */
 #define _GNU_SOURCE
+#include "sparsec_fragments.h"
 #include "sparsec_threads.h"
 
 #include <pthread.h>
@@ -116,7 +117,7 @@ static int claim(worker *me, uint32_t job) {
 static void run_tasks(worker *me, uint32_t job) {
   sparsec_pool *pool = me->pool;
   size_t workspace_used = me->workspace_used;
-  me->in_task = 1;
+  me->in_task = sparsec_others_wrote = 1;
   for (int task; (task = claim(me, job)) >= 0;) {
     if (pool->task(task, &pool->env, pool->data)) {
       atomic_store(&pool->failed, 1);
