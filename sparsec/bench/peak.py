@@ -52,6 +52,8 @@ LOOPS: dict[str, tuple[Loop, ...]] = {
         Loop("x86.vdpbf16ps.256", "vdpbf16ps_256", 16, "avx512bf16"),
         Loop("x86.vdpbf16ps.512", "vdpbf16ps_512", 32, "avx512bf16"),
         Loop("x86.vpopcntd_and.512", "vpopcntd_512", 512, "avx512vpopcntdq"),
+        Loop("x86.tdpbsud.m16n16k64", "tdpbsud", 16384, "amx-int8"),
+        Loop("x86.tdpbssd.m16n16k64", "tdpbssd", 16384, "amx-int8"),
     ),
     "aarch64": (
         Loop("fma.4", "fmla_128", 4),
