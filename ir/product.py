@@ -162,7 +162,7 @@ class Dots:
 
     Parameters
     ----------
-    rows, columns : of the block of sums that an instruction adds to
+    rows, columns : of the blocks in which sums lie together; of one row where each row of a tile lies by itself
     vector : bytes of the vectors that rows of X are interleaved in; see `ir/interleaved.py`
     pixels : in a tile whose vectors of sums are rows of the weight; 0 where they are columns
     run : depths in the weight's last level where an instruction takes those of the level before it as well, and

@@ -42,7 +42,7 @@ class TileDottedTerm(DottedTerm):
         ------
         LayoutError : where X is not staged, or the weight's last levels are no rows, runs of depths and depths
         """
-        if not self.tiling.stage or len(self.outer) < 2 or self.in_runs:
+        if not self.tiling.stage or len(self.outer) < 2 or self.in_runs or self.depths_at_once != self.dots.run:
             raise LayoutError(
                 f"tiles of sums take X staged, and weights in rows of runs of depths, such as i mod 32 : dense, "
                 f"k floordiv 4 mod 16 : dense, k mod 4 : dense; not {self.layout}"

@@ -135,7 +135,7 @@ def _move(name: str, tile: int, rows: Rows) -> None:
     _execute(name, tirx.const(tile, "int8"), address, tirx.const(pitch, "int64"))
 
 
-def _multiply(name: str, *tiles: int) -> None:
+def _on_tiles(name: str, *tiles: int) -> None:
     _execute(name, *(tirx.const(tile, "int8") for tile in tiles))
 
 
@@ -143,7 +143,7 @@ AMX = TileUnit(
     TILE_REGISTERS,
     configure=_configure,
     release=partial(_execute, "tilerelease"),
-    clear=partial(_multiply, "tilezero"),
+    clear=partial(_on_tiles, "tilezero"),
     load=partial(_move, "tileloadd64"),
     store=partial(_move, "tilestored64"),
 )
@@ -159,4 +159,4 @@ for _name, _a, _b, _c, _depth, _feature in (
         name=f"x86.{_name}.m16n16k{16 * _depth}",
         features=("amx-tile", _feature),
         tiles=AMX,
-    )(partial(_multiply, _name))
+    )(partial(_on_tiles, _name))

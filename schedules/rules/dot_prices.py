@@ -94,6 +94,8 @@ def row_cycles(dot: Dot, nest: Nest, width: int, pixels: int, product: Product, 
 def tile_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
     """Return the cycles of one core for the whole product, whose sums registers of tiles hold."""
     assert dot.instruction.tiles is not None
+    if widths[0] * nest.part * dot.itemsize > target.l2_bytes:
+        return inf
     total, left = 0.0, extent(product.columns)
     for width in widths:
         count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
