@@ -94,10 +94,10 @@ def profile(
             peaks[instruction] = max(peaks[instruction], measure())
     found = []
     for place, step in enumerate(steps):
-        own = [turn[place] for turn in times]
-        fields: dict[str, float] = {"seconds": min(own)}
-        if step.instruction in peaks:
-            fields["share_of_peak"] = step.flops / min(own) / (session.threads * peaks[step.instruction])
+        seconds = min((turn[place] for turn in times if turn[place]), default=0.0)
+        fields: dict[str, float] = {"seconds": seconds}
+        if step.instruction in peaks and seconds:
+            fields["share_of_peak"] = step.flops / seconds / (session.threads * peaks[step.instruction])
         if place in others:
             mine, others_steps = others[place]
             theirs = [sum(turn[n] for n in others_steps) for turn in dense_times]
@@ -109,9 +109,9 @@ def profile(
 
 
 def _turn(session: Session, inputs: Sequence[np.ndarray]) -> list[float]:
-    """Seconds of each step in the fastest of some runs."""
+    """Seconds of each step in the fastest of some runs; 0 where the clock of the thread stood still in all of them."""
     runs = (session.profile(*inputs, runs=1) for _ in range(RUNS))
-    return [min(step.seconds for step in each) for each in zip(*runs, strict=True)]
+    return [min((step.seconds for step in each if step.seconds), default=0.0) for each in zip(*runs, strict=True)]
 
 
 def _peaks(steps: Sequence[StepTime]) -> dict[str, Callable[[], float]]:
