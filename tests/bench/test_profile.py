@@ -1,5 +1,7 @@
 """Profiles: steps beside the peak of a core and beside dense layouts, and what memory a run takes."""
 
+from dataclasses import replace
+
 import pytest
 
 import sparsec
@@ -62,6 +64,17 @@ def test_arithmetic_without_a_loop_has_no_share(sessions, monkeypatch: pytest.Mo
     monkeypatch.setattr("sparsec.bench.profile.find_peak", lambda instruction: None)
     found = profile(sessions[0], [X])
     assert not found.peaks and all(step.share_of_peak is None for step in found.steps)
+
+
+def test_a_step_during_which_the_clock_stood_still_has_no_share(sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = type(sessions[0]).profile
+
+    def stopped(session, *inputs, runs):
+        return [replace(step, seconds=0.0) if step.flops else step for step in measured(session, *inputs, runs=runs)]
+
+    monkeypatch.setattr(type(sessions[0]), "profile", stopped)
+    found = profile(sessions[0], [X])
+    assert all((step.seconds, step.share_of_peak) == (0.0, None) for step in found.steps if step.flops)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
