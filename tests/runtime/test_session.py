@@ -262,6 +262,7 @@ def size(places: set[tuple[int, int]]) -> int:
 @pytest.mark.parametrize("nbytes, pages", [(HUGE // 2 - 64, 0), (HUGE // 2, 1), (HUGE, 1), (2 * HUGE - 64, 2)])
 def test_arenas_lie_on_the_huge_pages_that_they_mostly_fill(nbytes: int, pages: int, tmp_path: Path) -> None:
     build(arena_plan(nbytes)).save(tmp_path / "model.so")
+    gc.collect()  # of sessions of other tests, whose arenas would go meanwhile
     before = advised()
     session = load(tmp_path / "model.so", threads=1)
     np.testing.assert_array_equal(session(np.ones((4, 16), np.float32)), np.full((4, 16), 4, np.float32))
