@@ -34,15 +34,14 @@ class Emission(Nesting):
     ----------
     features : what the target has, or None to emit whatever is named
 
-    `quads` holds by operand a vector that repeats four of its values, and which of them the walks stand on; `fresh` the
-    nests whose sums start from zero; and `configured` the unit whose registers are ready.
+    `quads` holds by operand a vector that repeats four of its values, and which of them the walks stand on, and
+    `configured` the unit whose registers are ready.
     """
 
     def __init__(self, kernel: Kernel, features: Collection[str] | None = None) -> None:
         super().__init__(kernel)
         self.features = features
         self.quads: dict[str, tuple[Any, int]] = {}
-        self.fresh: set[int] = set()
         self.configured: TileUnit | None = None
 
     def named(self, nest: For) -> Instruction | None:
@@ -62,11 +61,15 @@ class Emission(Nesting):
         tiles = {name: Buffer(name, tile.dtype, tile.shape) for name, tile in self.tiles.items()}
         return Scope({**self.kernel.buffers, **tiles}, self.ranges)
 
-    def emit(self, nest: For, instruction: Instruction) -> None:
+    def emit(self, nest: For, instruction: Instruction, fresh: bool = False) -> None:
         """Carry out a nest, its outer axes written out one iteration after the other.
 
         Before:  `for r in range(0, 2), v in range(0, 16): acc[r, v] += W * X[v]`
         After:   `acc[0, 0:16] = fma(W, X[0:16], acc[0, 0:16]); acc[1, 0:16] = fma(…)`
+
+        Parameters
+        ----------
+        fresh : whether sums that registers of tiles hold start from zero, and not from what is in memory
 
         Raises
         ------
@@ -83,7 +86,7 @@ class Emission(Nesting):
             self.keep_ordered(stmt, nest.axes)
             if instruction.tiles:
                 with self.ready(instruction.tiles):
-                    multiply_in_tiles(nest, match, self, id(nest) in self.fresh)
+                    multiply_in_tiles(nest, match, self, fresh)
                 return
             for outer in product(*counts):
                 self.step(nest, match, outer)

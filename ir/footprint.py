@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from sparsec.ir.gather import ON_INTEGERS
 from sparsec.ir.kernel import (
+    Assign,
     Axis,
     Buffer,
     Const,
@@ -119,6 +121,27 @@ def footprint(
     """
     ends = [0] * TRIALS + sorted(_divisors(operand))
     return tuple(_Trial(scope, n, end, given or {}).addresses(axes, indices, operand) for n, end in enumerate(ends))
+
+
+def clears(stmt: Stmt, tile: Tile, scope: Scope) -> bool:
+    """Say whether a statement sets all elements of a tile around it to zero."""
+    if not isinstance(stmt, For) or not covers(stmt, tile, scope):
+        return False
+    (clear,) = stmt.body
+    return isinstance(clear, Assign) and not clear.accumulate and clear.value in (Const(0), Const(0.0))
+
+
+def covers(nest: For, tile: Tile, scope: Scope) -> bool:
+    """Say whether a nest assigns to all elements of a tile around it, or adds to them."""
+    stmt = nest.body[0]
+    if len(nest.body) > 1 or not isinstance(stmt, Assign) or stmt.target.buffer != tile.name:
+        return False
+    steps = [np.eye(len(nest.axes), dtype=int)[n] for n in range(len(nest.axes))]  # one of each axis
+    moved, *_ = footprint(scope, nest.axes, steps, stmt.target)
+    start, *_ = footprint(scope, nest.axes, [0 * step for step in steps], stmt.target)
+    extents = [scope.extent(axis) or 1 if moves else 1 for axis, moves in zip(nest.axes, moved != start, strict=True)]
+    addresses, *_ = footprint(scope, nest.axes, [grid.ravel() for grid in np.indices(extents)], stmt.target)
+    return len(np.unique(addresses)) == prod(tile.shape)
 
 
 def _divisors(operand: Operand) -> set[int]:

@@ -20,6 +20,7 @@ from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
 from sparsec.ir.emission import along, fetch_line
+from sparsec.ir.footprint import clears, covers
 from sparsec.ir.fragments import CodePacking
 from sparsec.ir.gather import Gather
 from sparsec.ir.instruction import INSTRUCTIONS
@@ -52,7 +53,7 @@ from sparsec.ir.spelled_nest import spelled_nests
 from sparsec.ir.spelling import Spelling, call_fragments
 from sparsec.ir.standing import convert, keep, store
 from sparsec.ir.stored import MIN_INDEX_BITS, array_types, greatest_indices
-from sparsec.ir.tiles import TileUnit, clears, covers
+from sparsec.ir.tiles import TileUnit
 from sparsec.ir.verifier import verify
 from sparsec.targets import LINE
 
@@ -206,29 +207,28 @@ class _Lowering(Quads):
             self.enter_block("tile", frames)
             for fetch in stmt.fetch:
                 self._fetch(fetch)
-            body, in_fragments = self.spelling.body_of(stmt)
+            self.tiles[stmt.name] = stmt
+            body, in_fragments = self.spelling.body_of(stmt, self.here)
             # Local buffers become registers; a tile around others, if it takes no sums, is a buffer that they read.
             holds_tiles = any(isinstance(inner, Tile) for inner in _statements(stmt.body))
             scope = "global" if holds_tiles and not _sums_up(stmt) else "local"
             if not in_fragments:
                 self.handles[stmt.name] = T.sblock_alloc_buffer((prod(stmt.shape),), stmt.dtype, scope=scope)
-            self.tiles[stmt.name] = stmt
             self.depth += 1
-            self._body(self._without_clearing(stmt, body))
+            if nest := self._starts_in_tiles(stmt, body):
+                self.emit(nest, INSTRUCTIONS[nest.instruction], fresh=True)
+                body = body[2:]
+            self._body(body)
             self.depth -= 1
         self.handles.pop(stmt.name, None)
         del self.tiles[stmt.name]
 
-    def _without_clearing(self, tile: Tile, body: Sequence[Stmt]) -> Sequence[Stmt]:
-        """Return what a tile does but for clearing sums, where the registers of tiles start from zero instead."""
-        nest = body[1] if len(body) > 1 else None
-        instruction = self.named(nest) if isinstance(nest, For) else None
-        if not isinstance(nest, For) or not instruction or not instruction.tiles:
-            return body
-        if not clears(body[0], tile, self.here) or not covers(nest, tile, self.here):
-            return body
-        self.fresh.add(id(nest))
-        return body[1:]
+    def _starts_in_tiles(self, tile: Tile, body: Sequence[Stmt]) -> For | None:
+        """Return the nest after a statement that clears all sums of a tile, where registers of tiles hold them all."""
+        if len(body) < 2 or not isinstance(nest := body[1], For) or not (instruction := self.named(nest)):
+            return None
+        whole = instruction.tiles and clears(body[0], tile, self.here) and covers(nest, tile, self.here)
+        return nest if whole else None
 
     def _fetch(self, fetch: Fetch) -> None:
         """Ask for the lines that elements lie in, counted from the first one."""

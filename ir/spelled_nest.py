@@ -218,6 +218,7 @@ class SpelledNest:
         first, second = (self.bytes_to(load, {along: np.asarray(at)}) for at in (0, 1))
         return int(second - first)
 
+    @cached_property
     def offsets(self) -> np.ndarray:
         """Return the bytes from the start of a panel of X to the row of each depth, int64 [depth].
 
@@ -243,7 +244,7 @@ class SpelledNest:
         """
         if self.x.buffer not in self.kernel.buffers:
             return 0
-        offsets, taken = self.offsets(), self.panels * self.lanes * np.dtype(self.weight.dtype).itemsize
+        offsets, taken = self.offsets, self.panels * self.lanes * np.dtype(self.weight.dtype).itemsize
         if offsets.min(initial=0) < 0 or np.diff(np.unique(offsets)).max(initial=0) > 2 * taken:
             return 0
         return int(offsets.max(initial=0)) + taken
@@ -281,7 +282,7 @@ class SpelledNest:
                 for condition in (found.first, found.last)
             )
             sums_apart = self.apart(found.y, self.row)
-        offsets = self.offsets()
+        offsets = self.offsets
         farthest = max(np.abs(offsets).max(initial=0), self.block * sums_apart)
         if max(farthest, self.block * ends.vectors_apart if ends else 0) + self.lanes * 8 > FARTHEST:
             raise self.refused("rows of X or of its results are more than 2 GB apart")

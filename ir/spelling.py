@@ -10,10 +10,11 @@ from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
 from sparsec.ir.emission import Emission
+from sparsec.ir.footprint import Scope, clears
 from sparsec.ir.fragments import CODE
 from sparsec.ir.gather import expressions
 from sparsec.ir.instruction import Instruction
-from sparsec.ir.kernel import Assign, Const, For, Load, Range, Stmt, Tile, Var, walk_expressions
+from sparsec.ir.kernel import Load, Stmt, Tile, walk_expressions
 from sparsec.ir.matcher import Refusal, match_innermost
 from sparsec.ir.printer import print_statement
 from sparsec.ir.spelled_nest import SpelledNest, code_packings
@@ -36,7 +37,7 @@ class Spelling:
         """Return what is known of a statement that is spelled out."""
         return self._nests.get(id(stmt))
 
-    def body_of(self, tile: Tile) -> tuple[Sequence[Stmt], bool]:
+    def body_of(self, tile: Tile, scope: Scope) -> tuple[Sequence[Stmt], bool]:
         """Return what a tile does but for what fragments do by themselves, and whether its sums are theirs alone.
 
         They start sums, and finish them if they can.
@@ -46,7 +47,7 @@ class Spelling:
         for place, nest in found.items():
             if place in whole:
                 taken |= {place - 1, place + 1}
-            elif _clears(tile.body[0], tile):
+            elif clears(tile.body[0], tile, scope):
                 taken.add(0)
             else:
                 raise nest.refused("its sums are not cleared before it")
@@ -90,15 +91,3 @@ def call_fragments(found: SpelledNest, instruction: Instruction, at: Emission) -
         values = data, np.dtype(found.weight.dtype).itemsize
         panels = x, x_step, y, *beside, found.stored_lanes, found.panels, vector, found.extent_of_panels
         T.evaluate(tirx.call_extern("int32", RUN, code, starts, fiber, *values, *panels))
-
-
-def _clears(stmt: Stmt, tile: Tile) -> bool:
-    """Whether a statement sets all elements of a tile to zero."""
-    if not isinstance(stmt, For) or len(stmt.body) != 1:
-        return False
-    (clear,) = stmt.body
-    if not isinstance(clear, Assign):
-        return False
-    whole = tuple(Range(axis.var, Const(0), Const(size)) for axis, size in zip(stmt.axes, tile.shape, strict=False))
-    places = tuple(Var(axis.var) for axis in stmt.axes)
-    return (clear.target, stmt.axes) == (Load(tile.name, places), whole) and clear.value in (Const(0), Const(0.0))

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from tvm.tirx.script import builder as T
 
 from sparsec.errors import KernelError
 from sparsec.ir.footprint import Operand, Scope, footprint
-from sparsec.ir.kernel import Assign, Axis, Const, For, Stmt, Tile
+from sparsec.ir.kernel import Axis, For
 
 if TYPE_CHECKING:
     from sparsec.ir.emission import Emission
@@ -83,7 +82,6 @@ def best_block(rows: int, columns: int, registers: int) -> Block:
     >>> best_block(2, 4, registers=8), best_block(1, 4, registers=8)
     (Block(rows=2, columns=2), Block(rows=1, columns=4))
     """
-
     blocks = (Block(m, n) for m in range(1, min(rows, registers) + 1) for n in range(1, min(columns, registers) + 1))
     fitting = (block for block in blocks if block.registers <= registers)
     return min(fitting, key=lambda block: block.loads(rows, columns))
@@ -145,27 +143,6 @@ def multiply_in_tiles(nest: For, match: Match, at: Emission, fresh: bool) -> Non
                     instruction.emit(m * len(some_columns) + n, first + m, second)
         for tile, (row, column) in held:
             unit.store(tile, where(sums, around, row, column))
-
-
-def clears(stmt: Stmt, tile: Tile, scope: Scope) -> bool:
-    """Say whether a statement sets all elements of a tile around it to zero."""
-    if not isinstance(stmt, For) or not covers(stmt, tile, scope):
-        return False
-    (clear,) = stmt.body
-    return isinstance(clear, Assign) and not clear.accumulate and clear.value in (Const(0), Const(0.0))
-
-
-def covers(nest: For, tile: Tile, scope: Scope) -> bool:
-    """Say whether a nest assigns to all elements of a tile around it, or adds to them."""
-    stmt = nest.body[0]
-    if len(nest.body) > 1 or not isinstance(stmt, Assign) or stmt.target.buffer != tile.name:
-        return False
-    steps = [np.eye(len(nest.axes), dtype=int)[n] for n in range(len(nest.axes))]  # one of each axis
-    moved, *_ = footprint(scope, nest.axes, steps, stmt.target)
-    start, *_ = footprint(scope, nest.axes, [0 * step for step in steps], stmt.target)
-    extents = [scope.extent(axis) or 1 if moves else 1 for axis, moves in zip(nest.axes, moved != start, strict=True)]
-    addresses, *_ = footprint(scope, nest.axes, [grid.ravel() for grid in np.indices(extents)], stmt.target)
-    return len(np.unique(addresses)) == prod(tile.shape)
 
 
 def _axes(operand: Operand, extents: Mapping[int, int], nest: For, scope: Scope) -> set[int]:

@@ -5,6 +5,7 @@ The constants are fits to measured kernels, as those of `sparsec.schedules.rules
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,8 @@ MISS = 0.35  # cycles for each vector of X that comes from L2
 
 def dot_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product, target: Target) -> float:
     """Return the cycles of one core for the whole product."""
-    total, left = 0.0, extent(product.columns)
-    for width in widths:
-        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
-        if not count:
-            continue
+    total = 0.0
+    for width, count in _tiles(widths, product):
         vectors = max(1, width // dot.columns)
         products = _each(dot) * (nest.rows // dot.rows) * vectors / target.fma_per_cycle
         shuffles = (WIDEN if dot.widens(product) and width <= SEGMENT else SHUFFLE) * vectors
@@ -96,11 +94,8 @@ def tile_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product,
     assert dot.instruction.tiles is not None
     if widths[0] * nest.part * dot.itemsize > target.l2_bytes:
         return inf
-    total, left = 0.0, extent(product.columns)
-    for width in widths:
-        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
-        if not count:
-            continue
+    total = 0.0
+    for width, count in _tiles(widths, product):
         rows, columns = nest.rows // dot.rows, width // dot.columns
         block = best_block(rows, columns, dot.instruction.tiles.registers)
         products, loads = TILE * rows * columns, dot.rows * block.loads(rows, columns) / target.loads_per_cycle
@@ -113,6 +108,15 @@ def tile_cycles(dot: Dot, nest: Nest, widths: tuple[int, ...], product: Product,
         tasks = count * batch(product) * nest.tasks
         total += count * batch(product) * idle_cores(tasks, target) * (nest.steps * step + staged + opens)
     return total
+
+
+def _tiles(widths: tuple[int, ...], product: Product) -> Iterator[tuple[int, int]]:
+    """Yield each width of tiles, and how many tiles have it; the last ones may overlap."""
+    left = extent(product.columns)
+    for width in widths:
+        count, left = (left // width, left % width) if width != widths[-1] else (-(-left // width), 0)
+        if count:
+            yield width, count
 
 
 def _each(dot: Dot) -> float:

@@ -27,7 +27,7 @@ static size_t share(ptrdiff_t bytes, int32_t passes) {
 /* Asks for what caches of other processors may hold, in order: a fragment needs a line here and there, and would wait for
  * each more than twice as long. */
 static void bring_near(const char *first, int32_t extent) {
-  if (!sparsec_others_wrote || extent > MOST_NEAR) return;
+  if (!sparsec_others_wrote || !extent || extent > MOST_NEAR) return;
   sparsec_others_wrote = 0;
   for (int32_t at = 0; at < extent; at += LINE) __builtin_prefetch(first + at, 0, 2);
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sparsec.errors import LayoutError
+from sparsec.ir.layout import Layout
 from sparsec.ir.lower import lower
 from sparsec.ir.parser import parse_kernel
 from sparsec.ir.product_kernel import build_kernel
@@ -84,7 +85,8 @@ def test_sums_are_in_tiles_from_zero_to_the_end_of_the_depth():
     case, trace = next(found for found in tilings(way, case) if found[1].steps[0].columns == (64,))
     text = str(trace.apply(case.product, way.target.isa).func)
     count = {name: len(re.findall(rf"llvm\.x86\.{name}\b", text)) for name in ("tilezero", "tdpbsud", "tilestored64")}
-    rows = case.product.layout.sizes((64, 640))[2] // 16  # type: ignore[union-attr]
+    assert isinstance(case.product.layout, Layout)
+    rows = case.product.layout.sizes((64, 640))[2] // 16
     assert count == {"tilezero": 4 * rows, "tdpbsud": 4 * rows, "tilestored64": 4 * rows}
     assert len(re.findall(r"llvm\.x86\.ldtilecfg", text)) == len(re.findall(r"llvm\.x86\.tilerelease", text)) == 1
 
